@@ -1,0 +1,160 @@
+"""What the database says of the configured tables. Value types; the query that fills them is ``catalog_query``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cache.rules import TableRule
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One live column of ``pg_attribute``."""
+
+    name: str
+    number: int
+    """attnum, as RowDescription carries it."""
+    type_oid: int
+    type_modifier: int
+    """atttypmod; -1 when the type has none."""
+    type_kind: str = "b"
+    """pg_type.typtype: b base, d domain, e enum, c composite, r range, m multirange."""
+    base_oid: int = 0
+    """The base type under a domain (any depth); ``type_oid`` itself otherwise."""
+    element_oid: int = 0
+    """The element type of a true array type; 0 otherwise."""
+    not_null: bool = False
+    generated: bool = False
+    deterministic: bool = True
+    """False under a nondeterministic collation: equal does not mean same text."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Relation:
+    """One row of ``pg_class`` that a configured table depends on."""
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    """pg_class.relkind: r table, p partitioned table, v view, m materialized view, f foreign table."""
+    columns: Mapping[str, Column]
+    unique: tuple[frozenset[str], ...] = ()
+    """Column sets of unique, valid, non-partial, non-expression indexes."""
+    triggers: frozenset[str] = frozenset()
+    """Events (INSERT, UPDATE, DELETE, TRUNCATE) with an enabled user trigger, before or after, row or statement."""
+    rewritten: bool = False
+    """Has rules of the rewrite system (other than a view's own SELECT rule)."""
+    inherited: bool = False
+    """Has plain (not partition) inheritance children, so no unique index spans its rows."""
+    partition: bool = False
+    """Is a partition of, or inherits from, another table."""
+
+
+class How(Enum):
+    """How a write on one relation reaches the rows of a configured table."""
+
+    SELF = "self"
+    CHILD = "child"
+    """The written relation is a partition or inheritance child, at any depth: its rows are the table's rows."""
+    PARENT = "parent"
+    """The written relation is an ancestor: its rows may be the table's rows."""
+    VIEW = "view"
+    CASCADE = "cascade"
+    """A foreign key of the table (or one reached over further cascades) refers to the written relation."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoundRule:
+    """A rule and the relation it was found to mean."""
+
+    rule: TableRule
+    relation: Relation
+    key: tuple[Column, ...]
+    value: tuple[Column, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Link:
+    """A write on relation ``oid`` may change rows of ``bound``."""
+
+    oid: int
+    bound: BoundRule
+    how: How
+    on_delete: bool = True
+    """CASCADE only: a DELETE there reaches the table."""
+    on_update: frozenset[str] | None = None
+    """CASCADE only: an UPDATE there of one of these columns reaches the table; None when no UPDATE does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What decides which relation an unqualified name means, in one session at one moment. Hashable: plans are
+    remembered by text and scope."""
+
+    search_path: tuple[str, ...] | None = None
+    """Schemas in order, "$user" resolved, pg_catalog left out; None when not known."""
+    shadowed: frozenset[str] = frozenset()
+    """Names of temporary relations the session may have created."""
+    conforming_strings: bool = True
+    """standard_conforming_strings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """Which relations a name may mean."""
+
+    oids: tuple[int, ...]
+    """Known relations only; a name that means none of them concerns nobody."""
+    certain: bool
+    """The name means the one oid and nothing else."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Catalog:
+    """One database as one catalog query saw it. Immutable: a newer answer is a new object."""
+
+    database: str
+    bound: tuple[BoundRule, ...] = ()
+    """Rules that can be captured."""
+    unbound: tuple[tuple[TableRule, str], ...] = ()
+    """Rules that cannot, and the reason in words."""
+    relations: Mapping[int, Relation] = field(default_factory=dict)
+    links: Mapping[int, tuple[Link, ...]] = field(default_factory=dict)
+    """By oid of the written relation: everything a write on it may change."""
+    names: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """By unqualified name: every relation of the database with a name that some linked relation bears, the linked
+    ones and the others (those are in ``relations`` with no columns)."""
+    volatile: frozenset[str] = frozenset()
+    """Lower-case names of pg_catalog functions of which some overload is volatile."""
+    harmless: frozenset[str] = frozenset()
+    """Names of functions outside pg_catalog of which every overload is immutable or stable."""
+
+    def by_oid(self, oid: int) -> tuple[BoundRule, ...]:
+        """The rules whose rows a RowDescription column of table ``oid`` belongs to (SELF links only)."""
+        return tuple(link.bound for link in self.links.get(oid, ()) if link.how is How.SELF)
+
+    def resolve(self, schema: str | None, name: str, scope: Scope) -> Resolution:
+        """Which known relations ``schema.name`` may mean for a session with this ``scope``."""
+        candidates = self.names.get(name, ())
+        if not candidates:
+            return Resolution((), certain=True)
+        if schema is not None:
+            if schema.startswith("pg_temp"):
+                return Resolution((), certain=True)
+            exact = tuple(oid for oid in candidates if self.relations[oid].schema == schema)
+            return Resolution(exact, certain=True)
+        if name in scope.shadowed:
+            return Resolution(candidates, certain=False)
+        if scope.search_path is not None:
+            for entry in scope.search_path:
+                for oid in candidates:
+                    if self.relations[oid].schema == entry:
+                        return Resolution((oid,), certain=True)
+            return Resolution((), certain=True)
+        return Resolution(candidates, certain=len(candidates) == 1)

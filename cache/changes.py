@@ -1,0 +1,56 @@
+"""What a finished statement means for one Redis key, or for all keys of a rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cache.rules import TableRule
+
+
+class Kind(IntEnum):
+    """The four things that can happen to a rule's keys."""
+
+    FILL = 0
+    """A value read by a SELECT: kept only if nothing newer is known of the key."""
+    STORE = 1
+    """A new value by a committed write."""
+    EVICT = 2
+    """Remove one key: its value changed in a way that is not certain."""
+    FLUSH = 3
+    """Remove every key of the rule."""
+
+
+Value = bytes | dict[bytes, bytes]
+"""STRING and JSON rules: the bytes to SET. HASH rules: the fields to write (a NULL column has no field)."""
+
+
+@dataclass(slots=True, eq=False)
+class Change:
+    """One change of one key, made when a statement finished, applied when its outcome is certain.
+
+    ``date`` and ``began`` are taken together when the statement was forwarded to PostgreSQL (a Fill inside an explicit
+    transaction: when the transaction began); ``ended`` when the outcome became certain. A statement overlaps another
+    unless one ended before the other began; equal instants overlap.
+    """
+
+    kind: Kind
+    rule: TableRule
+    key: bytes
+    """The Redis key; empty for FLUSH."""
+    value: Value | None
+    """FILL and STORE only."""
+    date: int
+    """The last value of ``rowtap:seq`` this worker had seen."""
+    began: int
+    """``time.monotonic_ns()``."""
+    ended: int = 0
+    """``time.monotonic_ns()``; set by ``Backlog.put``."""
+    partial: bool = False
+    """HASH STORE only: ``value`` holds only the columns written; apply it only to a hash that is there."""
+    removed: tuple[bytes, ...] = ()
+    """HASH STORE with ``partial`` only: fields that became NULL, to be deleted from the hash."""
+    hold: bool = False
+    """EVICT and FLUSH only: the write may commit later still (connection lost); refuse Fills for a fence's life."""
