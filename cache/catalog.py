@@ -134,6 +134,8 @@ class Catalog:
     """Lower-case names of pg_catalog functions of which some overload is volatile."""
     harmless: frozenset[str] = frozenset()
     """Names of functions outside pg_catalog of which every overload is immutable or stable."""
+    float_digits_certain: bool = False
+    """Sessions start with extra_float_digits of at least 1, whoever opens them, so float text is shortest-exact."""
 
     def by_oid(self, oid: int) -> tuple[BoundRule, ...]:
         """The rules whose rows a RowDescription column of table ``oid`` belongs to (SELF links only)."""
