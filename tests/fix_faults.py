@@ -1,0 +1,1 @@
+"""fix_faults placeholder, filled shortly."""
