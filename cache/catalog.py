@@ -32,6 +32,13 @@ class Column:
     generated: bool = False
     deterministic: bool = True
     """False under a nondeterministic collation: equal does not mean same text."""
+    base_kind: str = ""
+    """pg_type.typtype of ``base_oid``; empty when not known."""
+    base_name: str = ""
+    """pg_type.typname of ``base_oid``: tells extension types, whose OIDs differ by database; empty when not known."""
+    inner: frozenset[int] | None = None
+    """The OIDs of everything that is printed within a container type (array, range, multirange, composite, or a domain
+    over one), found through all levels down to base types, with 3500 (anyenum) for any enum; None when not known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
