@@ -1,0 +1,541 @@
+"""Messages a backend sends: type bytes, length limits, decode and encode.
+
+Names and order of fields are those of the manual, section "Message Formats". CopyData and CopyDone are in
+``copy_data``, the messages of type ``R`` in ``authentication``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from struct import Struct, error
+from typing import Final, Self
+
+from protocol import authentication, codes, copy_data
+from protocol.errors import EncodeError, MessageError
+from protocol.fields import (
+    BYTE,
+    INT16,
+    INT32,
+    MAXIMUM_LENGTH,
+    UINT16,
+    UINT32,
+    Reader,
+    Values,
+    pack,
+    pack_cstring,
+    pack_numbers,
+    pack_value,
+    pack_values,
+    values,
+)
+from protocol.message import EmptyMessage, Message, no_limits
+
+AUTHENTICATION: Final = authentication.AUTHENTICATION
+BACKEND_KEY_DATA: Final = ord("K")
+BIND_COMPLETE: Final = ord("2")
+CLOSE_COMPLETE: Final = ord("3")
+COMMAND_COMPLETE: Final = ord("C")
+COPY_BOTH_RESPONSE: Final = ord("W")
+COPY_DATA: Final = copy_data.COPY_DATA
+COPY_DONE: Final = copy_data.COPY_DONE
+COPY_IN_RESPONSE: Final = ord("G")
+COPY_OUT_RESPONSE: Final = ord("H")
+DATA_ROW: Final = ord("D")
+EMPTY_QUERY_RESPONSE: Final = ord("I")
+ERROR_RESPONSE: Final = ord("E")
+FUNCTION_CALL_RESPONSE: Final = ord("V")
+NEGOTIATE_PROTOCOL_VERSION: Final = ord("v")
+NOTICE_RESPONSE: Final = ord("N")
+NOTIFICATION_RESPONSE: Final = ord("A")
+NO_DATA: Final = ord("n")
+PARAMETER_DESCRIPTION: Final = ord("t")
+PARAMETER_STATUS: Final = ord("S")
+PARSE_COMPLETE: Final = ord("1")
+PORTAL_SUSPENDED: Final = ord("s")
+READY_FOR_QUERY: Final = ord("Z")
+ROW_DESCRIPTION: Final = ord("T")
+
+# What a frontend can expect. A message of fixed size has exactly that limit, one of counted numbers the size of 65,535
+# of them. What carries rows, values or free text is bounded by the length field alone, as in libpq; other short
+# messages have libpq's 30,000 bytes, authentication a security token's 65,535.
+_SHORT: Final = 30_000
+
+LIMITS: Final = no_limits()
+for _kind in (
+    BIND_COMPLETE,
+    CLOSE_COMPLETE,
+    COPY_DONE,
+    EMPTY_QUERY_RESPONSE,
+    NO_DATA,
+    PARSE_COMPLETE,
+    PORTAL_SUSPENDED,
+):
+    LIMITS[_kind] = 4
+for _kind in (COMMAND_COMPLETE, NEGOTIATE_PROTOCOL_VERSION):
+    LIMITS[_kind] = _SHORT
+for _kind in (
+    COPY_DATA,
+    DATA_ROW,
+    ERROR_RESPONSE,
+    FUNCTION_CALL_RESPONSE,
+    NOTICE_RESPONSE,
+    NOTIFICATION_RESPONSE,
+    PARAMETER_STATUS,
+    ROW_DESCRIPTION,
+):
+    LIMITS[_kind] = MAXIMUM_LENGTH
+for _kind in (COPY_BOTH_RESPONSE, COPY_IN_RESPONSE, COPY_OUT_RESPONSE):
+    LIMITS[_kind] = 4 + 1 + 2 + 2 * 65_535
+LIMITS[AUTHENTICATION] = 65_535
+LIMITS[BACKEND_KEY_DATA] = 4 + 4 + codes.MAXIMUM_KEY
+LIMITS[PARAMETER_DESCRIPTION] = 4 + 2 + 4 * 65_535
+LIMITS[READY_FOR_QUERY] = 5
+
+
+@dataclass(slots=True)
+class BackendKeyData(Message):
+    """What a CancelRequest for this session must name."""
+
+    TYPE = BACKEND_KEY_DATA
+    process_id: int
+    secret_key: bytes
+    """4 bytes in protocol 3.0, 4 to 256 from 3.2 on."""
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        reader = Reader(body)
+        process_id = reader.int32()
+        key = reader.rest()
+        if not codes.MINIMUM_KEY <= len(key) <= codes.MAXIMUM_KEY:
+            raise MessageError(f"a secret key of {len(key)} bytes")
+        return cls(process_id, key)
+
+    def body(self) -> bytes:
+        if not codes.MINIMUM_KEY <= len(self.secret_key) <= codes.MAXIMUM_KEY:
+            raise EncodeError(f"a secret key of {len(self.secret_key)} bytes")
+        return pack(INT32, self.process_id) + self.secret_key
+
+
+@dataclass(slots=True)
+class ParameterStatus(Message):
+    """The present value of a run-time parameter the backend reports."""
+
+    TYPE = PARAMETER_STATUS
+    name: bytes
+    value: bytes
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        reader = Reader(body)
+        message = cls(reader.cstring(), reader.cstring())
+        reader.end()
+        return message
+
+    def body(self) -> bytes:
+        return pack_cstring(self.name) + pack_cstring(self.value)
+
+
+@dataclass(slots=True)
+class NegotiateProtocolVersion(Message):
+    """The backend does not speak the minor version, or does not know protocol options, the frontend asked for."""
+
+    TYPE = NEGOTIATE_PROTOCOL_VERSION
+    version: int
+    """The newest the backend speaks of the same major version, as the server sends it: major and minor in one."""
+    unrecognized: tuple[bytes, ...] = ()
+    """Names of protocol options (``_pq_.…``) it does not know."""
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        reader = Reader(body)
+        version = reader.int32()
+        count = reader.int32()
+        if not 0 <= count <= len(body):
+            raise MessageError(f"{count} protocol options")
+        options = tuple(reader.cstring() for _ in range(count))
+        reader.end()
+        return cls(version, options)
+
+    def body(self) -> bytes:
+        names = b"".join(map(pack_cstring, self.unrecognized))
+        return pack(INT32, self.version) + pack(INT32, len(self.unrecognized)) + names
+
+
+@dataclass(slots=True)
+class ReadyForQuery(Message):
+    """The backend waits for the next Query, FunctionCall or pipeline."""
+
+    TYPE = READY_FOR_QUERY
+    status: int
+    """``codes.IDLE``, ``codes.IN_TRANSACTION`` or ``codes.FAILED_TRANSACTION``."""
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        if body not in (b"I", b"T", b"E"):
+            raise MessageError(f"no transaction status in {len(body)} bytes")
+        return cls(body[0])
+
+    def body(self) -> bytes:
+        return pack(BYTE, self.status)
+
+
+_COLUMN: Final = Struct("!IhIhih")
+
+
+@dataclass(slots=True)
+class FieldDescription:
+    """One column of a RowDescription."""
+
+    name: bytes
+    table_oid: int = 0
+    """The table the column comes from unchanged; 0 for an expression."""
+    column_number: int = 0
+    """Its attribute number there; negative for system columns, 0 for an expression."""
+    type_oid: int = codes.TEXT_OID
+    type_size: int = -1
+    """pg_type.typlen: negative for variable width."""
+    type_modifier: int = -1
+    format: int = codes.TEXT
+    """Not yet known (always text) when a statement, not a portal, was described."""
+
+    def body(self) -> bytes:
+        try:
+            facts = _COLUMN.pack(
+                self.table_oid, self.column_number, self.type_oid, self.type_size, self.type_modifier, self.format
+            )
+        except error as problem:
+            raise EncodeError(f"a column's number does not fit: {problem}") from None
+        return pack_cstring(self.name) + facts
+
+
+@dataclass(slots=True)
+class RowDescription(Message):
+    """The columns of the rows to come (or of those a prepared statement would return)."""
+
+    TYPE = ROW_DESCRIPTION
+    fields: tuple[FieldDescription, ...]
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        count = Reader(body).uint16()
+        size = len(body)
+        pos = 2
+        fields: list[FieldDescription] = []
+        for _ in range(count):
+            nul = body.find(0, pos)
+            after = nul + 1 + _COLUMN.size
+            if nul < 0 or after > size:
+                raise MessageError(f"ends within column {len(fields) + 1} of {count}")
+            fields.append(FieldDescription(body[pos:nul], *_COLUMN.unpack_from(body, nul + 1)))
+            pos = after
+        if pos != size:
+            raise MessageError(f"{size - pos} bytes too many")
+        return cls(tuple(fields))
+
+    def body(self) -> bytes:
+        return pack(UINT16, len(self.fields)) + b"".join([field.body() for field in self.fields])
+
+
+def column_values(buffer: bytes, start: int, end: int) -> Values:
+    """The values of the DataRow whose body is ``buffer[start:end]``, in column order; None is NULL.
+
+    The values are copies: they may outlive the buffer. ``end`` must not lie beyond the buffer. Raises ``MessageError``.
+    """
+    pos = start + 2
+    if pos > end:
+        raise MessageError("ends within its number of columns")
+    found, pos = values(buffer, pos, end, buffer[start] << 8 | buffer[start + 1])
+    if pos != end:
+        raise MessageError(f"{end - pos} bytes too many")
+    return found
+
+
+@dataclass(slots=True)
+class DataRow(Message):
+    """One row. Who only reads uses ``column_values`` and saves the object."""
+
+    TYPE = DATA_ROW
+    values: Values
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        return cls(column_values(body, 0, len(body)))
+
+    def body(self) -> bytes:
+        return pack_values(self.values)
+
+
+@dataclass(slots=True)
+class CommandComplete(Message):
+    """A statement has run to its end."""
+
+    TYPE = COMMAND_COMPLETE
+    tag: bytes
+    """The command and often a row count: ``SELECT 3``, ``INSERT 0 1``, ``ROLLBACK``."""
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        nul = body.find(0)
+        if nul < 0 or nul != len(body) - 1:
+            raise MessageError("the command tag does not end where its message does")
+        return cls(body[:nul])
+
+    def body(self) -> bytes:
+        return pack_cstring(self.tag)
+
+
+@dataclass(slots=True)
+class _Report(Message):
+    """ErrorResponse and NoticeResponse: fields told by a byte, in the backend's order."""
+
+    fields: tuple[tuple[int, bytes], ...]
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        reader = Reader(body)
+        fields = []
+        while code := reader.byte():
+            fields.append((code, reader.cstring()))
+        reader.end()
+        return cls(tuple(fields))
+
+    @classmethod
+    def of(cls, severity: str, sqlstate: str, message: str, detail: str | None = None, hint: str | None = None) -> Self:
+        """A report of our own, in UTF-8. ``severity`` is not localized: ERROR, FATAL, WARNING, …"""
+        texts = (
+            (codes.SEVERITY, severity),
+            (codes.SEVERITY_UNLOCALIZED, severity),
+            (codes.SQLSTATE, sqlstate),
+            (codes.MESSAGE, message),
+            (codes.DETAIL, detail),
+            (codes.HINT, hint),
+        )
+        return cls(tuple((code, text.encode()) for code, text in texts if text is not None))
+
+    def get(self, code: int) -> bytes | None:
+        """The first field with this code (``codes.SQLSTATE`` …), None when there is none."""
+        return next((text for field, text in self.fields if field == code), None)
+
+    @property
+    def severity(self) -> bytes:
+        """Not localized where the backend says it (9.6 and later); empty when missing."""
+        return self.get(codes.SEVERITY_UNLOCALIZED) or self.get(codes.SEVERITY) or b""
+
+    @property
+    def sqlstate(self) -> bytes:
+        """Five characters; empty when missing."""
+        return self.get(codes.SQLSTATE) or b""
+
+    @property
+    def message(self) -> bytes:
+        """The primary message; empty when missing. It may quote values."""
+        return self.get(codes.MESSAGE) or b""
+
+    def body(self) -> bytes:
+        if any(code == 0 for code, _ in self.fields):
+            raise EncodeError("a field without a code would end the report")
+        return b"".join([pack(BYTE, code) + pack_cstring(text) for code, text in self.fields]) + b"\0"
+
+
+@dataclass(slots=True)
+class ErrorResponse(_Report):
+    """The statement, or with severity FATAL the session, has failed."""
+
+    TYPE = ERROR_RESPONSE
+
+
+@dataclass(slots=True)
+class NoticeResponse(_Report):
+    """A warning or note, between any two other messages."""
+
+    TYPE = NOTICE_RESPONSE
+
+
+@dataclass(slots=True)
+class NotificationResponse(Message):
+    """A NOTIFY on a channel the session listens to, between any two other messages."""
+
+    TYPE = NOTIFICATION_RESPONSE
+    process_id: int
+    channel: bytes
+    payload: bytes
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        reader = Reader(body)
+        message = cls(reader.int32(), reader.cstring(), reader.cstring())
+        reader.end()
+        return message
+
+    def body(self) -> bytes:
+        return pack(INT32, self.process_id) + pack_cstring(self.channel) + pack_cstring(self.payload)
+
+
+@dataclass(slots=True)
+class ParseComplete(EmptyMessage):
+    """Parse succeeded."""
+
+    TYPE = PARSE_COMPLETE
+
+
+@dataclass(slots=True)
+class BindComplete(EmptyMessage):
+    """Bind succeeded."""
+
+    TYPE = BIND_COMPLETE
+
+
+@dataclass(slots=True)
+class CloseComplete(EmptyMessage):
+    """Close succeeded."""
+
+    TYPE = CLOSE_COMPLETE
+
+
+@dataclass(slots=True)
+class NoData(EmptyMessage):
+    """In place of a RowDescription: there will be no rows."""
+
+    TYPE = NO_DATA
+
+
+@dataclass(slots=True)
+class PortalSuspended(EmptyMessage):
+    """In place of a CommandComplete: Execute's row limit was reached."""
+
+    TYPE = PORTAL_SUSPENDED
+
+
+@dataclass(slots=True)
+class EmptyQueryResponse(EmptyMessage):
+    """In place of a CommandComplete: the query string held no statement."""
+
+    TYPE = EMPTY_QUERY_RESPONSE
+
+
+@dataclass(slots=True)
+class ParameterDescription(Message):
+    """The parameters of a prepared statement."""
+
+    TYPE = PARAMETER_DESCRIPTION
+    type_oids: tuple[int, ...]
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        reader = Reader(body)
+        oids = reader.numbers("I", 4)
+        reader.end()
+        return cls(oids)
+
+    def body(self) -> bytes:
+        return pack_numbers(UINT32, self.type_oids)
+
+
+@dataclass(slots=True)
+class _CopyResponse(Message):
+    """CopyInResponse, CopyOutResponse and CopyBothResponse."""
+
+    format: int
+    """``codes.TEXT`` (also for CSV) or ``codes.BINARY``, for the whole."""
+    column_formats: tuple[int, ...] = ()
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        reader = Reader(body)
+        message = cls(reader.byte(), reader.numbers("h", 2))
+        reader.end()
+        return message
+
+    def body(self) -> bytes:
+        return pack(BYTE, self.format) + pack_numbers(INT16, self.column_formats)
+
+
+@dataclass(slots=True)
+class CopyInResponse(_CopyResponse):
+    """The backend waits for CopyData."""
+
+    TYPE = COPY_IN_RESPONSE
+
+
+@dataclass(slots=True)
+class CopyOutResponse(_CopyResponse):
+    """CopyData follows."""
+
+    TYPE = COPY_OUT_RESPONSE
+
+
+@dataclass(slots=True)
+class CopyBothResponse(_CopyResponse):
+    """CopyData goes both ways from here on: streaming replication."""
+
+    TYPE = COPY_BOTH_RESPONSE
+
+
+@dataclass(slots=True)
+class FunctionCallResponse(Message):
+    """What a FunctionCall returned."""
+
+    TYPE = FUNCTION_CALL_RESPONSE
+    value: bytes | None
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        reader = Reader(body)
+        value = reader.value()
+        reader.end()
+        return cls(value)
+
+    def body(self) -> bytes:
+        return pack_value(self.value)
+
+
+MESSAGES: Final[dict[int, type[Message]]] = {
+    message.TYPE: message
+    for message in (
+        BackendKeyData,
+        BindComplete,
+        CloseComplete,
+        CommandComplete,
+        CopyBothResponse,
+        copy_data.CopyData,
+        copy_data.CopyDone,
+        CopyInResponse,
+        CopyOutResponse,
+        DataRow,
+        EmptyQueryResponse,
+        ErrorResponse,
+        FunctionCallResponse,
+        NegotiateProtocolVersion,
+        NoData,
+        NoticeResponse,
+        NotificationResponse,
+        ParameterDescription,
+        ParameterStatus,
+        ParseComplete,
+        PortalSuspended,
+        ReadyForQuery,
+        RowDescription,
+    )
+}
+"""The messages whose type byte alone tells what they are: all but those of ``AUTHENTICATION``."""
+
+# Fixed messages, encoded once.
+BIND_COMPLETE_FRAME: Final = bytes(BindComplete())
+CLOSE_COMPLETE_FRAME: Final = bytes(CloseComplete())
+EMPTY_QUERY_RESPONSE_FRAME: Final = bytes(EmptyQueryResponse())
+NO_DATA_FRAME: Final = bytes(NoData())
+PARSE_COMPLETE_FRAME: Final = bytes(ParseComplete())
+PORTAL_SUSPENDED_FRAME: Final = bytes(PortalSuspended())
+READY_IDLE_FRAME: Final = bytes(ReadyForQuery(codes.IDLE))
+READY_IN_TRANSACTION_FRAME: Final = bytes(ReadyForQuery(codes.IN_TRANSACTION))
+READY_FAILED_TRANSACTION_FRAME: Final = bytes(ReadyForQuery(codes.FAILED_TRANSACTION))
+
+
+def decode(kind: int, body: bytes) -> Message:
+    """The message of type byte ``kind``. Raises ``MessageError``."""
+    if kind == AUTHENTICATION:
+        return authentication.decode(body)
+    message = MESSAGES.get(kind)
+    if message is None:
+        raise MessageError(f"no backend message has the type byte 0x{kind:02x}")
+    return message.decode(body)

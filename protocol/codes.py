@@ -1,0 +1,70 @@
+"""Numbers of the protocol that are neither a message's type byte nor its length.
+
+Knows names and values only. Type bytes stand beside their messages, because the same byte means different things by
+direction: ``frontend.DESCRIBE`` and ``backend.DATA_ROW`` are both ``D``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Protocol versions: major in the upper 16 bits, minor in the lower.
+PROTOCOL_3_0: Final = 3 << 16
+PROTOCOL_3_2: Final = 3 << 16 | 2
+"""PostgreSQL 18 and later; 3.1 was never spoken."""
+
+# Request codes: they stand in a startup packet where the version would.
+CANCEL_REQUEST: Final = 1234 << 16 | 5678
+SSL_REQUEST: Final = 1234 << 16 | 5679
+GSSENC_REQUEST: Final = 1234 << 16 | 5680
+
+# Format codes of parameters, result columns and COPY data.
+TEXT: Final = 0
+BINARY: Final = 1
+
+# Transaction status of ReadyForQuery.
+IDLE: Final = ord("I")
+IN_TRANSACTION: Final = ord("T")
+FAILED_TRANSACTION: Final = ord("E")
+
+# What Describe and Close are about.
+PREPARED_STATEMENT: Final = ord("S")
+PORTAL: Final = ord("P")
+
+# Secret keys of BackendKeyData and CancelRequest, in bytes.
+MINIMUM_KEY: Final = 4
+MAXIMUM_KEY: Final = 256
+
+# Fields of ErrorResponse and NoticeResponse that we name; others pass through by their byte.
+SEVERITY: Final = ord("S")
+SEVERITY_UNLOCALIZED: Final = ord("V")
+SQLSTATE: Final = ord("C")
+MESSAGE: Final = ord("M")
+DETAIL: Final = ord("D")
+HINT: Final = ord("H")
+
+# Type OIDs of pg_catalog whose values we can read.
+BOOL_OID: Final = 16
+BYTEA_OID: Final = 17
+CHAR_OID: Final = 18
+NAME_OID: Final = 19
+INT8_OID: Final = 20
+INT2_OID: Final = 21
+INT4_OID: Final = 23
+TEXT_OID: Final = 25
+OID_OID: Final = 26
+JSON_OID: Final = 114
+FLOAT4_OID: Final = 700
+FLOAT8_OID: Final = 701
+UNKNOWN_OID: Final = 705
+BPCHAR_OID: Final = 1042
+VARCHAR_OID: Final = 1043
+DATE_OID: Final = 1082
+TIME_OID: Final = 1083
+TIMESTAMP_OID: Final = 1114
+TIMESTAMPTZ_OID: Final = 1184
+INTERVAL_OID: Final = 1186
+TIMETZ_OID: Final = 1266
+NUMERIC_OID: Final = 1700
+UUID_OID: Final = 2950
+JSONB_OID: Final = 3802

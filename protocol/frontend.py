@@ -1,0 +1,353 @@
+"""Messages a frontend sends once the connection has started: type bytes, length limits, decode and encode.
+
+Names and order of fields are those of the manual, section "Message Formats". CopyData, CopyDone and CopyFail are in
+``copy_data``, the untyped packets before authentication in ``startup``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from protocol import codes, copy_data
+from protocol.errors import MessageError
+from protocol.fields import (
+    BYTE,
+    INT16,
+    INT32,
+    UINT32,
+    Reader,
+    Values,
+    pack,
+    pack_cstring,
+    pack_numbers,
+    pack_value,
+    pack_values,
+)
+from protocol.message import EmptyMessage, Message, no_limits
+
+BIND: Final = ord("B")
+CLOSE: Final = ord("C")
+COPY_DATA: Final = copy_data.COPY_DATA
+COPY_DONE: Final = copy_data.COPY_DONE
+COPY_FAIL: Final = copy_data.COPY_FAIL
+DESCRIBE: Final = ord("D")
+EXECUTE: Final = ord("E")
+FLUSH: Final = ord("H")
+FUNCTION_CALL: Final = ord("F")
+PARSE: Final = ord("P")
+PASSWORD: Final = ord("p")
+"""PasswordMessage, SASLInitialResponse, SASLResponse and GSSResponse: only the request tells which."""
+QUERY: Final = ord("Q")
+SYNC: Final = ord("S")
+TERMINATE: Final = ord("X")
+
+# The lengths a backend accepts, so that our reading ends where PostgreSQL's does: what can only be short has 10,000
+# bytes, what may be long has an allocation's limit, an answer to an authentication request has a security token's.
+_SMALL: Final = 10_000
+_LARGE: Final = 0x3FFF_FFFE
+_TOKEN: Final = 65_535
+
+LIMITS: Final = no_limits()
+for _kind in (CLOSE, COPY_DONE, COPY_FAIL, DESCRIBE, EXECUTE, FLUSH, SYNC, TERMINATE):
+    LIMITS[_kind] = _SMALL
+for _kind in (BIND, COPY_DATA, FUNCTION_CALL, PARSE, QUERY):
+    LIMITS[_kind] = _LARGE
+LIMITS[PASSWORD] = _TOKEN
+
+
+@dataclass(slots=True)
+class Query(Message):
+    """A simple query: one or several statements, or none."""
+
+    TYPE = QUERY
+    query: bytes
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        nul = body.find(0)
+        if nul < 0 or nul != len(body) - 1:
+            raise MessageError("the query string does not end where its message does")
+        return cls(body[:nul])
+
+    def body(self) -> bytes:
+        return pack_cstring(self.query)
+
+
+@dataclass(slots=True)
+class Parse(Message):
+    """Prepare a statement under ``name`` (empty: the unnamed one)."""
+
+    TYPE = PARSE
+    name: bytes
+    query: bytes
+    parameter_types: tuple[int, ...] = ()
+    """Type OIDs of the first parameters; 0 leaves one to the backend."""
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        reader = Reader(body)
+        message = cls(reader.cstring(), reader.cstring(), reader.numbers("I", 4))
+        reader.end()
+        return message
+
+    def body(self) -> bytes:
+        return pack_cstring(self.name) + pack_cstring(self.query) + pack_numbers(UINT32, self.parameter_types)
+
+
+@dataclass(slots=True)
+class Bind(Message):
+    """Give a prepared statement its parameters and make it a portal.
+
+    How many format codes stand for how many values is for the backend to judge: a wrong number is an error of the
+    statement, not of the stream. ``codes`` in the manual's sense: none means all text, one is for all.
+    """
+
+    TYPE = BIND
+    portal: bytes
+    statement: bytes
+    parameter_formats: tuple[int, ...] = ()
+    parameters: Values = field(default_factory=list)
+    result_formats: tuple[int, ...] = ()
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        reader = Reader(body)
+        message = cls(
+            reader.cstring(),
+            reader.cstring(),
+            reader.numbers("h", 2),
+            reader.values(),
+            reader.numbers("h", 2),
+        )
+        reader.end()
+        return message
+
+    def body(self) -> bytes:
+        return b"".join(
+            [
+                pack_cstring(self.portal),
+                pack_cstring(self.statement),
+                pack_numbers(INT16, self.parameter_formats),
+                pack_values(self.parameters),
+                pack_numbers(INT16, self.result_formats),
+            ]
+        )
+
+
+@dataclass(slots=True)
+class Describe(Message):
+    """Ask what a prepared statement or portal takes and returns."""
+
+    TYPE = DESCRIBE
+    kind: int
+    """``codes.PREPARED_STATEMENT`` or ``codes.PORTAL``."""
+    name: bytes
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        return cls(*_decode_target(body))
+
+    def body(self) -> bytes:
+        return pack(BYTE, self.kind) + pack_cstring(self.name)
+
+
+@dataclass(slots=True)
+class Close(Message):
+    """Forget a prepared statement or portal; no error if there is none."""
+
+    TYPE = CLOSE
+    kind: int
+    """``codes.PREPARED_STATEMENT`` or ``codes.PORTAL``."""
+    name: bytes
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        return cls(*_decode_target(body))
+
+    def body(self) -> bytes:
+        return pack(BYTE, self.kind) + pack_cstring(self.name)
+
+
+def _decode_target(body: bytes) -> tuple[int, bytes]:
+    reader = Reader(body)
+    kind = reader.byte()
+    if kind not in (codes.PREPARED_STATEMENT, codes.PORTAL):
+        raise MessageError(f"0x{kind:02x} is neither prepared statement nor portal")
+    name = reader.cstring()
+    reader.end()
+    return kind, name
+
+
+@dataclass(slots=True)
+class Execute(Message):
+    """Run a portal."""
+
+    TYPE = EXECUTE
+    portal: bytes
+    maximum_rows: int = 0
+    """Stop after that many; no limit when it is not positive."""
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        reader = Reader(body)
+        message = cls(reader.cstring(), reader.int32())
+        reader.end()
+        return message
+
+    def body(self) -> bytes:
+        return pack_cstring(self.portal) + pack(INT32, self.maximum_rows)
+
+
+@dataclass(slots=True)
+class Sync(EmptyMessage):
+    """End of a pipeline: the backend closes an implicit transaction and answers ReadyForQuery."""
+
+    TYPE = SYNC
+
+
+@dataclass(slots=True)
+class Flush(EmptyMessage):
+    """Send what is waiting in the backend's output buffer."""
+
+    TYPE = FLUSH
+
+
+@dataclass(slots=True)
+class Terminate(EmptyMessage):
+    """The frontend leaves."""
+
+    TYPE = TERMINATE
+
+
+@dataclass(slots=True)
+class FunctionCall(Message):
+    """Call a function by OID (the "fast path" of large objects)."""
+
+    TYPE = FUNCTION_CALL
+    function: int
+    argument_formats: tuple[int, ...] = ()
+    arguments: Values = field(default_factory=list)
+    result_format: int = codes.TEXT
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        reader = Reader(body)
+        message = cls(reader.uint32(), reader.numbers("h", 2), reader.values(), reader.int16())
+        reader.end()
+        return message
+
+    def body(self) -> bytes:
+        return b"".join(
+            [
+                pack(UINT32, self.function),
+                pack_numbers(INT16, self.argument_formats),
+                pack_values(self.arguments),
+                pack(INT16, self.result_format),
+            ]
+        )
+
+
+@dataclass(slots=True)
+class PasswordMessage(Message):
+    """The answer to AuthenticationCleartextPassword or AuthenticationMD5Password."""
+
+    TYPE = PASSWORD
+    password: bytes
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        reader = Reader(body)
+        password = reader.cstring()
+        reader.end()
+        return cls(password)
+
+    def body(self) -> bytes:
+        return pack_cstring(self.password)
+
+
+@dataclass(slots=True)
+class SASLInitialResponse(Message):
+    """The answer to AuthenticationSASL."""
+
+    TYPE = PASSWORD
+    mechanism: bytes
+    data: bytes | None
+    """The mechanism's initial response; None when it has none, which differs from an empty one."""
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        reader = Reader(body)
+        message = cls(reader.cstring(), reader.value())
+        reader.end()
+        return message
+
+    def body(self) -> bytes:
+        return pack_cstring(self.mechanism) + pack_value(self.data)
+
+
+@dataclass(slots=True)
+class SASLResponse(Message):
+    """The answer to AuthenticationSASLContinue."""
+
+    TYPE = PASSWORD
+    data: bytes
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        return cls(body)
+
+    def body(self) -> bytes:
+        return self.data
+
+
+@dataclass(slots=True)
+class GSSResponse(Message):
+    """The answer to AuthenticationGSS, AuthenticationSSPI or AuthenticationGSSContinue."""
+
+    TYPE = PASSWORD
+    data: bytes
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        return cls(body)
+
+    def body(self) -> bytes:
+        return self.data
+
+
+MESSAGES: Final[dict[int, type[Message]]] = {
+    message.TYPE: message
+    for message in (
+        Bind,
+        Close,
+        copy_data.CopyData,
+        copy_data.CopyDone,
+        copy_data.CopyFail,
+        Describe,
+        Execute,
+        Flush,
+        FunctionCall,
+        Parse,
+        Query,
+        Sync,
+        Terminate,
+    )
+}
+"""The messages whose type byte alone tells what they are: all but the four of ``PASSWORD``."""
+
+# Fixed messages, encoded once.
+FLUSH_FRAME: Final = bytes(Flush())
+SYNC_FRAME: Final = bytes(Sync())
+TERMINATE_FRAME: Final = bytes(Terminate())
+
+
+def decode(kind: int, body: bytes, response: type[Message] = SASLResponse) -> Message:
+    """The message of type byte ``kind``; ``response`` says what a ``PASSWORD`` is at this point of authentication.
+
+    Raises ``MessageError``.
+    """
+    message = response if kind == PASSWORD else MESSAGES.get(kind)
+    if message is None:
+        raise MessageError(f"no frontend message has the type byte 0x{kind:02x}")
+    return message.decode(body)
