@@ -241,12 +241,9 @@ def column_values(buffer: bytes, start: int, end: int) -> Values:
 
     The values are copies: they may outlive the buffer. ``end`` must not lie beyond the buffer. Raises ``MessageError``.
     """
-    pos = start + 2
-    if pos > end:
-        raise MessageError("ends within its number of columns")
-    found, pos = values(buffer, pos, end, buffer[start] << 8 | buffer[start + 1])
-    if pos != end:
-        raise MessageError(f"{end - pos} bytes too many")
+    found, after = values(buffer, start, end)
+    if after != end:
+        raise MessageError(f"{end - after} bytes too many")
     return found
 
 
@@ -423,7 +420,7 @@ class ParameterDescription(Message):
     @classmethod
     def decode(cls, body: bytes) -> Self:
         reader = Reader(body)
-        oids = reader.numbers("I", 4)
+        oids = reader.numbers(UINT32)
         reader.end()
         return cls(oids)
 
@@ -442,7 +439,7 @@ class _CopyResponse(Message):
     @classmethod
     def decode(cls, body: bytes) -> Self:
         reader = Reader(body)
-        message = cls(reader.byte(), reader.numbers("h", 2))
+        message = cls(reader.byte(), reader.numbers(INT16))
         reader.end()
         return message
 

@@ -29,29 +29,49 @@ Values = list[bytes | None]
 _unpack_length = INT32.unpack_from
 
 
-def values(buffer: bytes, pos: int, end: int, count: int) -> tuple[Values, int]:
-    """``count`` length-prefixed values from ``pos`` on, none beyond ``end``, and the position behind the last.
+def values(buffer: bytes, pos: int, end: int) -> tuple[Values, int]:
+    """A 16-bit count at ``pos`` and that many length-prefixed values, none beyond ``end``; the position behind them.
 
-    The values are copies: they may outlive the buffer. Raises ``MessageError``.
+    The values are copies: they may outlive the buffer. ``end`` must not lie beyond the buffer.
     """
+    start = pos + 2
+    if start > end:
+        raise MessageError(f"ends within a count at byte {pos}")
     found: Values = []
     append = found.append
-    for _ in range(count):
-        start = pos + 4
-        if start > end:
-            raise MessageError(f"ends within the length of value {len(found) + 1} of {count}")
-        (length,) = _unpack_length(buffer, pos)
+    for _ in range(buffer[pos] << 8 | buffer[pos + 1]):
         pos = start
+        start += 4
+        if start > end:
+            raise MessageError(f"ends within the length of value {len(found) + 1}")
+        (length,) = _unpack_length(buffer, pos)
         if length >= 0:
-            pos = start + length
-            if pos > end:
-                raise MessageError(f"value {len(found) + 1} of {count} is longer than its message")
-            append(buffer[start:pos])
+            pos = start
+            start += length
+            if start > end:
+                raise MessageError(f"value {len(found) + 1} is longer than its message")
+            append(buffer[pos:start])
         elif length == -1:
             append(None)
         else:
-            raise MessageError(f"value {len(found) + 1} of {count} has length {length}")
-    return found, pos
+            raise MessageError(f"value {len(found) + 1} has length {length}")
+    return found, start
+
+
+def numbers(body: bytes, pos: int, layout: Struct) -> tuple[tuple[int, ...], int]:
+    """A 16-bit count at ``pos`` and that many numbers; the position behind them."""
+    start = pos + 2
+    if start > len(body):
+        raise MessageError(f"ends within a count at byte {pos}")
+    count = body[pos] << 8 | body[pos + 1]
+    if not count:
+        return (), start
+    end = start + count * layout.size
+    if end > len(body):
+        raise MessageError(f"ends within {count} numbers at byte {start}")
+    if count == 1:
+        return layout.unpack_from(body, start), end
+    return unpack_from(f"!{count}{layout.format[-1]}", body, start), end
 
 
 class Reader:
@@ -87,15 +107,10 @@ class Reader:
         number: int = layout.unpack_from(self._body, pos)[0]
         return number
 
-    def numbers(self, layout: str, width: int) -> tuple[int, ...]:
-        """An unsigned 16-bit count and that many numbers, each ``width`` bytes as struct's ``layout`` letter says."""
-        count = self.uint16()
-        pos = self._pos
-        after = pos + count * width
-        if after > len(self._body):
-            raise MessageError(f"ends within {count} numbers at byte {pos}")
-        self._pos = after
-        return unpack_from(f"!{count}{layout}", self._body, pos)
+    def numbers(self, layout: Struct) -> tuple[int, ...]:
+        """A 16-bit count and that many numbers."""
+        found, self._pos = numbers(self._body, self._pos, layout)
+        return found
 
     def cstring(self) -> bytes:
         """Up to the next NUL, which is skipped."""
@@ -108,13 +123,16 @@ class Reader:
 
     def value(self) -> bytes | None:
         """One length-prefixed value; None for the length -1."""
-        (found,), self._pos = values(self._body, self._pos, len(self._body), 1)
-        return found
+        length = self.int32()
+        if length == -1:
+            return None
+        if length < 0:
+            raise MessageError(f"a value has length {length}")
+        return self.take(length)
 
     def values(self) -> Values:
-        """An unsigned 16-bit count and that many length-prefixed values."""
-        count = self.uint16()
-        found, self._pos = values(self._body, self._pos, len(self._body), count)
+        """A 16-bit count and that many length-prefixed values."""
+        found, self._pos = values(self._body, self._pos, len(self._body))
         return found
 
     def take(self, size: int) -> bytes:

@@ -18,11 +18,13 @@ from protocol.fields import (
     UINT32,
     Reader,
     Values,
+    numbers,
     pack,
     pack_cstring,
     pack_numbers,
     pack_value,
     pack_values,
+    values,
 )
 from protocol.message import EmptyMessage, Message, no_limits
 
@@ -87,7 +89,7 @@ class Parse(Message):
     @classmethod
     def decode(cls, body: bytes) -> Self:
         reader = Reader(body)
-        message = cls(reader.cstring(), reader.cstring(), reader.numbers("I", 4))
+        message = cls(reader.cstring(), reader.cstring(), reader.numbers(UINT32))
         reader.end()
         return message
 
@@ -112,16 +114,18 @@ class Bind(Message):
 
     @classmethod
     def decode(cls, body: bytes) -> Self:
-        reader = Reader(body)
-        message = cls(
-            reader.cstring(),
-            reader.cstring(),
-            reader.numbers("h", 2),
-            reader.values(),
-            reader.numbers("h", 2),
-        )
-        reader.end()
-        return message
+        # Not by a Reader, which takes twice as long: nearly every statement of most drivers has a Bind.
+        end = len(body)
+        first = body.find(0)
+        second = body.find(0, first + 1)
+        if second < 0:
+            raise MessageError("the name of the portal or of the prepared statement has no end")
+        parameter_formats, pos = numbers(body, second + 1, INT16)
+        parameters, pos = values(body, pos, end)
+        result_formats, pos = numbers(body, pos, INT16)
+        if pos != end:
+            raise MessageError(f"{end - pos} bytes too many")
+        return cls(body[:first], body[first + 1 : second], parameter_formats, parameters, result_formats)
 
     def body(self) -> bytes:
         return b"".join(
@@ -170,13 +174,12 @@ class Close(Message):
 
 
 def _decode_target(body: bytes) -> tuple[int, bytes]:
-    reader = Reader(body)
-    kind = reader.byte()
+    if len(body) < 2 or body.find(0, 1) != len(body) - 1:
+        raise MessageError("the name does not end where its message does")
+    kind = body[0]
     if kind not in (codes.PREPARED_STATEMENT, codes.PORTAL):
         raise MessageError(f"0x{kind:02x} is neither prepared statement nor portal")
-    name = reader.cstring()
-    reader.end()
-    return kind, name
+    return kind, body[1:-1]
 
 
 @dataclass(slots=True)
@@ -190,10 +193,11 @@ class Execute(Message):
 
     @classmethod
     def decode(cls, body: bytes) -> Self:
-        reader = Reader(body)
-        message = cls(reader.cstring(), reader.int32())
-        reader.end()
-        return message
+        nul = body.find(0)
+        if nul < 0 or nul != len(body) - 5:
+            raise MessageError("the portal's name and a row limit do not fill the message")
+        (maximum_rows,) = INT32.unpack_from(body, nul + 1)
+        return cls(body[:nul], maximum_rows)
 
     def body(self) -> bytes:
         return pack_cstring(self.portal) + pack(INT32, self.maximum_rows)
@@ -233,7 +237,7 @@ class FunctionCall(Message):
     @classmethod
     def decode(cls, body: bytes) -> Self:
         reader = Reader(body)
-        message = cls(reader.uint32(), reader.numbers("h", 2), reader.values(), reader.int16())
+        message = cls(reader.uint32(), reader.numbers(INT16), reader.values(), reader.int16())
         reader.end()
         return message
 
