@@ -14,7 +14,7 @@ pipeline            extended-protocol messages up to Sync, which one ReadyForQue
 ReadyForQuery       carries the transaction status: I idle, T in a transaction, E in a failed one
 """
 
-from protocol import authentication, backend, codes, copy_data, frontend, startup
+from protocol import authentication, backend, codes, copy_data, frontend, startup, tracing
 from protocol.errors import EncodeError, FramingError, MessageError, ProtocolError, StartupError
 from protocol.framing import FrameScanner, Handler, Oversize
 from protocol.message import Message
@@ -35,4 +35,5 @@ __all__ = [
     "copy_data",
     "frontend",
     "startup",
+    "tracing",
 ]
