@@ -104,7 +104,7 @@ def serve(
     log = logs.get()
     for warning in settings.warnings():
         log.warning(warning, file=str(path))
-    raise typer.Exit(server.serve(settings, config_path=path, overrides=overrides))
+    raise typer.Exit(server.serve(settings, config_path=path))
 
 
 def _listed(addresses: list[str] | None) -> str | None:

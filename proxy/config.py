@@ -54,6 +54,8 @@ class Config(settings.Section):
 
     _rules: list[TableRule] = PrivateAttr(default_factory=list)
     _warnings: list[str] = PrivateAttr(default_factory=list)
+    _path: Path | None = PrivateAttr(default=None)
+    _overrides: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def model_post_init(self, _context: object) -> None:
         """Make the rules once: they are compared by identity."""
@@ -66,6 +68,10 @@ class Config(settings.Section):
     def warnings(self) -> list[str]:
         """What is allowed but deserves a word at start, one line each."""
         return list(self._warnings)
+
+    def reload(self) -> Config:
+        """The same file read anew, under the same flags. Raises ``ConfigError``; this configuration stays as it is."""
+        return load(self._path, self._overrides)
 
 
 def load(
@@ -85,14 +91,16 @@ def load(
         if location := _environment_location(name):
             sources.put(tree, location, environment[name], origin=name)
     for dotted, text in (overrides or {}).items():
-        sources.put(tree, tuple(dotted.split(".")), text, origin=f"flag for {dotted}")
+        sources.put(tree, tuple(dotted.split(".")), text, origin="command line")
     directory = path.parent if path is not None else Path()
     try:
-        return Config.model_validate(tree, context={"directory": directory})
+        config = Config.model_validate(tree, context={"directory": directory})
     except ValidationError as error:
         raise ConfigError(sources.messages(error)) from None
     except RuleError as error:
         raise ConfigError([sources.place(location) + text for location, text in error.found]) from None
+    config._path, config._overrides = path, dict(overrides or {})
+    return config
 
 
 def _environment_location(name: str) -> Location | None:
