@@ -123,6 +123,13 @@ _MODIFIED = frozenset(
     b"timetz varbit varchar varying".split()
 )
 
+# The name before "(" and whether it is a cast's. Names longer than NAMEDATALEN, 63 bytes, are cut by the server; beyond
+# this reach a name is just no type's.
+_LAST_NAME = re.compile(
+    rb"""(?:(::|(?<![\w$\x80-\xff])AS\s)\s*+)?((?:[\w$.\x80-\xff]++|"[^"]*+")++)\s*+\(\Z""", re.IGNORECASE
+)
+_NAME_REACH = 80
+
 _MARK = b"7070707"
 _QUOTE = "\ue000"
 _LIST_QUOTE = "\ue001"
@@ -184,13 +191,12 @@ def _modifies_type(plain: bytes, after_modifier: bool) -> bool:
     plain = plain.rstrip()
     if plain[-1:] != b"(":
         return after_modifier and plain.rstrip(b" -").endswith(b",") and b")" not in plain
-    words = plain[:-1].split()[-2:]
-    if not words:
+    if plain[-9:-1].rstrip().lower().endswith((b" values", b" in")):
         return False
-    word = words[-1].lower()
-    if word in _MODIFIED or b"::" in word:
-        return True
-    return len(words) == 2 and (words[0].lower() == b"as" or words[0].endswith(b"::"))
+    match = _LAST_NAME.search(plain, max(0, len(plain) - _NAME_REACH))
+    if match is None:
+        return False
+    return match[1] is not None or match[2].lower() in _MODIFIED
 
 
 def _rare(token: bytes, literals: list[Literal]) -> bytes:
