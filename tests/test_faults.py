@@ -1,0 +1,150 @@
+"""The fault proxy does to a connection what it says, no less and no more; tests of the proxy rely on that."""
+
+import contextlib
+import socket
+import threading
+
+import psycopg
+import pytest
+
+
+@pytest.fixture
+def echo():
+    """A server that sends back what it gets, piece by piece, and closes when the client has: (host, port)."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                threading.Thread(target=answer, args=(client,)).start()
+
+    def answer(client):
+        with client, contextlib.suppress(OSError):
+            while data := client.recv(65536):
+                client.sendall(data)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield listener.getsockname()[:2]
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join()
+
+
+@pytest.fixture
+def link(echo, faulty):
+    return faulty(*echo)
+
+
+@pytest.fixture
+def client(link):
+    with socket.create_connection((link.host, link.port), timeout=5) as connection:
+        yield connection
+
+
+def read_all(client):
+    return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+def read(client, size):
+    data = b""
+    while len(data) < size and (more := client.recv(size - len(data))):
+        data += more
+    return data
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 2, 7])
+def test_bytes_arrive_whole_and_in_order(link, client, chunk):
+    link.to_server.chunk = link.to_client.chunk = chunk
+    message = bytes(range(256)) * 8
+    client.sendall(message)
+    client.shutdown(socket.SHUT_WR)
+    assert read_all(client) == message
+
+
+def test_a_chunk_with_a_delay_is_one_segment(link, client):
+    link.to_client.chunk, link.to_client.delay = 3, 0.02
+    client.sendall(b"abcdefgh")
+    assert [client.recv(100) for _ in range(3)] == [b"abc", b"def", b"gh"]
+
+
+def test_cut_by_close(link, client):
+    link.to_client.cut_after = 5
+    client.sendall(b"abcdefgh")
+    assert read_all(client) == b"abcde"
+
+
+def test_cut_by_reset(link, client):
+    link.to_server.cut_after, link.to_server.cut = 5, "reset"
+    client.sendall(b"abcde")
+    assert read(client, 5) == b"abcde"
+    client.sendall(b"f")
+    with pytest.raises(ConnectionResetError):
+        client.recv(100)
+
+
+def test_cut_by_half_close_leaves_the_other_direction(link, client):
+    link.to_client.cut_after, link.to_client.cut = 5, "half-close"
+    client.sendall(b"abcdefgh")
+    assert read_all(client) == b"abcde"
+    client.sendall(b"still taken")
+
+
+def test_cut_by_stall_leaves_the_connection_open(link, client):
+    link.to_client.cut_after, link.to_client.cut = 5, "stall"
+    client.sendall(b"abcdefgh")
+    assert read(client, 5) == b"abcde"
+    client.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        client.recv(100)
+
+
+def test_stall_and_go(link, client):
+    link.to_server.stall()
+    client.sendall(b"abc")
+    client.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        client.recv(100)
+    link.to_server.go()
+    client.settimeout(5)
+    assert read(client, 3) == b"abc"
+
+
+def test_reset_and_drop_end_open_connections(link, client):
+    client.sendall(b"a")
+    assert client.recv(1) == b"a"
+    link.drop()
+    assert client.recv(1) == b""
+    with socket.create_connection((link.host, link.port), timeout=5) as other:
+        other.sendall(b"a")
+        assert other.recv(1) == b"a"
+        link.reset()
+        with pytest.raises(ConnectionResetError):
+            other.recv(1)
+    assert link.accepted == 2
+
+
+def test_refuse_takes_no_more_and_keeps_the_open_ones(link, client):
+    client.sendall(b"a")
+    assert client.recv(1) == b"a"
+    link.refuse()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((link.host, link.port), timeout=5)
+    client.sendall(b"b")
+    assert client.recv(1) == b"b"
+
+
+def test_a_target_that_is_down_resets_the_client(faulty):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        target = listener.getsockname()
+    link = faulty(*target)
+    with socket.create_connection((link.host, link.port), timeout=5) as client, pytest.raises(ConnectionResetError):
+        client.recv(1)
+
+
+def test_postgres_through_a_link_that_splits_at_every_byte(postgres, database, faulty):
+    link = faulty(postgres.host, postgres.port)
+    link.to_server.chunk = link.to_client.chunk = 1
+    with psycopg.connect(postgres.dsn(database, host=link.host, port=link.port)) as connection:
+        assert connection.execute("SELECT repeat('x', 300)").fetchone() == ("x" * 300,)
