@@ -6,7 +6,7 @@ It holds no values: constants are *operands*, found in the statement's literals 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -171,3 +171,25 @@ class Plan:
     settings: tuple[tuple[str, str | None, bool], ...] = ()
     """Run-time parameters it sets: lower-case name ("*" for RESET ALL, or when which is not certain), value (None when
     not certain or reset), and whether only until the end of the transaction (SET LOCAL)."""
+    labels: tuple[str, ...] = ()
+    """Labels of the rules the statement concerns, to be counted under ``reason``; for a plan with neither fills nor
+    writes nothing else would say so."""
+    whole: bool = False
+    """The plan stands for all statements of its text, which could not be told apart."""
+    holdable: bool = False
+    """DECLARE … WITH HOLD."""
+    typed: bool = False
+    """PREPARE with declared parameter types: a constant of EXECUTE may be changed by a conversion."""
+    trivial: bool = field(init=False)
+    """Nothing about the statement matters to anybody but its client."""
+
+    def __post_init__(self) -> None:
+        matters = (
+            self.fills or self.writes or self.labels or self.opaque or self.ddl or self.shadows or self.settings
+            or self.whole or self.command is not Command.NONE
+        )
+        object.__setattr__(self, "trivial", not matters)
+
+
+EMPTY = Plan(Reason.UNRELATED)
+"""The plan of an empty statement."""

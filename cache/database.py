@@ -1,0 +1,131 @@
+"""What one worker knows of one configured database, shared by all of its sessions."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from cache import catalog_query
+from cache.catalog import Catalog, Scope
+from cache.statements import Statements
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cache.changes import Change
+    from cache.plans import Literals, Plan
+    from cache.rules import TableRule
+
+RETRY_NS = 1_000_000_000
+"""How long after a failed catalog question the next session asks, in nanoseconds."""
+MAX_AGE_NS = 300_000_000_000
+"""A catalog this old is asked again: DDL may have passed by on another road."""
+MAX_PREPARED = 10_000
+"""How many prepared transactions are remembered; the rest count as unknown."""
+
+
+class CatalogQuestion:
+    """One catalog query, to be asked over a client's session. ``answer`` must be called exactly once."""
+
+    __slots__ = ("_database", "_generation", "prologue", "query")
+
+    def __init__(self, database: Database, generation: int) -> None:
+        self.prologue = catalog_query.PROLOGUE.encode()
+        """To be executed first, in the same implicit transaction."""
+        self.query = database.question_text
+        self._database = database
+        self._generation = generation
+
+    def answer(self, payload: bytes | None) -> None:
+        """The one column of the one row that came back; None when none did."""
+        self._database.answered(payload, self._generation)
+
+
+class Database:
+    """The rules of one database, its catalog, its plans, and its prepared transactions.
+
+    The catalog is *certain* only while no DDL is on its way: from the moment a statement that may change it is
+    forwarded until the transaction has ended and the question has been asked again, writes evict and reads do not fill.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        rules: Sequence[TableRule],
+        statements: Statements,
+        *,
+        on_learned: Callable[[Catalog], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.rules = tuple(rules)
+        self.statements = statements
+        self.catalog = Catalog(name)
+        self.learned = False
+        self.question_text = catalog_query.text(self.rules).encode()
+        self.prepared: dict[str, list[Change]] = {}
+        """Changes of transactions prepared for two-phase commit, by gid."""
+        self._on_learned = on_learned
+        self._stale = True
+        self._generation = 0
+        self._ddl_open = 0
+        self._asking = False
+        self._asked_at = 0
+        self._retry_at = 0
+
+    @property
+    def certain(self) -> bool:
+        """The catalog is what the database has now, as far as statements show."""
+        return self.learned and not self._stale and not self._ddl_open
+
+    def plans(self, text: bytes, scope: Scope) -> tuple[tuple[Plan, ...], Literals]:
+        """The plans of ``text``, by the newest catalog."""
+        return self.statements.plans(text, self.catalog, scope)
+
+    def question(self) -> CatalogQuestion | None:
+        """The catalog query, if it is time to ask it and nobody else is asking."""
+        if not self._stale and not self._outdated():
+            return None
+        if self._ddl_open or (self._asking and self.learned) or time.monotonic_ns() < self._retry_at:
+            return None
+        self._asking = True
+        return CatalogQuestion(self, self._generation)
+
+    def _outdated(self) -> bool:
+        return time.monotonic_ns() - self._asked_at > MAX_AGE_NS
+
+    def answered(self, payload: bytes | None, generation: int) -> None:
+        """An answer to a question asked in ``generation``; one asked before the newest DDL ended says nothing."""
+        self._asking = False
+        if payload is not None:
+            try:
+                catalog = catalog_query.parse(payload, self.name, self.rules)
+            except ValueError:
+                payload = None
+        if payload is None:
+            self._retry_at = time.monotonic_ns() + RETRY_NS
+            return
+        if generation != self._generation:
+            return
+        self.catalog = catalog
+        self.learned, self._stale = True, False
+        self._asked_at = time.monotonic_ns()
+        if self._on_learned is not None:
+            self._on_learned(catalog)
+
+    def ddl_began(self) -> None:
+        """A statement that may change the catalog was forwarded. Pair with ``ddl_ended``."""
+        self._ddl_open += 1
+        self._stale = True
+        self._generation += 1
+
+    def ddl_ended(self) -> None:
+        """Its transaction is over, or its session is."""
+        self._ddl_open -= 1
+        self._generation += 1
+
+    def prepare(self, gid: str, changes: list[Change]) -> bool:
+        """PREPARE TRANSACTION succeeded; False when there is no room to remember it."""
+        if len(self.prepared) >= MAX_PREPARED:
+            return False
+        self.prepared[gid] = changes
+        return True

@@ -1,0 +1,273 @@
+"""What a session's finished statements make true, and when: plans, rows and tags in, released changes out.
+
+One ``Outcomes`` belongs to one session. It knows transactions, two-phase commit and DDL, but no frames: ``proxy`` pairs
+replies with requests and calls ``finished``, ``failed``, ``ready`` and ``lost``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from cache import observe
+from cache.changes import Change, Kind
+from cache.plans import Command, Plan, Reason
+from cache.transaction import IDLE, TransactionBuffer, doubted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cache.counts import Counts
+    from cache.database import Database
+    from cache.observe import Arguments, Reader
+    from cache.settings import Settings
+
+
+class Sink(Protocol):
+    """Where released changes go: the backlog."""
+
+    def put(self, changes: Sequence[Change]) -> None: ...
+
+
+class Execution:
+    """One statement while it runs."""
+
+    __slots__ = ("arguments", "began", "date", "dirty", "plan", "readers", "refused")
+
+    def __init__(self, plan: Plan, arguments: Arguments, date: int, began: int) -> None:
+        self.plan = plan
+        self.arguments = arguments
+        self.date = date
+        """The statement was forwarded, or its snapshot taken, no earlier."""
+        self.began = began
+        self.dirty = False
+        """Its rows may be what its own transaction wrote, whatever the transaction is now."""
+        self.readers: tuple[Reader, ...] = ()
+        self.refused: tuple[tuple[str, str], ...] = ()
+        """Labels of rules its rows cannot fill, and why."""
+
+
+_WRITING_TAGS = frozenset({b"INSERT", b"UPDATE", b"DELETE", b"MERGE", b"COPY", b"TRUNCATE", b"ALTER", b"DROP", b"DO", b"CALL"})
+
+
+def row_count(tag: bytes) -> int | None:
+    """The number of rows a command tag ends with (manual, CommandComplete), None if it has none."""
+    last = tag.rpartition(b" ")[2]
+    return int(last) if last.isdigit() else None
+
+
+class Outcomes:
+    """Judges what became of one session's statements."""
+
+    __slots__ = ("_backlog", "_counts", "_database", "_ddl_open", "_on_end", "_settings", "buffer")
+
+    def __init__(self, database: Database, backlog: Sink, counts: Counts, settings: Settings) -> None:
+        self.buffer = TransactionBuffer()
+        self._database = database
+        self._backlog = backlog
+        self._counts = counts
+        self._settings = settings
+        self._ddl_open = False
+        self._on_end: dict[Command, Callable[[Execution, bytes], None]] = {
+            Command.COMMIT: self._commit,
+            Command.ROLLBACK: self._rollback,
+            Command.SAVEPOINT: self._savepoint,
+            Command.RELEASE: self._release,
+            Command.ROLLBACK_TO: self._rollback_to,
+            Command.PREPARE_TRANSACTION: self._prepare_transaction,
+            Command.COMMIT_PREPARED: self._commit_prepared,
+            Command.ROLLBACK_PREPARED: self._rollback_prepared,
+            Command.DISCARD_ALL: self._discard_all,
+        }
+
+    # -- statements
+
+    def ddl_forwarded(self) -> None:
+        """A statement that may change the catalog is on its way to the server."""
+        if not self._ddl_open:
+            self._ddl_open = True
+            self._database.ddl_began()
+
+    def finished(self, execution: Execution, tag: bytes) -> None:
+        """CommandComplete came for ``execution``."""
+        plan = execution.plan
+        self.buffer.touch(execution.date, execution.began)
+        if not self._database.learned:
+            self._write_unlearned(execution, tag)
+        elif plan.trivial:
+            return
+        count = row_count(tag)
+        self._count(execution, count)
+        self._fill(execution)
+        self._write(execution, count)
+        self._effects(plan)
+        handler = self._on_end.get(plan.command)
+        if handler is not None:
+            handler(execution, tag)
+
+    def suspended(self, execution: Execution) -> None:
+        """PortalSuspended: more rows may be fetched, or never; a write inside is done already."""
+        self.buffer.touch(execution.date, execution.began)
+        if execution.plan.trivial:
+            return
+        self._fill(execution)
+        if execution.plan.writes:
+            self.buffer.add(self._doubted_writes(execution))
+        self._effects(execution.plan)
+
+    def _count(self, execution: Execution, count: int | None) -> None:
+        plan = execution.plan
+        if plan.reason is not Reason.UNRELATED:
+            labels = {fill.bound.rule.label for fill in plan.fills} | {write.bound.rule.label for write in plan.writes}
+            for label in labels or plan.labels:
+                self._counts.statement(label, plan.reason.value)
+        for label, reason in execution.refused:
+            self._counts.row_unfilled(label, reason, count or 0)
+
+    def _fill(self, execution: Execution) -> None:
+        if not execution.readers:
+            return
+        certain = self._database.certain and not self._settings.hot_standby
+        if self.buffer.dirty or execution.dirty or not certain:
+            return
+        start = self.buffer.start or (execution.date, execution.began)
+        date, began = min(execution.date, start[0]), min(execution.began, start[1])
+        for reader in execution.readers:
+            if reader.tap.kind is not Kind.FILL:
+                continue
+            changes = observe.fills(reader, date, began)
+            if reader.unreadable:
+                self._counts.row_unfilled(reader.tap.bound.rule.label, "value not certain", reader.unreadable)
+            if changes:
+                self._backlog.put(changes)
+            reader.rows.clear()
+
+    def _write(self, execution: Execution, count: int | None) -> None:
+        plan = execution.plan
+        if not plan.writes:
+            return
+        stamp = (execution.date, execution.began)
+        certain = self._database.certain
+        readers = {reader.tap.write: reader for reader in execution.readers if reader.tap.write is not None}
+        changes: list[Change] = []
+        for write in plan.writes:
+            changes += observe.writes(
+                write, execution.arguments, count, readers.get(write), stamp, certain=certain
+            )
+        self.buffer.add(changes)
+
+    def _write_unlearned(self, execution: Execution, tag: bytes) -> None:
+        """While no catalog tells what a name means, anything that is not plainly a read may have written anywhere."""
+        if execution.plan.opaque or tag.split(b" ", 1)[0] in _WRITING_TAGS:
+            self.buffer.add(self.everything((execution.date, execution.began)))
+
+    def _doubted_writes(self, execution: Execution) -> list[Change]:
+        """Evicts or Flushes of everything the statement may have touched."""
+        stamp = (execution.date, execution.began)
+        changes: list[Change] = []
+        for write in execution.plan.writes:
+            changes += observe.writes(write, execution.arguments, None, None, stamp, certain=False)
+        return doubted(changes)
+
+    def _effects(self, plan: Plan) -> None:
+        if plan.opaque:
+            self.buffer.dirty = True
+            self._settings.doubt()
+            if plan.command is Command.UTILITY:
+                self.buffer.doubt()
+        if plan.ddl:
+            self.ddl_forwarded()
+        if plan.shadows:
+            self._settings.shadow(plan.shadows)
+        if plan.settings:
+            self._settings.apply(plan.settings)
+
+    # -- transactions
+
+    def failed(self) -> None:
+        """ErrorResponse came."""
+        self.buffer.fail()
+
+    def ready(self, status: int, *, at_rest: bool) -> None:
+        """ReadyForQuery came; ``at_rest`` when nothing more has been asked."""
+        released = self.buffer.ready(status)
+        if released:
+            self._backlog.put(released)
+        if self._ddl_open and status == IDLE and at_rest:
+            self._end_ddl()
+
+    def _end_ddl(self) -> None:
+        self._ddl_open = False
+        self._database.ddl_ended()
+
+    def _commit(self, execution: Execution, tag: bytes) -> None:
+        self._end(self.buffer.rollback() if tag == b"ROLLBACK" else self.buffer.commit(), execution)
+
+    def _rollback(self, execution: Execution, tag: bytes) -> None:
+        self._end(self.buffer.rollback(), execution)
+
+    def _end(self, released: list[Change], execution: Execution) -> None:
+        if released:
+            self._backlog.put(released)
+        if execution.plan.chain:
+            self.buffer.touch(execution.date, execution.began)
+
+    def _savepoint(self, execution: Execution, tag: bytes) -> None:
+        self.buffer.savepoint(execution.plan.name or "")
+
+    def _release(self, execution: Execution, tag: bytes) -> None:
+        self.buffer.release(execution.plan.name or "")
+
+    def _rollback_to(self, execution: Execution, tag: bytes) -> None:
+        self.buffer.rollback_to(execution.plan.name or "")
+
+    def _discard_all(self, execution: Execution, tag: bytes) -> None:
+        self._settings.discard_temporary()
+
+    # -- two-phase commit
+
+    def _prepare_transaction(self, execution: Execution, tag: bytes) -> None:
+        if tag == b"ROLLBACK":  # the block had failed
+            self._end(self.buffer.rollback(), execution)
+            return
+        changes = self.buffer.take()
+        if not self._database.prepare(execution.plan.name or "", changes):
+            self._backlog.put(doubted(changes))
+
+    def _commit_prepared(self, execution: Execution, tag: bytes) -> None:
+        changes = self._database.prepared.pop(execution.plan.name or "", None)
+        if changes is None:  # prepared on another road: what it wrote is not known
+            changes = self.everything((execution.date, execution.began))
+        self._backlog.put(changes)
+
+    def _rollback_prepared(self, execution: Execution, tag: bytes) -> None:
+        self._database.prepared.pop(execution.plan.name or "", None)
+
+    # -- ends
+
+    def everything(self, stamp: tuple[int, int]) -> list[Change]:
+        """A Flush of every rule of the database."""
+        return [Change(Kind.FLUSH, rule, b"", None, *stamp) for rule in self._database.rules]
+
+    def blinded(self, outstanding: Sequence[Execution], stamp: tuple[int, int]) -> None:
+        """The session is not followed any more: whatever it wrote or will write is in doubt."""
+        self.lost(outstanding, hold=False)
+        self._backlog.put(self.everything(stamp))
+
+    def lost(self, outstanding: Sequence[Execution], *, hold: bool) -> None:
+        """The session ended with ``outstanding`` unanswered statements.
+
+        Args:
+            hold: the server may still be running them, so nothing read meanwhile may fill.
+        """
+        changes = self.buffer.lost(unanswered=bool(outstanding))
+        for execution in outstanding:
+            changes += self._doubted_writes(execution)
+            if execution.plan.command is Command.COMMIT_PREPARED:
+                known = self._database.prepared.pop(execution.plan.name or "", None)
+                changes += self.everything((execution.date, execution.began)) if known is None else doubted(known)
+        for change in changes:
+            change.hold = hold
+        if changes:
+            self._backlog.put(changes)
+        if self._ddl_open:
+            self._end_ddl()

@@ -1,0 +1,165 @@
+"""One session's changes, held until their outcome is certain.
+
+PostgreSQL's rules, and how they are judged here (protocol chapter, "Message Flow"; reference pages of BEGIN, SAVEPOINT,
+PREPARE TRANSACTION):
+
+- A change exists once CommandComplete has come for its statement, and not before.
+- Outside a block, everything up to ReadyForQuery is one implicit transaction: an ErrorResponse before it undoes all.
+- Inside a block, COMMIT's own CommandComplete decides: a failed block answers ROLLBACK to it.
+- Savepoints undo what came after them.
+- Where the end of a transaction was not seen plainly, its changes become Evicts: an absent key is never wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cache.changes import Change, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+IDLE = ord("I")
+IN_BLOCK = ord("T")
+FAILED_BLOCK = ord("E")
+
+
+@dataclass(slots=True)
+class _Savepoint:
+    name: str
+    position: int
+    """How many changes were pending when it was set."""
+    dirty: bool
+
+
+def doubted(changes: Sequence[Change]) -> list[Change]:
+    """The same keys with their values in doubt: what a write may have done becomes an Evict, a Flush stays."""
+    for change in changes:
+        if change.kind is not Kind.FLUSH:
+            change.kind = Kind.EVICT
+            change.value = None
+            change.partial = False
+            change.removed = ()
+    return [change for change in changes if change.kind is not Kind.FILL]
+
+
+class TransactionBuffer:
+    """Holds the writes of the transaction a session is in, and says what of them became true.
+
+    Methods that end a transaction return the changes to release, in the order they were made.
+    """
+
+    __slots__ = ("_failed", "_savepoints", "_uncertain", "dirty", "explicit", "pending", "start")
+
+    def __init__(self) -> None:
+        self.pending: list[Change] = []
+        self.dirty = False
+        """It has written, or called something that may have: what it reads is not only what is committed."""
+        self.explicit = False
+        """ReadyForQuery last said that a block is open."""
+        self.start: tuple[int, int] | None = None
+        """Date and instant of its first statement: its snapshot is no older."""
+        self._savepoints: list[_Savepoint] = []
+        self._failed = False
+        self._uncertain = False
+
+    def touch(self, date: int, began: int) -> None:
+        """A statement forwarded at ``date`` was answered: if it is the first, the transaction began with it."""
+        if self.start is None:
+            self.start = (date, began)
+
+    def add(self, changes: Iterable[Change]) -> None:
+        """A statement finished; ``changes`` are true if the transaction commits."""
+        self.pending.extend(changes)
+        self.dirty = True
+
+    def doubt(self) -> None:
+        """Something ran that may have committed, rolled back or written unseen."""
+        self._uncertain = True
+        self.dirty = True
+
+    def fail(self) -> None:
+        """An ErrorResponse came."""
+        self._failed = True
+
+    def savepoint(self, name: str) -> None:
+        self._savepoints.append(_Savepoint(name, len(self.pending), self.dirty))
+
+    def release(self, name: str) -> None:
+        """RELEASE: the savepoint of that name set last, and all after it, are forgotten; their changes stay."""
+        index = self._find(name)
+        if index is None:
+            self.doubt()
+        else:
+            del self._savepoints[index:]
+
+    def rollback_to(self, name: str) -> None:
+        """ROLLBACK TO: what came after the savepoint is undone; the savepoint itself stays."""
+        index = self._find(name)
+        if index is None:
+            # Set where nobody could see it: what it undid is not known.
+            self.pending = doubted(self.pending)
+            self.doubt()
+            return
+        savepoint = self._savepoints[index]
+        undone = self.pending[savepoint.position :]
+        del self.pending[savepoint.position :]
+        del self._savepoints[index + 1 :]
+        if self._uncertain:
+            self.pending.extend(doubted(undone))
+        else:
+            self.dirty = savepoint.dirty
+        self._failed = False
+
+    def _find(self, name: str) -> int | None:
+        for index in range(len(self._savepoints) - 1, -1, -1):
+            if self._savepoints[index].name == name:
+                return index
+        return None
+
+    def commit(self) -> list[Change]:
+        """The transaction committed, or COMMIT AND CHAIN did, which begins another one at once."""
+        released = self.pending
+        self._reset()
+        return released
+
+    def rollback(self) -> list[Change]:
+        """The transaction was undone. Returns Evicts only where something may have escaped the undoing."""
+        released = doubted(self.pending) if self._uncertain else []
+        self._reset()
+        return released
+
+    def take(self) -> list[Change]:
+        """PREPARE TRANSACTION succeeded: the changes go with the gid, the session has none left."""
+        taken = doubted(self.pending) if self._uncertain else self.pending
+        self._reset()
+        return taken
+
+    def ready(self, status: int) -> list[Change]:
+        """ReadyForQuery. Returns what the implicit transaction that ends with it made true."""
+        failed, self._failed = self._failed, False
+        if status != IDLE:
+            self.explicit = True
+            return []
+        if failed:
+            return self.rollback()
+        if self.explicit and self.pending:
+            # COMMIT and ROLLBACK leave nothing pending: the block ended where nobody could see it.
+            self._uncertain = True
+            return self.rollback()
+        return self.commit()
+
+    def lost(self, *, unanswered: bool) -> list[Change]:
+        """The session ended. With requests ``unanswered`` nobody knows what became of the transaction."""
+        if unanswered:
+            self._uncertain = True
+        return self.rollback()
+
+    def _reset(self) -> None:
+        self.pending = []
+        self.dirty = False
+        self.explicit = False
+        self.start = None
+        self._savepoints.clear()
+        self._uncertain = False

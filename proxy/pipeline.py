@@ -1,0 +1,176 @@
+"""The ordered queue of requests PostgreSQL has not answered yet; pairs each reply with the request it answers.
+
+Invariants (protocol chapter, "Extended Query", "Pipelining", "COPY Operations"):
+
+- Replies come in the order of the requests, so every reply belongs to the request at the head.
+- After an error in an extended-query message the server ignores everything, a Query too, up to the next Sync; an error
+  in a Query, a FunctionCall or in Sync itself ignores nothing.
+- A ReadyForQuery is owed by a Query, a FunctionCall or a Sync, each its own entry.
+- While the server reads COPY data it ignores Sync and Flush.
+
+Anything else means that we no longer follow: ``OutOfStep`` is raised and the session goes blind.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import IntEnum
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class OutOfStep(Exception):  # noqa: N818 - it names a state, not a fault of the peer
+    """A reply does not fit the oldest outstanding request."""
+
+
+class Kind(IntEnum):
+    """What a client asked for."""
+
+    PARSE = 0
+    BIND = 1
+    DESCRIBE = 2
+    EXECUTE = 3
+    CLOSE = 4
+    SYNC = 5
+    QUERY = 6
+    FUNCTION_CALL = 7
+    COPY_END = 8
+    """CopyDone or CopyFail: owed no reply, marks where the COPY data ended."""
+
+
+_READY = frozenset({Kind.SYNC, Kind.QUERY, Kind.FUNCTION_CALL})
+_COPYING = frozenset({Kind.EXECUTE, Kind.QUERY})
+
+P = TypeVar("P")
+
+
+class Request(Generic[P]):
+    """One outstanding request. ``payload`` is the session's: what it must remember until the answer."""
+
+    __slots__ = ("began", "date", "kind", "payload")
+
+    def __init__(self, kind: Kind, payload: P, date: int, began: int) -> None:
+        self.kind = kind
+        self.payload = payload
+        self.date = date
+        self.began = began
+
+
+class Pipeline(Generic[P]):
+    """The queue. ``send`` takes what the client says; the other methods what the server answers."""
+
+    __slots__ = ("_copying", "_queue", "_skipping", "_swallowed")
+
+    def __init__(self) -> None:
+        self._queue: deque[Request[P]] = deque()
+        self._skipping = False
+        """The server ignores everything up to a Sync that has not been sent yet."""
+        self._copying = False
+        """The server reads COPY data whose end has not been sent yet."""
+        self._swallowed = False
+        """A Sync was sent into COPY data."""
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def __bool__(self) -> bool:
+        return bool(self._queue)
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing is owed in either direction."""
+        return self.head() is None and not self._skipping and not self._copying
+
+    def outstanding(self) -> Iterable[Request[P]]:
+        """Every unanswered request, oldest first."""
+        return iter(self._queue)
+
+    def send(self, request: Request[P]) -> None:
+        """The client sent ``request``."""
+        kind = request.kind
+        if self._copying:
+            if kind is Kind.COPY_END:
+                self._copying = False
+            elif kind is Kind.SYNC:
+                self._swallowed = True
+            else:
+                raise OutOfStep(f"{kind.name} in the middle of COPY data")
+            return
+        if self._skipping:
+            if kind is not Kind.SYNC:
+                return
+            self._skipping = False
+        if kind is Kind.COPY_END and not self._queue:
+            return
+        self._queue.append(request)
+
+    def head(self) -> Request[P] | None:
+        """The request the next reply answers."""
+        queue = self._queue
+        while queue and queue[0].kind is Kind.COPY_END:
+            queue.popleft()
+        return queue[0] if queue else None
+
+    def expect(self, kind: Kind) -> Request[P]:
+        """The head, which must be of this kind."""
+        head = self.head()
+        if head is None or head.kind is not kind:
+            raise OutOfStep(f"a reply to {kind.name} came while {_name(head)} was due")
+        return head
+
+    def pop(self, kind: Kind) -> Request[P]:
+        """The head, answered in full."""
+        head = self.expect(kind)
+        self._queue.popleft()
+        if kind is Kind.EXECUTE:
+            self._swallowed = False
+        return head
+
+    def copy_in(self) -> None:
+        """CopyInResponse: the server reads COPY data now; a Sync sent before their end is lost."""
+        head = self.head()
+        if head is None or head.kind not in _COPYING:
+            raise OutOfStep(f"CopyInResponse came while {_name(head)} was due")
+        queue = self._queue
+        kept = [queue.popleft()]
+        self._copying, self._swallowed = True, False
+        while queue:
+            request = queue.popleft()
+            if request.kind is Kind.COPY_END:
+                self._copying = False
+                break
+            if request.kind is not Kind.SYNC:
+                raise OutOfStep(f"{request.kind.name} in the middle of COPY data")
+            self._swallowed = True
+        queue.extendleft(reversed(kept))
+
+    def error(self) -> Request[P] | None:
+        """ErrorResponse: the request it answers (None: it answers none, the connection is ending)."""
+        head = self.head()
+        if head is None:
+            return None
+        if self._swallowed:
+            # Whether the server read that Sync before or after it gave up on the COPY cannot be known.
+            raise OutOfStep("an error in COPY data with a Sync among them")
+        self._copying = False
+        if head.kind in _READY:
+            return head
+        queue = self._queue
+        while queue and queue[0].kind is not Kind.SYNC:
+            queue.popleft()
+        self._skipping = not queue
+        return head
+
+    def ready(self) -> Request[P]:
+        """ReadyForQuery: the request that was owed it."""
+        head = self.head()
+        if head is None or head.kind not in _READY:
+            raise OutOfStep(f"ReadyForQuery came while {_name(head)} was due")
+        self._copying = self._swallowed = False
+        return self._queue.popleft()
+
+
+def _name(request: Request[P] | None) -> str:
+    return "nothing" if request is None else f"an answer to {request.kind.name}"

@@ -1,0 +1,56 @@
+"""Prepared statements and portals of one session, by name, as the server has them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cache.catalog import Catalog, Scope
+    from cache.observe import Arguments
+    from cache.plans import Literals, Plan
+    from protocol.backend import FieldDescription
+
+
+class Prepared:
+    """One prepared statement, made by Parse or by SQL PREPARE; the two share their names."""
+
+    __slots__ = ("by_sql", "catalog", "fields", "fields_catalog", "index", "literals", "plan", "scope", "text", "types")
+
+    def __init__(self, text: bytes, types: tuple[int, ...] = (), *, by_sql: bool = False, index: int = 0) -> None:
+        self.text = text
+        """Parse's text, or the one with the SQL PREPARE, whose plan's ``inner`` is the statement."""
+        self.by_sql = by_sql
+        self.index = index
+        """Which statement of ``text`` it is."""
+        self.types = types
+        """Parameter types as Parse declared them; 0, or missing at the end, where the server inferred one."""
+        self.fields: tuple[FieldDescription, ...] | None = None
+        """What Describe of the statement showed; its formats are not those of a portal."""
+        self.fields_catalog: Catalog | None = None
+        """The catalog of that moment: under a newer one the column numbers may mean something else."""
+        # What the plan was made for: it is made anew when either is another.
+        self.catalog: Catalog | None = None
+        self.scope: Scope | None = None
+        self.plan: Plan | None = None
+        self.literals: Literals = ()
+
+
+class Portal:
+    """One portal, made by Bind or by SQL DECLARE; the two share their names."""
+
+    __slots__ = ("arguments", "began", "date", "dirty", "fields", "holdable", "plan", "prepared", "result_formats")
+
+    def __init__(self, plan: Plan, arguments: Arguments, date: int, began: int) -> None:
+        self.plan = plan
+        self.arguments = arguments
+        self.date = date
+        """When its snapshot was taken, at the earliest: when Bind or DECLARE was forwarded."""
+        self.began = began
+        self.prepared: Prepared | None = None
+        self.result_formats: tuple[int, ...] = ()
+        self.fields: tuple[FieldDescription, ...] | None = None
+        """What Describe of the portal showed."""
+        self.dirty = False
+        """Its snapshot may show what its own transaction had written."""
+        self.holdable = False
+        """WITH HOLD: outlives its transaction."""

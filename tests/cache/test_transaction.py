@@ -1,0 +1,165 @@
+"""TransactionBuffer: what is released, discarded or doubted, for every way a transaction can go."""
+
+from __future__ import annotations
+
+from cache.changes import Change, Kind
+from cache.keys import KeyTemplate
+from cache.rules import TableRule
+from cache.transaction import FAILED_BLOCK, IDLE, IN_BLOCK, TransactionBuffer
+
+RULE = TableRule(
+    "app", "public", "users", ("id",), ("name",),
+    KeyTemplate.parse("users:{id}", database="app", schema="public", table="users", key_columns=("id",)),
+)  # fmt: skip
+
+
+def store(key: str) -> Change:
+    return Change(Kind.STORE, RULE, key.encode(), b"value", 1, 1)
+
+
+def keys(changes: list[Change]) -> list[str]:
+    return [f"{change.kind.name} {change.key.decode()}" for change in changes]
+
+
+def test_an_implicit_transaction_is_true_at_ready_for_query():
+    buffer = TransactionBuffer()
+    buffer.add([store("a")])
+    assert keys(buffer.ready(IDLE)) == ["STORE a"]
+    assert buffer.ready(IDLE) == []
+
+
+def test_an_error_undoes_the_whole_implicit_transaction():
+    buffer = TransactionBuffer()
+    buffer.add([store("a")])
+    buffer.fail()
+    assert buffer.ready(IDLE) == []
+    buffer.add([store("b")])
+    assert keys(buffer.ready(IDLE)) == ["STORE b"]
+
+
+def test_a_block_holds_until_commit():
+    buffer = TransactionBuffer()
+    assert buffer.ready(IN_BLOCK) == []
+    buffer.add([store("a")])
+    assert buffer.ready(IN_BLOCK) == []
+    assert keys(buffer.commit()) == ["STORE a"]
+    assert buffer.ready(IDLE) == []
+    assert not buffer.dirty
+
+
+def test_a_rollback_discards():
+    buffer = TransactionBuffer()
+    buffer.ready(IN_BLOCK)
+    buffer.add([store("a")])
+    assert buffer.rollback() == []
+    assert buffer.ready(IDLE) == []
+
+
+def test_an_error_at_commit_discards():
+    buffer = TransactionBuffer()
+    buffer.ready(IN_BLOCK)
+    buffer.add([store("a")])
+    buffer.ready(IN_BLOCK)
+    buffer.fail()
+    assert buffer.ready(IDLE) == []
+    assert buffer.pending == []
+
+
+def test_a_failed_block_keeps_what_a_savepoint_can_bring_back():
+    buffer = TransactionBuffer()
+    buffer.ready(IN_BLOCK)
+    buffer.add([store("a")])
+    buffer.savepoint("s")
+    buffer.add([store("b")])
+    buffer.fail()
+    assert buffer.ready(FAILED_BLOCK) == []
+    buffer.rollback_to("s")
+    buffer.add([store("c")])
+    assert buffer.ready(IN_BLOCK) == []
+    assert keys(buffer.commit()) == ["STORE a", "STORE c"]
+
+
+def test_savepoints_of_one_name_shadow_each_other():
+    buffer = TransactionBuffer()
+    buffer.ready(IN_BLOCK)
+    buffer.savepoint("s")
+    buffer.add([store("a")])
+    buffer.savepoint("s")
+    buffer.add([store("b")])
+    buffer.rollback_to("s")
+    buffer.rollback_to("s")  # the savepoint itself stays
+    assert keys(buffer.pending) == ["STORE a"]
+    buffer.release("s")
+    buffer.rollback_to("s")  # now the older one
+    assert buffer.pending == []
+
+
+def test_release_keeps_changes_for_the_outer_savepoint_to_undo():
+    buffer = TransactionBuffer()
+    buffer.ready(IN_BLOCK)
+    buffer.savepoint("outer")
+    buffer.savepoint("inner")
+    buffer.add([store("a")])
+    buffer.release("inner")
+    buffer.add([store("b")])
+    buffer.rollback_to("outer")
+    assert buffer.commit() == []
+
+
+def test_rolling_back_to_a_savepoint_nobody_saw_doubts_everything():
+    buffer = TransactionBuffer()
+    buffer.ready(IN_BLOCK)
+    buffer.add([store("a")])
+    buffer.rollback_to("unseen")
+    assert keys(buffer.commit()) == ["EVICT a"]
+
+
+def test_a_block_that_ends_unseen_evicts():
+    buffer = TransactionBuffer()
+    buffer.ready(IN_BLOCK)
+    buffer.add([store("a")])
+    assert keys(buffer.ready(IDLE)) == ["EVICT a"]
+
+
+def test_a_rollback_after_something_unseen_evicts_what_may_have_escaped():
+    buffer = TransactionBuffer()
+    buffer.add([store("a")])
+    buffer.doubt()
+    buffer.fail()
+    assert keys(buffer.ready(IDLE)) == ["EVICT a"]
+
+
+def test_a_session_lost_at_rest_in_a_block_was_rolled_back():
+    buffer = TransactionBuffer()
+    buffer.ready(IN_BLOCK)
+    buffer.add([store("a")])
+    assert buffer.lost(unanswered=False) == []
+
+
+def test_a_session_lost_with_a_request_unanswered_may_have_committed():
+    buffer = TransactionBuffer()
+    buffer.ready(IN_BLOCK)
+    buffer.add([store("a"), Change(Kind.FLUSH, RULE, b"", None, 1, 1)])
+    assert keys(buffer.lost(unanswered=True)) == ["EVICT a", "FLUSH "]
+
+
+def test_the_transaction_is_dated_from_its_first_statement():
+    buffer = TransactionBuffer()
+    buffer.touch(5, 50)
+    buffer.touch(6, 60)
+    assert buffer.start == (5, 50)
+    buffer.ready(IN_BLOCK)
+    buffer.commit()
+    assert buffer.start is None
+
+
+def test_own_writes_make_reads_dirty_until_undone():
+    buffer = TransactionBuffer()
+    buffer.ready(IN_BLOCK)
+    buffer.savepoint("s")
+    buffer.add([store("a")])
+    assert buffer.dirty
+    buffer.rollback_to("s")
+    assert not buffer.dirty
+    buffer.add([])
+    assert buffer.dirty, "a write that changed no configured row still happened"

@@ -1,0 +1,153 @@
+"""Pipeline: replies meet their requests through errors, COPY and pipelining."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.pipeline import Kind, OutOfStep, Pipeline, Request
+
+
+def pipeline(*kinds: Kind) -> Pipeline[None]:
+    line: Pipeline[None] = Pipeline()
+    for kind in kinds:
+        line.send(Request(kind, None, 0, 0))
+    return line
+
+
+def kinds(line: Pipeline[None]) -> list[str]:
+    return [request.kind.name for request in line.outstanding()]
+
+
+P, B, D, E, C, S, Q, F, END = (Kind(value) for value in range(9))
+
+
+def test_replies_come_in_order():
+    line = pipeline(P, B, E, S)
+    for kind in (P, B, E):
+        line.pop(kind)
+    assert line.ready().kind is S
+    assert line.at_rest
+
+
+def test_a_reply_to_another_request_is_out_of_step():
+    with pytest.raises(OutOfStep, match="a reply to BIND came while an answer to PARSE was due"):
+        pipeline(P, S).pop(B)
+
+
+def test_nothing_is_due():
+    with pytest.raises(OutOfStep, match="while nothing was due"):
+        pipeline().ready()
+
+
+def test_an_error_skips_to_the_sync_even_over_a_query():
+    line = pipeline(P, B, Q, E, S, P, S)
+    assert line.error().kind is P
+    assert kinds(line) == ["SYNC", "PARSE", "SYNC"]
+    line.ready()
+    line.pop(P)
+    line.ready()
+    assert line.at_rest
+
+
+def test_an_error_before_the_sync_was_sent_ignores_what_is_sent_until_then():
+    line = pipeline(P, B)
+    line.error()
+    for kind in (E, Q, F, END):
+        line.send(Request(kind, None, 0, 0))
+    assert kinds(line) == []
+    assert not line.at_rest, "a Sync is still to come"
+    line.send(Request(S, None, 0, 0))
+    line.send(Request(Q, None, 0, 0))
+    assert kinds(line) == ["SYNC", "QUERY"]
+
+
+@pytest.mark.parametrize("kind", [Q, F, S])
+def test_an_error_in_what_owes_ready_for_query_skips_nothing(kind: Kind):
+    line = pipeline(kind, P, S)
+    assert line.error().kind is kind
+    assert kinds(line) == [kind.name, "PARSE", "SYNC"]
+    assert line.ready().kind is kind
+
+
+def test_an_error_with_nothing_due_ends_the_connection_and_changes_nothing():
+    line = pipeline()
+    assert line.error() is None
+    assert line.at_rest
+
+
+def test_a_query_and_a_sync_each_own_their_ready_for_query():
+    line = pipeline(Q, S, Q)
+    assert [line.ready().kind for _ in range(3)] == [Q, S, Q]
+
+
+def test_a_sync_sent_before_the_copy_data_is_swallowed():
+    line = pipeline(E, S)
+    line.copy_in()
+    assert kinds(line) == ["EXECUTE"]
+    line.send(Request(END, None, 0, 0))
+    line.send(Request(S, None, 0, 0))
+    line.pop(E)
+    assert line.ready().kind is S
+
+
+def test_a_sync_sent_into_the_copy_data_is_swallowed():
+    line = pipeline(Q)
+    line.copy_in()
+    line.send(Request(S, None, 0, 0))
+    line.send(Request(END, None, 0, 0))
+    assert line.ready().kind is Q
+    assert line.at_rest
+
+
+def test_copy_data_pipelined_with_its_end_keeps_the_sync_behind_it():
+    line = pipeline(E, END, S)
+    line.copy_in()
+    line.pop(E)
+    assert line.ready().kind is S
+
+
+def test_an_error_after_a_swallowed_sync_cannot_be_followed():
+    line = pipeline(E, S)
+    line.copy_in()
+    with pytest.raises(OutOfStep, match="a Sync among them"):
+        line.error()
+
+
+def test_an_error_in_copy_data_skips_to_the_sync():
+    line = pipeline(E)
+    line.copy_in()
+    line.error()
+    line.send(Request(END, None, 0, 0))
+    line.send(Request(S, None, 0, 0))
+    assert line.ready().kind is S
+
+
+def test_an_error_in_a_querys_copy_data_leaves_the_query_due():
+    line = pipeline(Q)
+    line.copy_in()
+    assert line.error().kind is Q
+    line.send(Request(END, None, 0, 0))
+    assert line.ready().kind is Q
+    assert line.at_rest
+
+
+def test_another_request_in_the_middle_of_copy_data():
+    line = pipeline(Q)
+    line.copy_in()
+    with pytest.raises(OutOfStep, match="PARSE in the middle of COPY data"):
+        line.send(Request(P, None, 0, 0))
+    with pytest.raises(OutOfStep, match="QUERY in the middle of COPY data"):
+        pipeline(E, Q).copy_in()
+
+
+def test_copy_in_nobody_asked_for():
+    with pytest.raises(OutOfStep, match="CopyInResponse came"):
+        pipeline(P).copy_in()
+
+
+def test_copy_end_outside_copy_is_forgotten():
+    line = pipeline(END)
+    assert line.at_rest
+    line = pipeline(P, END, S)
+    line.pop(P)
+    assert line.ready().kind is S
