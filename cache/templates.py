@@ -47,71 +47,67 @@ LITERALS = 1_000
 LIST = 16
 """A longer IN list is one slot."""
 
-_STRING = rb"'[^']*+(?:''[^']*+)*+'"
+# No possessive quantifiers or atomic groups: before Python 3.11.5 they do not match what they should. Instead each
+# pattern below can match a given text in one way only, so that giving up takes linear time.
+_STRING = rb"'[^']*(?:''[^']*)*'(?!')"
 # What may stand between the parts of one constant: white space with at least one newline, and `--` comments.
-_CONTINUE = rb"[ \t\f\v]*+(?:--[^\n\r]*+)?+[\n\r](?:[ \t\n\r\f\v]++|--[^\n\r]*+[\n\r])*+(?=')"
-_LINE_COMMENT = rb"--[^\n\r]*+"
+_CONTINUE = rb"[ \t\f\v]*(?:--[^\n\r]*)?[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*[\n\r])*(?=')"
 
 
 def _block_comment(depth: int) -> bytes:
     """The pattern of a block comment with at most ``depth`` levels of comments inside it."""
-    slash = rb"/(?!\*)" if depth == 0 else rb"/(?!\*)|" + _block_comment(depth - 1)
-    return rb"/\*(?:[^*/]|\*(?!/)|" + slash + rb")*+\*/"
+    inner = rb"|" + _block_comment(depth - 1) if depth else b""
+    return rb"/\*[^*/]*(?:(?:\*(?!/)|/(?!\*)" + inner + rb")[^*/]*)*\*/"
 
 
-_COMMENT = _LINE_COMMENT + rb"|" + _block_comment(3)
+_COMMENT = rb"--[^\n\r]*(?![^\n\r])|" + _block_comment(3)
 
 _LONG_LIST = (
-    rb"(?:(?<=[^\w$\x80-\xff.\"][iI][nN])|(?<=[^\w$\x80-\xff.\"][iI][nN]\ ))"
-    rb"\(\s*+(?:-?\d++(?:\s*+,\s*+-?\d++){%(n)d,}+|%(s)s(?:\s*+,\s*+%(s)s){%(n)d,}+)\s*+\)"
-) % {b"n": LIST, b"s": rb"'[^'\\]*+(?:''[^'\\]*+)*+'"}
+    rb"(?:(?<=[^\w$\x80-\xff.\"][iI][nN])|(?<=[^\w$\x80-\xff.\"][iI][nN][\ ]))"
+    rb"\(\s*(?:-?\d+(?:\s*,\s*-?\d+){%(n)d,}|%(s)s(?:\s*,\s*%(s)s){%(n)d,})\s*\)"
+) % {b"n": LIST, b"s": rb"'[^'\\]*(?:''[^'\\]*)*'(?!')"}
 
-# One match is a run of what stays as it is, then one token of the four kinds below or the end of the text. Every
-# repetition is possessive and the last kind takes all that is left, so a text is read once, whatever it holds.
+# One match is a run of what stays as it is, then one token of the four kinds below or the end of the text. The last
+# kind takes all that is left, so a match never fails, and the run is never tried again at another length.
 _TOKENS = re.compile(
     rb"""
     ((?:
-        [A-Za-z_\x80-\xff](?:[\w$\x80-\xff]++|(?!['&]))
-      | [\s,)=*:;<>+~!@\#^&|`?%%\[\]]++
+        [A-Za-z_\x80-\xff](?:[\w$\x80-\xff]+|(?!['&]))
+      | [\s,)=*:;<>+~!@\#^&|`?%%\[\]]+
       | \.(?!\d)
       | \((?![\s\d'-])
       | (?!%(long_list)s)\(
       | -(?!-)
       | /(?!\*)
-      | \$\d++(?![\w$\x80-\xff])
-      | "[^"]*+(?:""[^"]*+)*+"
-      | [bBxX]'[^'\\]*+'(?!\s*+(?:'|--))
+      | \$\d+(?![\w$\x80-\xff])
+      | "[^"]*(?:""[^"]*)*"
+      | [bBxX]'[^'\\]*'(?!\s*(?:'|--))
       | [uU]&(?!['"])
       | [A-TV-Za-tv-z_\x80-\xff]&
-    )*+)
+    )*)
     (?:
         (%(string)s)(?!%(continue)s)
-      | (\d++)(?![.\w$\x80-\xff])
-      | (  (?:\d++(?:\.\d*+)?+|\.\d++)(?:[eE][+-]?\d++)?+(?![.\w$\x80-\xff])
+      | (\d+)(?![.\w$\x80-\xff])
+      | (  (?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![.\w$\x80-\xff])
          | %(comment)s
-         | %(string)s(?:%(continue)s%(string)s)++
-         | [eE]'(?:[^'\\]|''|\\[\s\S])*+'(?!%(continue)s)
-         | (?P<tag>\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*+)?+\$)[\s\S]*?(?P=tag)
+         | %(string)s(?:%(continue)s%(string)s)+
+         | [eE]'[^'\\]*(?:(?:''|\\[\s\S])[^'\\]*)*'(?!'|%(continue)s)
+         | (?P<tag>\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$)[\s\S]*?(?P=tag)
          | %(long_list)s
         )
-      | ([\s\S]++)
+      | ([\s\S]+)
       | \Z
     )
     """
-    % {
-        b"long_list": _LONG_LIST,
-        b"string": _STRING,
-        b"continue": _CONTINUE,
-        b"comment": _COMMENT.replace(b" ", rb"\ "),
-    },
+    % {b"long_list": _LONG_LIST, b"string": _STRING, b"continue": _CONTINUE, b"comment": _COMMENT},
     re.VERBOSE,
 )
 
 _FIRST_WORD = rb"(?:\(|(?:SELECT|INSERT|UPDATE|DELETE|WITH|MERGE|TABLE|VALUES|EXECUTE|FETCH)(?![\w$\x80-\xff]))"
-_FIRST = re.compile(rb"(?:\s++|" + _COMMENT + rb")*+" + _FIRST_WORD, re.IGNORECASE)
-_OTHER_STATEMENT = re.compile(rb";\s*+(?!;|\Z|" + _FIRST_WORD + rb")", re.IGNORECASE)
+_FIRST = re.compile(rb"(?:\s|" + _COMMENT + rb")*" + _FIRST_WORD, re.IGNORECASE)
+_OTHER_STATEMENT = re.compile(rb";\s*(?!\s|;|\Z|" + _FIRST_WORD + rb")", re.IGNORECASE)
 
-_PART = re.compile(rb"(?:" + _CONTINUE + rb")?+(" + _STRING + rb")")
+_PART = re.compile(rb"(?:" + _CONTINUE + rb")?(" + _STRING + rb")")
 _ELEMENT = re.compile(_STRING)
 _ESCAPE = re.compile(rb"''|\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([\s\S]))")
 _ESCAPED = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
@@ -122,11 +118,10 @@ _MODIFIED = frozenset(
     b"bit bpchar char character dec decimal float interval national nchar numeric second time timestamp timestamptz "
     b"timetz varbit varchar varying".split()
 )
-
 # The name before "(" and whether it is a cast's. Names longer than NAMEDATALEN, 63 bytes, are cut by the server; beyond
 # this reach a name is just no type's.
 _LAST_NAME = re.compile(
-    rb"""(?:(::|(?<![\w$\x80-\xff])AS\s)\s*+)?((?:[\w$.\x80-\xff]++|"[^"]*+")++)\s*+\(\Z""", re.IGNORECASE
+    rb"""(?:(::|(?<![\w$\x80-\xff])AS\s)\s*)?((?:[\w$.\x80-\xff]|"[^"]*")+)\s*\(\Z""", re.IGNORECASE
 )
 _NAME_REACH = 80
 

@@ -141,6 +141,8 @@ DOUBTFUL = [
     "SELECT \\",
     "SELECT {1}",
     "SET x = 'a'",
+    "-- SELECT 1\nSET x = 'a'",
+    "/* SELECT 1 */ SET x = 'a'",
     "BEGIN",
     "SELECTED 1",
     "select$ 1",
