@@ -1,0 +1,382 @@
+"""The scanner finds the same messages however the stream is cut, holds little, and gives up where it must."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol import backend, codes, copy_data, frontend
+from protocol.errors import FramingError, MessageError, ProtocolError
+from protocol.framing import FrameScanner
+from protocol.message import no_limits
+from tests.protocol import strategies
+
+WANTED = (backend.DATA_ROW, backend.COMMAND_COMPLETE, backend.PARSE_COMPLETE, backend.COPY_DATA)
+
+
+class Recorder:
+    """A scanner and what it reported, in order."""
+
+    def __init__(self, wanted=WANTED, limits=backend.LIMITS, **settings):
+        self.found = []
+        self.handlers = [None] * 256
+        for kind in wanted:
+            self.want(kind)
+        self.scanner = FrameScanner(self.handlers, limits, oversize=self.oversize, **settings)
+
+    def want(self, kind):
+        def handler(buffer, start, end):
+            assert type(buffer) is bytes
+            assert 0 <= start <= end <= len(buffer)
+            self.found.append((kind, buffer[start:end]))
+
+        self.handlers[kind] = handler
+
+    def oversize(self, kind, length, beginning):
+        assert type(beginning) is bytes
+        self.found.append(("oversize", kind, length, beginning))
+
+    def feed(self, *chunks):
+        for chunk in chunks:
+            self.scanner.feed(chunk)
+        return self.found
+
+
+def frame(kind, body=b""):
+    return bytes((kind,)) + (len(body) + 4).to_bytes(4, "big") + body
+
+
+ROW = frame(backend.DATA_ROW, b"\0\x01\0\0\0\x0242")
+STREAM = b"".join(
+    [
+        frame(backend.PARSE_COMPLETE),
+        frame(backend.NO_DATA),
+        ROW,
+        frame(backend.NOTICE_RESPONSE, b"x" * 30),
+        frame(backend.COPY_DATA),
+        frame(backend.COPY_DATA, b"y" * 40),
+        frame(backend.COMMAND_COMPLETE, b"SELECT 1\0"),
+        backend.READY_IDLE_FRAME,
+    ]
+)
+FOUND = [
+    (backend.PARSE_COMPLETE, b""),
+    (backend.DATA_ROW, ROW[5:]),
+    (backend.COPY_DATA, b""),
+    (backend.COPY_DATA, b"y" * 40),
+    (backend.COMMAND_COMPLETE, b"SELECT 1\0"),
+]
+
+
+def test_whole_stream_in_one_chunk():
+    recorder = Recorder()
+    assert recorder.feed(STREAM) == FOUND
+    assert recorder.scanner.aligned
+
+
+def test_every_cut_into_two():
+    ends = set()
+    for cut in range(len(STREAM) + 1):
+        recorder = Recorder()
+        recorder.feed(STREAM[:cut])
+        if recorder.scanner.aligned:
+            ends.add(cut)
+        assert recorder.feed(STREAM[cut:]) == FOUND, cut
+        assert recorder.scanner.aligned
+    assert ends == {0, 5, 10, 23, 58, 63, 108, 122, 128}
+
+
+def test_every_cut_into_three():
+    stream = STREAM[:70]
+    whole = Recorder().feed(stream)
+    for first in range(len(stream)):
+        for second in range(first, len(stream)):
+            assert Recorder().feed(stream[:first], stream[first:second], stream[second:]) == whole, (first, second)
+
+
+@pytest.mark.parametrize("size", range(1, 12))
+def test_equal_pieces(size):
+    recorder = Recorder()
+    assert recorder.feed(*(STREAM[pos : pos + size] for pos in range(0, len(STREAM), size))) == FOUND
+    assert recorder.scanner.aligned
+
+
+def test_empty_chunks_change_nothing():
+    recorder = Recorder()
+    assert recorder.feed(b"", *(piece for byte in STREAM for piece in (bytes((byte,)), b""))) == FOUND
+
+
+def check_cuts(recorder, messages, limits, cuts):
+    stream = b"".join(map(bytes, messages))
+    expected = [(m.TYPE, m.body()) for m in messages]
+    places = sorted(cut % (len(stream) + 1) for cut in cuts)
+    bounds = [0, *places, len(stream)]
+    chunks = [stream[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    assert recorder.feed(*chunks) == expected
+    assert recorder.scanner.aligned
+
+
+cuts = st.lists(st.integers(0, 10_000), max_size=8)
+
+
+@given(st.lists(strategies.backend_messages, max_size=8), cuts)
+def test_backend_messages_anywhere_cut(messages, places):
+    check_cuts(Recorder(range(256)), messages, backend.LIMITS, places)
+
+
+@given(st.lists(strategies.frontend_messages, max_size=8), cuts)
+def test_frontend_messages_anywhere_cut(messages, places):
+    check_cuts(Recorder(range(256), frontend.LIMITS), messages, frontend.LIMITS, places)
+
+
+def test_buffers_are_chunks_themselves_when_nothing_is_cut():
+    seen = []
+    handlers = [None] * 256
+    handlers[backend.DATA_ROW] = lambda buffer, start, end: seen.append((buffer, start, end))
+    chunk = ROW + ROW
+    FrameScanner(handlers, backend.LIMITS, oversize=pytest.fail).feed(chunk)
+    assert [(start, end) for _, start, end in seen] == [(5, 13), (18, 26)]
+    assert all(buffer is chunk for buffer, _, _ in seen)
+
+
+class TestHandlersChange:
+    """The list is looked at anew for every message."""
+
+    def test_by_a_handler_within_a_chunk(self):
+        recorder = Recorder([backend.PARSE_COMPLETE])
+
+        def start_rows(buffer, start, end):
+            recorder.want(backend.DATA_ROW)
+
+        recorder.handlers[backend.PARSE_COMPLETE] = start_rows
+        assert recorder.feed(ROW + frame(backend.PARSE_COMPLETE) + ROW) == [(backend.DATA_ROW, ROW[5:])]
+
+    def test_by_a_handler_that_ends_it(self):
+        recorder = Recorder([backend.DATA_ROW])
+
+        def stop(buffer, start, end):
+            recorder.handlers[backend.DATA_ROW] = None
+
+        recorder.handlers[backend.COMMAND_COMPLETE] = stop
+        assert len(recorder.feed(ROW + frame(backend.COMMAND_COMPLETE, b"\0") + ROW)) == 1
+
+    @pytest.mark.parametrize("cut", range(1, 5))
+    def test_wanted_once_the_header_is_whole(self, cut):
+        recorder = Recorder([])
+        recorder.feed(ROW[:cut])
+        recorder.want(backend.DATA_ROW)
+        assert recorder.feed(ROW[cut:]) == [(backend.DATA_ROW, ROW[5:])]
+
+    @pytest.mark.parametrize("cut", range(5, len(ROW)))
+    def test_not_wanted_when_the_header_was_read(self, cut):
+        recorder = Recorder([])
+        recorder.feed(ROW[:cut])
+        recorder.want(backend.DATA_ROW)
+        assert recorder.feed(ROW[cut:], ROW) == [(backend.DATA_ROW, ROW[5:])]
+
+    @pytest.mark.parametrize("cut", range(1, len(ROW)))
+    def test_no_longer_wanted_when_the_body_is_whole(self, cut):
+        recorder = Recorder()
+        recorder.feed(ROW[:cut])
+        recorder.handlers[backend.DATA_ROW] = None
+        assert recorder.feed(ROW[cut:], frame(backend.PARSE_COMPLETE)) == [(backend.PARSE_COMPLETE, b"")]
+
+
+class TestCapacity:
+    """A wanted message beyond capacity is reported once, by its beginning, wherever it is cut."""
+
+    STREAM = frame(backend.COPY_DATA, b"0123456789") + frame(backend.COPY_DATA, b"01234567") + ROW
+    EXPECTED = [("oversize", backend.COPY_DATA, 10, b"01234567"), (backend.COPY_DATA, b"01234567"), (68, ROW[5:])]
+
+    def test_every_cut_into_three(self):
+        for first in range(len(self.STREAM) + 1):
+            for second in range(first, len(self.STREAM) + 1):
+                recorder = Recorder(capacity=8)
+                recorder.feed(self.STREAM[:first], self.STREAM[first:second], self.STREAM[second:])
+                assert recorder.found == self.EXPECTED, (first, second)
+                assert recorder.scanner.aligned
+
+    @pytest.mark.parametrize("size", range(1, 9))
+    def test_equal_pieces(self, size):
+        recorder = Recorder(capacity=8)
+        recorder.feed(*(self.STREAM[pos : pos + size] for pos in range(0, len(self.STREAM), size)))
+        assert recorder.found == self.EXPECTED
+
+    def test_none_at_all(self):
+        stream = frame(backend.COPY_DATA, b"01") + frame(backend.COPY_DATA)
+        for cut in range(len(stream) + 1):
+            recorder = Recorder(capacity=0)
+            recorder.feed(stream[:cut], stream[cut:])
+            assert recorder.found == [("oversize", backend.COPY_DATA, 2, b""), (backend.COPY_DATA, b"")], cut
+
+    def test_reported_before_the_message_ends(self):
+        recorder = Recorder(capacity=8)
+        head = b"d\x7f\xff\xff\xff"
+        assert recorder.feed(head, b"1234567") == []
+        assert recorder.feed(b"8") == [("oversize", backend.COPY_DATA, 2**31 - 5, b"12345678")]
+        recorder.feed(b"9" * 1000)
+        assert len(recorder.found) == 1
+        assert not recorder.scanner.aligned
+
+    def test_unwanted_messages_have_none(self):
+        recorder = Recorder(capacity=8)
+        assert recorder.feed(frame(backend.NOTICE_RESPONSE, b"x" * 100), frame(backend.PARSE_COMPLETE)) == [
+            (backend.PARSE_COMPLETE, b"")
+        ]
+
+    def test_little_is_held(self):
+        """Two gigabytes in small chunks, wanted or not, cost no more than capacity."""
+        for wanted in ([], [backend.COPY_DATA]):
+            recorder = Recorder(wanted, capacity=1000)
+            recorder.feed(b"d\x7f\xff\xff\xff")
+            for _ in range(2000):
+                recorder.feed(b"x" * 777)
+            assert recorder.scanner._partial is None
+            assert recorder.scanner._head == b""
+
+
+def test_small_chunks_are_linear():
+    """262,144 bytes byte by byte: a copy of everything held for each would be 34 GB."""
+    body = bytes(262_144)
+    recorder = Recorder()
+    feed = recorder.scanner.feed
+    for byte in frame(backend.COPY_DATA, body):
+        feed(bytes((byte,)))
+    assert recorder.found == [(backend.COPY_DATA, body)]
+
+
+class TestRefusal:
+    """A header that makes no sense ends the scanner, however it was cut."""
+
+    BAD = (
+        b"D\0\0\0\x03xx",
+        b"D\0\0\0\0",
+        b"D\xff\xff\xff\xff",
+        b"D\x80\0\0\0",
+        b"Z\0\0\0\x06II",
+        b"1\0\0\0\x05\0",
+        b"\0\0\0\0\x04",
+        b"Q\0\0\0\x05\0",
+        b"K\0\0\x01\x09",
+        b"HTTP/1.1",
+    )
+
+    @pytest.mark.parametrize("bad", BAD)
+    def test_backend(self, bad):
+        for cut in range(len(bad)):
+            recorder = Recorder()
+            recorder.feed(ROW)
+            with pytest.raises(FramingError):
+                recorder.feed(bad[:cut], bad[cut:])
+            assert recorder.found == [(backend.DATA_ROW, ROW[5:])]
+            assert not recorder.scanner.aligned
+
+    @pytest.mark.parametrize("wanted", [[], WANTED], ids=["skipped", "wanted"])
+    def test_nothing_is_read_after_it(self, wanted):
+        recorder = Recorder(wanted)
+        with pytest.raises(FramingError):
+            recorder.feed(b"\x01\0\0\0\x04" + ROW)
+        with pytest.raises(FramingError, match="fed again"):
+            recorder.feed(ROW)
+        assert recorder.found == []
+
+    @pytest.mark.parametrize(
+        ("kind", "limit"),
+        [
+            (frontend.SYNC, 10_000),
+            (frontend.CLOSE, 10_000),
+            (frontend.QUERY, 0x3FFF_FFFE),
+            (frontend.BIND, 0x3FFF_FFFE),
+            (frontend.PASSWORD, 65_535),
+            (frontend.COPY_FAIL, 10_000),
+        ],
+    )
+    def test_frontend_limits_are_postgresql_s(self, kind, limit):
+        for cut in (3, 5):
+            for length, accepted in ((limit, True), (limit + 1, False)):
+                recorder = Recorder([], frontend.LIMITS)
+                header = bytes((kind,)) + length.to_bytes(4, "big")
+                if accepted:
+                    recorder.feed(header[:cut], header[cut:])
+                else:
+                    with pytest.raises(FramingError, match=f"allowed are 4 to {limit}"):
+                        recorder.feed(header[:cut], header[cut:])
+
+    def test_message_of_the_error_quotes_no_content(self):
+        with pytest.raises(FramingError) as caught:
+            Recorder().feed(b"D\0\0\0\x03secret")
+        assert str(caught.value) == "message of type 'D' with length 3: allowed are 4 to 2147483647"
+
+    def test_a_limit_is_the_caller_s(self):
+        limits = no_limits()
+        limits[backend.DATA_ROW] = 12
+        assert len(Recorder(limits=limits).feed(ROW)) == 1
+        limits[backend.DATA_ROW] = 11
+        with pytest.raises(FramingError):
+            Recorder(limits=limits).feed(ROW)
+
+
+class TestHandlersRaise:
+    """What a handler raises passes through, and ends the scanner: half a message may have been acted on."""
+
+    @pytest.mark.parametrize("cut", range(len(ROW)))
+    def test_protocol_error(self, cut):
+        recorder = Recorder([])
+
+        def decode(buffer, start, end):
+            raise MessageError("no")
+
+        recorder.handlers[backend.DATA_ROW] = decode
+        with pytest.raises(MessageError):
+            recorder.feed(ROW[:cut], ROW[cut:])
+        with pytest.raises(FramingError):
+            recorder.feed(b"")
+
+    def test_feeding_from_within_is_refused(self):
+        recorder = Recorder([])
+        recorder.handlers[backend.DATA_ROW] = lambda buffer, start, end: recorder.scanner.feed(b"")
+        with pytest.raises(FramingError):
+            recorder.feed(ROW)
+
+    def test_oversize(self):
+        def refuse(kind, length, beginning):
+            raise MessageError("too long")
+
+        handlers = [pytest.fail] * 256
+        for chunks in ([ROW], [ROW[:6], ROW[6:]]):
+            scanner = FrameScanner(handlers, backend.LIMITS, capacity=4, oversize=refuse)
+            with pytest.raises(MessageError):
+                for chunk in chunks:
+                    scanner.feed(chunk)
+
+
+@given(st.lists(st.binary(max_size=40), max_size=6), st.integers(0, 30))
+def test_any_bytes(chunks, capacity):
+    """Only ProtocolError, and the same messages up to it as from one chunk."""
+
+    def outcome(pieces):
+        recorder = Recorder(range(256), capacity=capacity)
+        try:
+            recorder.feed(*pieces)
+        except ProtocolError as error:
+            return recorder.found, str(error)
+        return recorder.found, recorder.scanner.aligned
+
+    assert outcome(chunks) == outcome([b"".join(chunks)])
+
+
+def test_limits_allow_what_is_legal():
+    """The longest legal bodies of counted messages fit exactly."""
+    most = 65_535
+    for message in (
+        backend.ParameterDescription((0,) * most),
+        backend.CopyInResponse(codes.TEXT, (0,) * most),
+        backend.BackendKeyData(1, b"k" * codes.MAXIMUM_KEY),
+    ):
+        assert len(bytes(message)) - 1 == backend.LIMITS[message.TYPE]
+
+
+def test_both_directions_know_their_types_only():
+    assert {kind for kind in range(256) if frontend.LIMITS[kind]} == {*frontend.MESSAGES, frontend.PASSWORD}
+    assert {kind for kind in range(256) if backend.LIMITS[kind]} == {*backend.MESSAGES, backend.AUTHENTICATION}
+    assert frontend.LIMITS[copy_data.COPY_FAIL]
+    assert not backend.LIMITS[copy_data.COPY_FAIL]
