@@ -1,8 +1,8 @@
 """The one question Rowtap asks a database, and how its answer becomes a ``Catalog``.
 
-The question is asked over a client's own session, so it must not depend on that session's settings: every name is found
-in ``pg_catalog`` because ``PROLOGUE`` says so for the length of the same implicit transaction, and the answer is one
-column of hexadecimal digits, which every client encoding carries. Works from PostgreSQL 12 on.
+The question is asked over a client's own session, so it must not depend on that session's settings. Who asks it sees to
+it that every name is found in ``pg_catalog``: a client's own operators must not answer it. The answer is one column of
+hexadecimal digits, which every client encoding carries. Works from PostgreSQL 12 on.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from cache.rules import TableRule
-
-PROLOGUE = "SET LOCAL search_path TO pg_catalog, pg_temp"
-"""Sent before the question, in the same implicit transaction: a client's own operators must not answer it."""
 
 # A relation is related when a write on it may change rows of a configured table: partitions and children, ancestors,
 # anything whose rewrite rules mention it (views too), and what its foreign keys cascade from; all of these repeatedly.

@@ -27,12 +27,11 @@ MAX_PREPARED = 10_000
 class CatalogQuestion:
     """One catalog query, to be asked over a client's session. ``answer`` must be called exactly once."""
 
-    __slots__ = ("_database", "_generation", "prologue", "query")
+    __slots__ = ("_database", "_generation", "query")
 
     def __init__(self, database: Database, generation: int) -> None:
-        self.prologue = catalog_query.PROLOGUE.encode()
-        """To be executed first, in the same implicit transaction."""
         self.query = database.question_text
+        """One SELECT, to be run with only pg_catalog in the search_path."""
         self._database = database
         self._generation = generation
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from cache.catalog import BoundRule, Column
     from cache.plans import Literals, Plan
-    from cache.values import ValueSettings
+    from cache.values_types import ValueSettings
     from protocol.backend import FieldDescription
 
 MAX_RETURNED = 10_000

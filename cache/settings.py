@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from cache.catalog import Scope
-from cache.values import ValueSettings
+from cache.values_types import ValueSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -84,7 +84,7 @@ class Settings:
         certain = float_digits_certain and self._float_digits
         found = self._values.get(certain)
         if found is None:
-            found = self._values[certain] = ValueSettings.of(self._parameters, float_digits_certain=certain)
+            found = self._values[certain] = ValueSettings.from_parameters(self._parameters, float_digits_certain=certain)
         return found
 
     def report(self, name: str, value: str) -> None:

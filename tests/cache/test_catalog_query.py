@@ -1,0 +1,239 @@
+"""The catalog query against a real server: what it finds, and what it refuses to bind."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from cache import catalog_query
+from cache.catalog import Catalog, How, Scope
+from cache.keys import KeyTemplate
+from cache.rules import TableRule
+
+
+def rule(table: str, key: tuple[str, ...] = ("id",), value: tuple[str, ...] = ("name",), schema: str = "public"):
+    template = KeyTemplate.parse(
+        "{table}:" + ":".join(f"{{{column}}}" for column in key),
+        database="app",
+        schema=schema,
+        table=table,
+        key_columns=key,
+    )
+    return TableRule("app", schema, table, key, value, template, label=f"{schema}.{table}")
+
+
+@pytest.fixture
+def connection(postgres, database):
+    with psycopg.connect(postgres.dsn(dbname=database), autocommit=True) as found:
+        yield found
+
+
+def learn(connection: psycopg.Connection, *rules: TableRule) -> Catalog:
+    with connection.transaction():
+        connection.execute("SET LOCAL search_path TO pg_catalog, pg_temp")
+        row = connection.execute(catalog_query.text(rules)).fetchone()  # type: ignore[arg-type]
+    assert row is not None
+    return catalog_query.parse(row[0].encode(), "app", rules)
+
+
+def reached(catalog: Catalog) -> dict[str, str]:
+    return {catalog.relations[oid].name: links[0].how.value for oid, links in catalog.links.items()}
+
+
+def test_columns_types_and_keys(connection):
+    connection.execute("""
+        CREATE DOMAIN short AS varchar(10); CREATE DOMAIN shorter AS short; CREATE TYPE mood AS ENUM ('ok');
+        CREATE COLLATION loose (provider = builtin, locale = 'C.UTF-8');
+        CREATE TABLE users (gone int, id int PRIMARY KEY, name shorter NOT NULL, tags int[], m mood,
+                            twice int GENERATED ALWAYS AS (id * 2) STORED, v varchar(5));
+        ALTER TABLE users DROP COLUMN gone
+    """)
+    catalog = learn(connection, rule("users"))
+    (bound,) = catalog.bound
+    columns = bound.relation.columns
+    assert list(columns) == ["id", "name", "tags", "m", "twice", "v"]
+    assert columns["id"].number == 2
+    assert (columns["name"].type_kind, columns["name"].base_oid) == ("d", 1043)
+    assert columns["tags"].element_oid == 23
+    assert columns["m"].type_kind == "e"
+    assert columns["twice"].generated
+    assert columns["v"].type_modifier == 9
+    assert bound.relation.unique == (frozenset({"id"}),)
+
+
+@pytest.mark.parametrize(
+    ("ddl", "wanted", "words"),
+    [
+        ("", rule("users"), "table public.users does not exist"),
+        (
+            "CREATE TABLE users (id int, name text)",
+            rule("users"),
+            "no unique index of public.users covers the key (id)",
+        ),
+        (
+            "CREATE TABLE users (id int PRIMARY KEY)",
+            rule("users"),
+            "column 'name' of table public.users does not exist",
+        ),
+        ("CREATE VIEW users AS SELECT 1 AS id, 'x' AS name", rule("users"), "public.users is a view"),
+        (
+            "CREATE TABLE users (id int PRIMARY KEY, name text); CREATE TABLE more () INHERITS (users)",
+            rule("users"),
+            "has inheritance children",
+        ),
+        (
+            "CREATE TABLE users (id int, name text); CREATE UNIQUE INDEX ON users (id) WHERE name = 'x'",
+            rule("users"),
+            "no unique index",
+        ),
+        (
+            "CREATE TABLE users (id int, name text); CREATE UNIQUE INDEX ON users ((id + 1))",
+            rule("users"),
+            "no unique index",
+        ),
+        (
+            "CREATE TABLE users (id int, t int, name text, UNIQUE (t, id))",
+            rule("users"),
+            "no unique index",
+        ),
+        (
+            "CREATE TABLE users (id int, t int, name text); CREATE UNIQUE INDEX ON users (id, t)",
+            rule("users"),
+            "no unique index",
+        ),
+    ],
+)
+def test_what_cannot_be_captured_says_why(connection, ddl, wanted, words):
+    if ddl:
+        connection.execute(ddl)
+    catalog = learn(connection, wanted)
+    assert catalog.bound == ()
+    assert words in catalog.unbound[0][1]
+
+
+def test_an_index_with_included_columns_covers_its_key(connection):
+    connection.execute("CREATE TABLE users (id int, name text); CREATE UNIQUE INDEX ON users (id) INCLUDE (name)")
+    assert learn(connection, rule("users")).bound
+
+
+def test_partitions_and_their_ancestors(connection):
+    connection.execute("""
+        CREATE TABLE top (id int, name text, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+        CREATE TABLE middle PARTITION OF top FOR VALUES FROM (0) TO (100) PARTITION BY RANGE (id);
+        CREATE TABLE leaf PARTITION OF middle FOR VALUES FROM (0) TO (50);
+        CREATE TABLE sibling PARTITION OF middle FOR VALUES FROM (50) TO (100)
+    """)
+    assert reached(learn(connection, rule("middle"))) == {
+        "middle": "self", "leaf": "child", "sibling": "child", "top": "parent",
+    }  # fmt: skip
+    assert "sibling" not in reached(learn(connection, rule("leaf"))), "its rows are not the leaf's"
+
+
+def test_views_over_views_and_rules_elsewhere(connection):
+    connection.execute("""
+        CREATE TABLE users (id int PRIMARY KEY, name text); CREATE TABLE other (x int); CREATE TABLE log (x int);
+        CREATE VIEW v AS SELECT * FROM users; CREATE VIEW w AS SELECT id FROM v WHERE id > 1;
+        CREATE RULE r AS ON INSERT TO log DO ALSO UPDATE users SET name = 'x' WHERE id = new.x
+    """)
+    assert reached(learn(connection, rule("users"))) == {
+        "users": "self", "v": "view", "w": "view", "log": "view",
+    }  # fmt: skip
+
+
+def test_foreign_keys_that_cascade(connection):
+    connection.execute("""
+        CREATE TABLE country (code text PRIMARY KEY);
+        CREATE TABLE org (id int PRIMARY KEY, c text REFERENCES country ON DELETE CASCADE);
+        CREATE TABLE plain (id int PRIMARY KEY);
+        CREATE TABLE users (id int PRIMARY KEY, name text, p int REFERENCES plain,
+                            org int REFERENCES org ON UPDATE CASCADE ON DELETE SET NULL);
+        CREATE TABLE below (u int REFERENCES users ON DELETE CASCADE)
+    """)
+    catalog = learn(connection, rule("users"))
+    assert reached(catalog) == {"users": "self", "org": "cascade", "country": "cascade"}
+    links = {catalog.relations[oid].name: link for oid, (link, *_) in catalog.links.items()}
+    assert (links["org"].on_delete, links["org"].on_update) == (True, frozenset({"id"}))
+    assert (links["country"].on_delete, links["country"].on_update) == (True, None)
+
+
+def test_two_foreign_keys_to_one_table_count_both(connection):
+    connection.execute("""
+        CREATE TABLE org (id int PRIMARY KEY, alias int UNIQUE);
+        CREATE TABLE users (id int PRIMARY KEY, name text, a int REFERENCES org (id) ON DELETE CASCADE,
+                            b int REFERENCES org (alias) ON UPDATE CASCADE)
+    """)
+    catalog = learn(connection, rule("users"))
+    (link,) = next(links for links in catalog.links.values() if links[0].how is How.CASCADE)
+    assert link.on_delete
+    assert link.on_update == frozenset({"alias"})
+
+
+def test_triggers_and_rules_of_partitions_count(connection):
+    connection.execute("""
+        CREATE TABLE users (id int PRIMARY KEY, name text) PARTITION BY RANGE (id);
+        CREATE TABLE p PARTITION OF users FOR VALUES FROM (0) TO (9);
+        CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
+        CREATE TRIGGER t BEFORE INSERT OR UPDATE ON p FOR EACH ROW EXECUTE FUNCTION f()
+    """)
+    (bound,) = learn(connection, rule("users")).bound
+    assert bound.relation.triggers == frozenset({"INSERT", "UPDATE"})
+    connection.execute("ALTER TABLE p DISABLE TRIGGER t")
+    (bound,) = learn(connection, rule("users")).bound
+    assert bound.relation.triggers == frozenset()
+
+
+def test_names_in_several_schemas_need_a_search_path(connection):
+    connection.execute("""
+        CREATE TABLE users (id int PRIMARY KEY, name text);
+        CREATE SCHEMA other; CREATE TABLE other.users (id int)
+    """)
+    catalog = learn(connection, rule("users"))
+    (own,) = (bound.relation.oid for bound in catalog.bound)
+    assert not catalog.resolve(None, "users", Scope()).certain
+    assert len(catalog.resolve(None, "users", Scope()).oids) == 2
+    assert catalog.resolve("public", "users", Scope()).oids == (own,)
+    assert catalog.resolve(None, "users", Scope(search_path=("public", "other"))).oids == (own,)
+    assert catalog.resolve(None, "users", Scope(search_path=("other", "public"))).oids != (own,)
+    assert catalog.resolve(None, "users", Scope(search_path=("elsewhere",))).oids == ()
+    shadowed = catalog.resolve(None, "users", Scope(search_path=("public",), shadowed=frozenset({"users"})))
+    assert own in shadowed.oids
+    assert not shadowed.certain
+
+
+def test_odd_names_and_any_client_encoding(connection):
+    connection.execute(r"""
+        CREATE SCHEMA "o'd\d"; CREATE TABLE "o'd\d"."Ünï ""q" ("ke y" int PRIMARY KEY, "näme" text)
+    """)
+    wanted = rule('Ünï "q', ("ke y",), ("näme",), schema="o'd\\d")
+    connection.execute(
+        "SET client_encoding TO latin1; SET standard_conforming_strings TO off; SET bytea_output TO escape"
+    )
+    assert learn(connection, wanted).bound
+
+
+def test_functions_that_read_only(connection):
+    connection.execute("""
+        CREATE FUNCTION reads(int) RETURNS int LANGUAGE sql STABLE AS 'SELECT $1';
+        CREATE FUNCTION mixed(int) RETURNS int LANGUAGE sql STABLE AS 'SELECT $1';
+        CREATE FUNCTION mixed(text) RETURNS int LANGUAGE sql VOLATILE AS 'SELECT 1';
+        CREATE TABLE users (id int PRIMARY KEY, name text)
+    """)
+    catalog = learn(connection, rule("users"))
+    assert "reads" in catalog.harmless
+    assert "mixed" not in catalog.harmless
+    assert "nextval" in catalog.volatile
+    assert "lower" not in catalog.volatile
+
+
+@pytest.mark.parametrize(("setting", "certain"), [(None, True), ("0", False), ("3", False)])
+def test_float_digits_are_certain_unless_a_role_or_database_sets_them(connection, database, setting, certain):
+    connection.execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
+    if setting is not None:
+        connection.execute(f"ALTER DATABASE {database} SET extra_float_digits TO {setting}")  # type: ignore[arg-type]
+    assert learn(connection, rule("users")).float_digits_certain is certain
+
+
+@pytest.mark.parametrize("payload", [b"", b"zz", b"7b7d", b"5b5d", "é".encode()])
+def test_what_is_no_answer_is_refused(payload):
+    with pytest.raises(ValueError):
+        catalog_query.parse(payload, "app", [rule("users")])

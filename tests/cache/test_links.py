@@ -1,0 +1,52 @@
+"""links_to on graphs that real catalogs rarely show."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from cache.catalog import BoundRule, How
+from cache.links import Edge, links_to
+
+
+def bound(oid: int) -> BoundRule:
+    return cast("BoundRule", SimpleNamespace(relation=SimpleNamespace(oid=oid)))
+
+
+def found(edges: list[Edge], oid: int = 1) -> dict[int, Any]:
+    return {written: link for written, (link,) in links_to([bound(oid)], edges).items()}
+
+
+def test_a_table_alone_is_only_itself():
+    assert {oid: link.how for oid, link in found([]).items()} == {1: How.SELF}
+
+
+def test_foreign_keys_in_a_circle_end():
+    links = found([
+        Edge(1, 2, "cascade", on_delete=False, on_update=frozenset({"a"})),
+        Edge(2, 3, "cascade"),
+        Edge(3, 2, "cascade", on_delete=True),
+        Edge(2, 1, "cascade"),
+    ])  # fmt: skip
+    assert {oid: link.how for oid, link in links.items()} == {1: How.SELF, 2: How.CASCADE, 3: How.CASCADE}
+    assert links[2].on_delete, "a delete on 2 reaches 3 and from there comes back"
+    assert links[2].on_update == frozenset({"a"})
+
+
+def test_partitions_of_a_referenced_table_cascade_alike():
+    links = found([
+        Edge(1, 2, "cascade", on_delete=True, on_update=frozenset({"id"})),
+        Edge(2, 4, "child"),
+        Edge(2, 5, "parent"),
+        Edge(5, 6, "view"),
+    ])  # fmt: skip
+    assert links[4].how is How.CASCADE
+    assert links[4].on_update == frozenset({"id"})
+    assert links[5].how is How.CASCADE
+    assert links[6].how is How.VIEW
+
+
+def test_every_rule_of_one_table_has_its_own_link():
+    first, second = bound(1), bound(1)
+    links = links_to([first, second], [Edge(1, 2, "view")])
+    assert [link.bound for link in links[2]] == [first, second]
