@@ -68,9 +68,11 @@ BACKEND: list[tuple[Message, bytes]] = [
     (backend.RowDescription(()), b"T\0\0\0\x06\0\0"),
     (
         backend.RowDescription((FieldDescription(b"id", 16_385, 1, 23, 4, -1, 1), FieldDescription(b"ctid", 1, -1))),
-        b"T\0\0\0\x32\0\x02"
-        b"id\0\0\0\x40\x01\0\x01\0\0\0\x17\0\x04\xff\xff\xff\xff\0\x01"
-        b"ctid\0\0\0\0\x01\xff\xff\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0",
+        (
+            b"T\0\0\0\x32\0\x02"
+            b"id\0\0\0\x40\x01\0\x01\0\0\0\x17\0\x04\xff\xff\xff\xff\0\x01"
+            b"ctid\0\0\0\0\x01\xff\xff\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0"
+        ),
     ),
     (backend.DataRow([]), b"D\0\0\0\x06\0\0"),
     (backend.DataRow([b"42", None, b""]), b"D\0\0\0\x14\0\x03\0\0\0\x0242\xff\xff\xff\xff\0\0\0\0"),
@@ -100,7 +102,7 @@ BACKEND: list[tuple[Message, bytes]] = [
 STARTUP: list[tuple[startup.Packet, bytes]] = [
     (
         startup.StartupMessage(codes.PROTOCOL_3_0, ((b"user", b"bob"), (b"database", b"app"))),
-        b"\0\0\0\x20\0\x03\0\0user\0bob\0database\0app\0\0",
+        b"\0\0\0\x1f\0\x03\0\0user\0bob\0database\0app\0\0",
     ),
     (startup.StartupMessage(codes.PROTOCOL_3_2, ((b"user", b"bob"),)), b"\0\0\0\x12\0\x03\0\x02user\0bob\0\0"),
     (startup.SSLRequest(), b"\0\0\0\x08\x04\xd2\x16\x2f"),

@@ -1,12 +1,14 @@
 """The scanner finds the same messages however the stream is cut, holds little, and gives up where it must."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import backend, codes, copy_data, frontend
 from protocol.errors import FramingError, MessageError, ProtocolError
-from protocol.framing import FrameScanner
+from protocol.framing import FrameScanner, Handler
 from protocol.message import no_limits
 from tests.protocol import strategies
 
@@ -16,12 +18,12 @@ WANTED = (backend.DATA_ROW, backend.COMMAND_COMPLETE, backend.PARSE_COMPLETE, ba
 class Recorder:
     """A scanner and what it reported, in order."""
 
-    def __init__(self, wanted=WANTED, limits=backend.LIMITS, **settings):
+    def __init__(self, wanted=WANTED, limits=backend.LIMITS, oversize=None, **settings):
         self.found = []
-        self.handlers = [None] * 256
+        self.handlers: list[Handler | None] = [None] * 256
         for kind in wanted:
             self.want(kind)
-        self.scanner = FrameScanner(self.handlers, limits, oversize=self.oversize, **settings)
+        self.scanner = FrameScanner(self.handlers, limits, oversize=oversize or self.oversize, **settings)
 
     def want(self, kind):
         def handler(buffer, start, end):
@@ -110,7 +112,7 @@ def check_cuts(recorder, messages, limits, cuts):
     expected = [(m.TYPE, m.body()) for m in messages]
     places = sorted(cut % (len(stream) + 1) for cut in cuts)
     bounds = [0, *places, len(stream)]
-    chunks = [stream[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    chunks = [stream[start:end] for start, end in itertools.pairwise(bounds)]
     assert recorder.feed(*chunks) == expected
     assert recorder.scanner.aligned
 
@@ -130,10 +132,10 @@ def test_frontend_messages_anywhere_cut(messages, places):
 
 def test_buffers_are_chunks_themselves_when_nothing_is_cut():
     seen = []
-    handlers = [None] * 256
+    handlers: list[Handler | None] = [None] * 256
     handlers[backend.DATA_ROW] = lambda buffer, start, end: seen.append((buffer, start, end))
     chunk = ROW + ROW
-    FrameScanner(handlers, backend.LIMITS, oversize=pytest.fail).feed(chunk)
+    FrameScanner(handlers, backend.LIMITS, oversize=lambda *message: seen.append(message)).feed(chunk)
     assert [(start, end) for _, start, end in seen] == [(5, 13), (18, 26)]
     assert all(buffer is chunk for buffer, _, _ in seen)
 
@@ -185,21 +187,21 @@ class TestCapacity:
     """A wanted message beyond capacity is reported once, by its beginning, wherever it is cut."""
 
     STREAM = frame(backend.COPY_DATA, b"0123456789") + frame(backend.COPY_DATA, b"01234567") + ROW
-    EXPECTED = [("oversize", backend.COPY_DATA, 10, b"01234567"), (backend.COPY_DATA, b"01234567"), (68, ROW[5:])]
+    EXPECTED = (("oversize", backend.COPY_DATA, 10, b"01234567"), (backend.COPY_DATA, b"01234567"), (68, ROW[5:]))
 
     def test_every_cut_into_three(self):
         for first in range(len(self.STREAM) + 1):
             for second in range(first, len(self.STREAM) + 1):
                 recorder = Recorder(capacity=8)
                 recorder.feed(self.STREAM[:first], self.STREAM[first:second], self.STREAM[second:])
-                assert recorder.found == self.EXPECTED, (first, second)
+                assert recorder.found == list(self.EXPECTED), (first, second)
                 assert recorder.scanner.aligned
 
     @pytest.mark.parametrize("size", range(1, 9))
     def test_equal_pieces(self, size):
         recorder = Recorder(capacity=8)
         recorder.feed(*(self.STREAM[pos : pos + size] for pos in range(0, len(self.STREAM), size)))
-        assert recorder.found == self.EXPECTED
+        assert recorder.found == list(self.EXPECTED)
 
     def test_none_at_all(self):
         stream = frame(backend.COPY_DATA, b"01") + frame(backend.COPY_DATA)
@@ -341,12 +343,12 @@ class TestHandlersRaise:
         def refuse(kind, length, beginning):
             raise MessageError("too long")
 
-        handlers = [pytest.fail] * 256
-        for chunks in ([ROW], [ROW[:6], ROW[6:]]):
-            scanner = FrameScanner(handlers, backend.LIMITS, capacity=4, oversize=refuse)
+        for cut in (0, 6):
+            recorder = Recorder(capacity=4, oversize=refuse)
+            recorder.feed(ROW[:cut])
             with pytest.raises(MessageError):
-                for chunk in chunks:
-                    scanner.feed(chunk)
+                recorder.feed(ROW[cut:])
+            assert recorder.found == []
 
 
 @given(st.lists(st.binary(max_size=40), max_size=6), st.integers(0, 30))

@@ -1,0 +1,178 @@
+"""Backend messages: what is theirs beyond what holds for every message."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol import backend, codes
+from protocol.backend import FieldDescription
+from protocol.errors import EncodeError, MessageError
+from tests.protocol import strategies
+
+
+@pytest.mark.parametrize(
+    ("message", "body"),
+    [
+        (backend.BackendKeyData, b"\0\0\0\x01abc"),
+        (backend.BackendKeyData, b"\0\0\0\x01" + b"k" * 257),
+        (backend.BackendKeyData, b"\0\0\0"),
+        (backend.ParameterStatus, b"name\0value"),
+        (backend.NegotiateProtocolVersion, b"\0\x03\0\0\xff\xff\xff\xff"),
+        (backend.NegotiateProtocolVersion, b"\0\x03\0\0\0\0\0\x02a\0"),
+        (backend.NegotiateProtocolVersion, b"\0\x03\0\0\x7f\xff\xff\xffa\0"),
+        (backend.ReadyForQuery, b""),
+        (backend.ReadyForQuery, b"X"),
+        (backend.ReadyForQuery, b"II"),
+        (backend.RowDescription, b""),
+        (backend.RowDescription, b"\0\x01"),
+        (backend.RowDescription, b"\0\x01name"),
+        (backend.RowDescription, b"\0\x01name\0" + bytes(17)),
+        (backend.RowDescription, b"\0\x01name\0" + bytes(19)),
+        (backend.RowDescription, b"\xff\xff" + bytes(19)),
+        (backend.DataRow, b""),
+        (backend.DataRow, b"\0"),
+        (backend.DataRow, b"\0\x01\0\0\0"),
+        (backend.DataRow, b"\0\x01\0\0\0\x02a"),
+        (backend.DataRow, b"\0\x01\x7f\xff\xff\xffa"),
+        (backend.DataRow, b"\0\x01\xff\xff\xff\xfe"),
+        (backend.DataRow, b"\0\0\0"),
+        (backend.DataRow, b"\xff\xff\0\0\0\0"),
+        (backend.CommandComplete, b""),
+        (backend.CommandComplete, b"SELECT 1"),
+        (backend.CommandComplete, b"SELECT\x001\0"),
+        (backend.ErrorResponse, b""),
+        (backend.ErrorResponse, b"SERROR\0"),
+        (backend.ErrorResponse, b"SERROR"),
+        (backend.NoticeResponse, b"\0\0"),
+        (backend.NotificationResponse, b"\0\0\0\x01ch\0"),
+        (backend.ParameterDescription, b"\0\x02\0\0\0\x17"),
+        (backend.CopyInResponse, b""),
+        (backend.CopyInResponse, b"\0\0\x01"),
+        (backend.FunctionCallResponse, b"\xff\xff\xff\xfe"),
+        (backend.FunctionCallResponse, b"\0\0\0\x02a"),
+        (backend.ParseComplete, b"\0"),
+    ],
+)
+def test_malformed(message, body):
+    with pytest.raises(MessageError) as caught:
+        message.decode(body)
+    for content in ("name", "SELECT", "ERROR"):
+        assert content not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        backend.BackendKeyData(1, b"abc"),
+        backend.BackendKeyData(1, b"k" * 257),
+        backend.BackendKeyData(2**31, b"abcd"),
+        backend.ParameterStatus(b"a", b"\0"),
+        backend.NegotiateProtocolVersion(3 << 16, (b"\0",)),
+        backend.RowDescription((FieldDescription(b"\0"),)),
+        backend.RowDescription((FieldDescription(b"", table_oid=-1),)),
+        backend.RowDescription((FieldDescription(b"", column_number=2**15),)),
+        backend.RowDescription((FieldDescription(b""),) * 65_536),
+        backend.ErrorResponse(((0, b""),)),
+        backend.ErrorResponse(((256, b""),)),
+        backend.NoticeResponse(((codes.MESSAGE, b"\0"),)),
+        backend.CopyOutResponse(256),
+    ],
+)
+def test_what_cannot_be_encoded(message):
+    with pytest.raises(EncodeError):
+        bytes(message)
+
+
+class TestColumnValues:
+    @given(strategies.values, st.binary(max_size=20), st.binary(max_size=20))
+    def test_in_the_middle_of_a_buffer(self, values, before, after):
+        body = backend.DataRow(values).body()
+        found = backend.column_values(before + body + after, len(before), len(before) + len(body))
+        assert found == values
+        assert all(type(value) is bytes for value in found if value is not None)
+
+    @given(strategies.values.filter(bool), st.data())
+    def test_never_beyond_the_body(self, values, data):
+        """The next message's bytes are there, and must not be taken for a column."""
+        body = backend.DataRow(values).body()
+        end = data.draw(st.integers(0, len(body) - 1))
+        with pytest.raises(MessageError):
+            backend.column_values(body + bytes(20), 0, end)
+        with pytest.raises(MessageError):
+            backend.column_values(body + bytes(20), 0, len(body) + 1)
+
+    def test_1600_columns(self):
+        body = backend.DataRow([b"x", None] * 800).body()
+        assert backend.column_values(body, 0, len(body)) == [b"x", None] * 800
+
+    def test_65535_columns(self):
+        body = b"\xff\xff" + b"\xff\xff\xff\xff" * 65_535
+        assert backend.column_values(body, 0, len(body)) == [None] * 65_535
+
+    def test_no_columns(self):
+        assert backend.column_values(b"\0\0", 0, 2) == []
+
+
+def test_row_description_with_65535_columns():
+    message = backend.RowDescription((FieldDescription(b""),) * 65_535)
+    assert backend.RowDescription.decode(message.body()) == message
+
+
+def test_unterminated_column_name_takes_no_time():
+    """Each column looks for a NUL from its own start only."""
+    body = b"\xff\xff" + (b"n" * 10 + b"\0" + b"x" * 18) * 65_534 + b"n" * 100
+    with pytest.raises(MessageError, match="ends within column 65535 of 65535"):
+        backend.RowDescription.decode(body)
+
+
+class TestReports:
+    ERROR = backend.ErrorResponse(
+        (
+            (codes.SEVERITY, b"FEHLER"),
+            (codes.SEVERITY_UNLOCALIZED, b"ERROR"),
+            (codes.SQLSTATE, b"23505"),
+            (codes.MESSAGE, b"doppelt"),
+            (ord("F"), b"nbtinsert.c"),
+        )
+    )
+
+    def test_fields_by_name(self):
+        assert self.ERROR.severity == b"ERROR"
+        assert self.ERROR.sqlstate == b"23505"
+        assert self.ERROR.message == b"doppelt"
+        assert self.ERROR.get(ord("F")) == b"nbtinsert.c"
+        assert self.ERROR.get(codes.HINT) is None
+
+    def test_severity_before_9_6(self):
+        assert backend.NoticeResponse(((codes.SEVERITY, b"NOTICE"),)).severity == b"NOTICE"
+
+    def test_missing(self):
+        empty = backend.ErrorResponse(())
+        assert (empty.severity, empty.sqlstate, empty.message) == (b"", b"", b"")
+
+    def test_of_our_own(self):
+        error = backend.ErrorResponse.of("FATAL", "53300", "sorry, zu viele Verbindungen: é")
+        assert type(error) is backend.ErrorResponse
+        assert bytes(error) == (
+            b"E\0\0\0\x3cSFATAL\0VFATAL\0C53300\0M" + "sorry, zu viele Verbindungen: é".encode() + b"\0\0"
+        )
+
+    def test_of_our_own_with_detail_and_hint(self):
+        notice = backend.NoticeResponse.of("WARNING", "01000", "m", detail="d", hint="h")
+        assert bytes(notice) == b"N\0\0\0\x27SWARNING\0VWARNING\0C01000\0Mm\0Dd\0Hh\0\0"
+
+    def test_errors_and_notices_differ(self):
+        error: object = backend.ErrorResponse(())
+        assert error != backend.NoticeResponse(())
+
+
+def test_fixed_frames():
+    assert backend.PARSE_COMPLETE_FRAME == b"1\0\0\0\x04"
+    assert backend.BIND_COMPLETE_FRAME == b"2\0\0\0\x04"
+    assert backend.CLOSE_COMPLETE_FRAME == b"3\0\0\0\x04"
+    assert backend.NO_DATA_FRAME == b"n\0\0\0\x04"
+    assert backend.PORTAL_SUSPENDED_FRAME == b"s\0\0\0\x04"
+    assert backend.EMPTY_QUERY_RESPONSE_FRAME == b"I\0\0\0\x04"
+    assert backend.READY_IDLE_FRAME == b"Z\0\0\0\x05I"
+    assert backend.READY_IN_TRANSACTION_FRAME == b"Z\0\0\0\x05T"
+    assert backend.READY_FAILED_TRANSACTION_FRAME == b"Z\0\0\0\x05E"

@@ -1,0 +1,20 @@
+"""The numbers are the protocol's: what libpq's header spells another way."""
+
+from protocol import codes
+
+
+def test_versions_and_requests():
+    assert codes.PROTOCOL_3_0 == 196_608
+    assert codes.PROTOCOL_3_2 == 196_610
+    assert (codes.CANCEL_REQUEST, codes.SSL_REQUEST, codes.GSSENC_REQUEST) == (80_877_102, 80_877_103, 80_877_104)
+
+
+def test_characters():
+    assert bytes((codes.IDLE, codes.IN_TRANSACTION, codes.FAILED_TRANSACTION)) == b"ITE"
+    assert bytes((codes.PREPARED_STATEMENT, codes.PORTAL)) == b"SP"
+    assert bytes((codes.SEVERITY, codes.SEVERITY_UNLOCALIZED, codes.SQLSTATE, codes.MESSAGE)) == b"SVCM"
+
+
+def test_type_oids_are_all_different():
+    oids = [value for name, value in vars(codes).items() if name.endswith("_OID")]
+    assert len(set(oids)) == len(oids) > 20

@@ -1,0 +1,118 @@
+"""Frontend messages: what is theirs beyond what holds for every message."""
+
+import pytest
+
+from protocol import frontend
+from protocol.errors import EncodeError, MessageError
+
+
+@pytest.mark.parametrize(
+    ("message", "body"),
+    [
+        (frontend.Query, b""),
+        (frontend.Query, b"SELECT 1"),
+        (frontend.Query, b"SELECT 1\0; DROP\0"),
+        (frontend.Parse, b""),
+        (frontend.Parse, b"s"),
+        (frontend.Parse, b"s\0SELECT"),
+        (frontend.Parse, b"s\0SELECT\0\0"),
+        (frontend.Parse, b"s\0SELECT\0\0\x01\0\0\0"),
+        (frontend.Bind, b""),
+        (frontend.Bind, b"p"),
+        (frontend.Bind, b"p\0s"),
+        (frontend.Bind, b"p\0s\0"),
+        (frontend.Bind, b"\0\0\0\x01\0\0\0\0\0"),  # the one format's bytes taken from the parameters' count
+        (frontend.Bind, b"\0\0\0\0\0\x01\0\0\0\x04abc\0\0"),  # the parameter's last byte taken from the result formats
+        (frontend.Bind, b"\0\0\0\0\0\x01\xff\xff\xff\xfe\0\0"),
+        (frontend.Bind, b"\0\0\0\0\xff\xff\0\0"),
+        (frontend.Bind, b"\0\0\0\0\0\0\0\x02\0\0"),
+        (frontend.Describe, b"S"),
+        (frontend.Describe, b"X\0"),
+        (frontend.Describe, b"\0\0"),
+        (frontend.Describe, b"Sa\0b\0"),
+        (frontend.Close, b""),
+        (frontend.Close, b"s\0"),
+        (frontend.Close, b"Pfour"),
+        (frontend.Execute, b"\0\0\0\0"),
+        (frontend.Execute, b"p\0\0\0\0\0\0"),
+        (frontend.Execute, b"pppp\0"),
+        (frontend.Execute, b"ppppp"),
+        (frontend.FunctionCall, b"\0\0\0"),
+        (frontend.FunctionCall, b"\0\0\0\x01\0\0\0\x01\0\0\0\x09\0\0"),
+        (frontend.SASLInitialResponse, b"X\0\xff\xff\xff\xfe"),
+        (frontend.SASLInitialResponse, b"X\0\0\0\0\x05four"),
+        (frontend.PasswordMessage, b"secret"),
+        (frontend.Sync, b"\0"),
+    ],
+)
+def test_malformed(message, body):
+    with pytest.raises(MessageError) as caught:
+        message.decode(body)
+    for secret in ("SELECT", "secret", "four"):
+        assert secret not in str(caught.value)
+
+
+def test_bind_with_65535_parameters():
+    message = frontend.Bind(b"", b"", (1,), [b"x"] * 65_535, (0,))
+    assert frontend.Bind.decode(message.body()) == message
+    with pytest.raises(EncodeError):
+        frontend.Bind(b"", b"", (), [None] * 65_536).body()
+
+
+def test_parse_with_65535_parameter_types():
+    message = frontend.Parse(b"", b"", tuple(range(65_535)))
+    assert frontend.Parse.decode(message.body()) == message
+
+
+def test_formats_are_kept_as_they_are():
+    """How many there are, and whether they are 0 or 1, is an error of the statement that only the backend reports."""
+    message = frontend.Bind(b"", b"", (0, 1, 7), [b"x"], (-1, 2))
+    assert frontend.Bind.decode(message.body()) == message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        frontend.Query(b"a\0b"),
+        frontend.Parse(b"\0", b""),
+        frontend.Bind(b"\0", b""),
+        frontend.Bind(b"", b"\0"),
+        frontend.Describe(256, b""),
+        frontend.Close(0x50, b"\0"),
+        frontend.Execute(b"", 2**31),
+        frontend.FunctionCall(-1),
+        frontend.PasswordMessage(b"\0"),
+        frontend.SASLInitialResponse(b"\0", b""),
+    ],
+)
+def test_what_cannot_be_encoded(message):
+    with pytest.raises(EncodeError):
+        bytes(message)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        frontend.PasswordMessage(b"md5"),
+        frontend.SASLInitialResponse(b"SCRAM-SHA-256", b"n,,"),
+        frontend.SASLResponse(b"c=biws"),
+        frontend.GSSResponse(b"\x60"),
+    ],
+)
+def test_type_p_is_what_was_asked_for(response):
+    assert frontend.decode(frontend.PASSWORD, response.body(), type(response)) == response
+
+
+def test_type_p_by_itself_is_opaque():
+    assert frontend.decode(frontend.PASSWORD, b"secret\0") == frontend.SASLResponse(b"secret\0")
+
+
+def test_empty_initial_response_is_not_a_missing_one():
+    assert frontend.SASLInitialResponse.decode(b"X\0\0\0\0\0").data == b""
+    assert frontend.SASLInitialResponse.decode(b"X\0\xff\xff\xff\xff").data is None
+
+
+def test_fixed_frames():
+    assert frontend.SYNC_FRAME == b"S\0\0\0\x04"
+    assert frontend.FLUSH_FRAME == b"H\0\0\0\x04"
+    assert frontend.TERMINATE_FRAME == b"X\0\0\0\x04"
