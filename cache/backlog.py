@@ -1,0 +1,490 @@
+"""Committed changes on their way to Redis: merged per key, bounded, handed to the writer in batches.
+
+Sessions call ``put`` from the event loop's thread; it never waits and never raises. The writer takes batches, one at a
+time, and says what became of them. What a key's pending changes become is decided in ``merging``; docs/ordering.md
+says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from cache.changes import Change, Kind
+from cache.fences import FILLED, OVERLAPPED, REFUSED, STORED
+from cache.merging import evict, merge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from cache.counts import Counts
+    from cache.rules import TableRule
+
+FENCE_LIFE = 60_000
+"""Milliseconds for which Redis remembers, at least, that a key was written. The same for all who share a Redis."""
+
+_RECENT_KEYS = 20_000
+_RECENT_LIFE = 250_000_000
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """What waits for one rule. A key is in ``writes`` or in ``fills``, never in both."""
+
+    rule: TableRule
+    definition: str
+    writes: dict[bytes, Change] = field(default_factory=dict)
+    fills: dict[bytes, Change] = field(default_factory=dict)
+    flush: bool = False
+    """Every key is to be removed; stands for all writes of the rule that came before."""
+    hold: bool = False
+    """``flush`` refuses Fills for a fence's life."""
+    flush_since: int = 0
+    """When the Flush was first asked for; ``time.monotonic_ns()``."""
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Changes of distinct keys, and rules to flush, that Redis applies in one step."""
+
+    changes: list[Change]
+    flushes: list[tuple[Lane, bool]]
+    """With whether to refuse Fills for a fence's life."""
+
+    @property
+    def writes(self) -> bool:
+        return bool(self.flushes) or any(change.kind is not Kind.FILL for change in self.changes)
+
+
+class Backlog:
+    """The changes of one worker that Redis has not confirmed yet. Not thread-safe.
+
+    ``max_backlog`` bounds the keys waiting, ``max_bytes`` their values; ``fence_life`` is in milliseconds.
+    """
+
+    def __init__(
+        self,
+        rules: Iterable[TableRule],
+        *,
+        max_backlog: int,
+        counts: Counts,
+        max_bytes: int = 64 << 20,
+        fence_life: int = FENCE_LIFE,
+    ) -> None:
+        self.counts = counts
+        self.fence_life = fence_life
+        self.date = 0
+        """The last counter value Redis told this worker. 0, before the first, is refused by Redis everywhere."""
+        self._max_keys = max(max_backlog, 1)
+        self._max_bytes = max_bytes
+        self._lanes: dict[str, Lane] = {}
+        self._flushing: set[str] = set()
+        """Labels of lanes whose Flush waits for its fence."""
+        self._fenced: dict[str, Lane] = {}
+        """Flushes whose fence is set and whose keys are still to be looked for."""
+        self._scanning: dict[str, Lane] = {}
+        self.flying: Batch | None = None
+        """The batch that was taken and neither confirmed nor put back."""
+        self._keys = 0
+        self._bytes = 0
+        self._oldest = 0
+        """Statements that began before this instant are too old for any fence to speak for them."""
+        self._held_until = 0
+        self._recent: dict[bytes, tuple[int, int, int]] = {}
+        self._earlier: dict[bytes, tuple[int, int, int]] = {}
+        self._recent_since = 0
+        self._event = asyncio.Event()
+        self.configure(rules)
+
+    @property
+    def rules(self) -> tuple[TableRule, ...]:
+        return tuple(lane.rule for lane in self._lanes.values())
+
+    def configure(self, rules: Iterable[TableRule]) -> None:
+        """Take another set of rules. The keys of rules that are gone, or mean another now, are removed; rules that mean
+        the same keep what waits for them."""
+        former = self._lanes
+        self._lanes = {}
+        for rule in rules:
+            lane = former.get(rule.label)
+            if lane is not None and lane.definition == definition(rule):
+                lane.rule = rule
+                del former[rule.label]
+            else:
+                lane = Lane(rule, definition(rule))
+                self.counts.rule(rule.label)
+            self._lanes[rule.label] = lane
+        for label, lane in former.items():
+            self._keys -= len(lane.writes) + len(lane.fills)
+            self._bytes -= sum(_size(change) for change in (*lane.writes.values(), *lane.fills.values()))
+            self._flushing.discard(label)
+            for waiting in (self._fenced, self._scanning):
+                if waiting.get(label) is lane:
+                    del waiting[label]
+            self._fenced[f"{label} {id(lane)}"] = lane
+            if label in self._lanes:
+                self._flush(self._lanes[label], hold=True)
+        self._event.set()
+
+    # What sessions do.
+
+    def put(self, changes: Sequence[Change]) -> None:
+        """Accept the changes of a transaction that is certain now. They belong to the backlog from here on."""
+        now = time.monotonic_ns()
+        for change in changes:
+            change.ended = now
+            lane = self._lanes.get(change.rule.label)
+            if lane is None:
+                continue
+            if lane.rule is not change.rule and lane.definition != definition(change.rule):
+                self._put_former(lane, change)
+            elif change.kind is Kind.FILL:
+                self._put_fill(lane, change)
+            elif change.kind is Kind.FLUSH:
+                self._flush(lane, hold=change.hold)
+            else:
+                self._put_write(lane, change)
+        if not self._event.is_set():
+            self._event.set()
+
+    @property
+    def pending(self) -> int:
+        """Keys and Flushes accepted and not yet in Redis: 0 exactly when every change observed so far is there."""
+        flying = self.flying
+        return (
+            self._keys
+            + len(self._flushing)
+            + len(self._fenced)
+            + len(self._scanning)
+            + (len(flying.changes) + len(flying.flushes) if flying else 0)
+        )
+
+    @property
+    def waiting(self) -> int:
+        """Keys and Flushes that a batch could take now."""
+        return self._keys + len(self._flushing)
+
+    def _put_former(self, lane: Lane, change: Change) -> None:
+        """A session that still goes by the former meaning of a rule: which of today's keys it wrote cannot be told."""
+        if change.kind is not Kind.FILL:
+            self._flush(lane, hold=change.hold)
+
+    def _put_fill(self, lane: Lane, change: Change) -> None:
+        key = change.key
+        self._redate(change)
+        waiting = lane.writes.get(key)
+        if waiting is not None:
+            before = _size(waiting)
+            merged = merge(waiting, change)
+            if merged is waiting:
+                self.counts.rule(lane.rule.label).refused += 1
+                return
+            self._bytes += _size(merged) - before
+            lane.writes[key] = merged
+            return
+        if lane.flush:
+            # Whenever it began, Redis would refuse it: its date is older than the fence the Flush is about to set.
+            self.counts.rule(lane.rule.label).refused += 1
+            return
+        waiting = lane.fills.get(key)
+        if waiting is not None:
+            merged = merge(waiting, change)
+            self._bytes += _size(merged) - _size(waiting)
+            lane.fills[key] = merged
+        elif self._keys >= self._max_keys or self._bytes >= self._max_bytes:
+            self.counts.rule(lane.rule.label).dropped += 1
+        else:
+            lane.fills[key] = change
+            self._keys += 1
+            self._bytes += _size(change)
+
+    def _put_write(self, lane: Lane, change: Change) -> None:
+        if lane.flush and not change.hold:
+            return  # The Flush's fence will be newer than this write, and its keys are looked for after that.
+        self._redate(change)
+        self._add_write(lane, change)
+
+    def _add_write(self, lane: Lane, change: Change) -> None:
+        key = change.key
+        if change.hold:
+            self._held_until = max(self._held_until, time.monotonic_ns() + self.fence_life * 1_000_000)
+        waiting = lane.writes.get(key) or lane.fills.pop(key, None)
+        if waiting is not None:
+            self._bytes -= _size(waiting)
+            change = merge(waiting, change)
+        else:
+            if self._keys >= self._max_keys and not self._make_room(lane):
+                return
+            self._keys += 1
+        size = _size(change)
+        if self._bytes + size > self._max_bytes and change.kind is Kind.STORE:
+            change = evict(change)
+            size = 0
+        self._bytes += size
+        lane.writes[key] = change
+
+    def _make_room(self, arriving: Lane) -> bool:
+        """Give up the least for one more key. False: the key itself is covered by a Flush now."""
+        for lane in self._lanes.values():
+            if lane.fills:
+                key = next(reversed(lane.fills))
+                self._bytes -= _size(lane.fills.pop(key))
+                self._keys -= 1
+                self.counts.rule(lane.rule.label).dropped += 1
+                return True
+        fullest = max(self._lanes.values(), key=lambda lane: len(lane.writes))
+        self.counts.collapses += 1
+        # A key that refuses Fills for a while makes its whole table do so: it is not worth keeping track of here.
+        hold = any(change.hold for change in fullest.writes.values())
+        self._flush(fullest, hold=hold)
+        self._drop_writes(fullest, {})
+        return fullest is not arriving
+
+    def _flush(self, lane: Lane, *, hold: bool) -> None:
+        if not lane.flush:
+            lane.flush_since = time.monotonic_ns()
+        lane.flush = True
+        if hold:
+            lane.hold = True
+            self._held_until = max(self._held_until, time.monotonic_ns() + self.fence_life * 1_000_000)
+        self._flushing.add(lane.rule.label)
+        self._keys -= len(lane.fills)
+        self._bytes -= sum(map(_size, lane.fills.values()))
+        self.counts.rule(lane.rule.label).refused += len(lane.fills)
+        lane.fills = {}
+        self._drop_writes(lane, {key: change for key, change in lane.writes.items() if change.hold})
+        self._event.set()
+
+    def _drop_writes(self, lane: Lane, kept: dict[bytes, Change]) -> None:
+        self._keys -= len(lane.writes) - len(kept)
+        self._bytes -= sum(map(_size, lane.writes.values()))  # What is kept are Evicts, which have no value.
+        lane.writes = kept
+
+    def _redate(self, change: Change) -> None:
+        """Date a statement from the fence this worker itself set, if it is ordered after the write that set it.
+
+        Without this, each statement forwarded between a write of the same key and Redis's answer to it would be
+        refused for that write's fence, though it is known to be newer.
+        """
+        own = self._recent.get(change.key) or self._earlier.get(change.key)
+        if own is not None and change.began > own[0] and own[1] <= change.date < own[2]:
+            change.date = own[2]
+
+    # What the writer does.
+
+    async def wait(self, seconds: float) -> None:
+        """Return when something waits, or after ``seconds``."""
+        if self.waiting:
+            return
+        self._event.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        except TimeoutError:
+            pass
+
+    def wake(self) -> None:
+        """Make ``wait`` return early."""
+        self._event.set()
+
+    def take(self, max_keys: int, max_bytes: int) -> Batch | None:
+        """The next batch, of at least one key if any waits; None when there is nothing to send.
+
+        The batch is in flight until ``confirm`` or ``put_back``; there is never more than one.
+        """
+        assert self.flying is None
+        now = time.monotonic_ns()
+        too_old = max(now - self.fence_life * 500_000, self._oldest)
+        flushes = []
+        for label in self._flushing:
+            lane = self._lanes[label]
+            flushes.append((lane, lane.hold))
+            lane.flush = lane.hold = False
+        self._flushing.clear()
+        changes: list[Change] = []
+        room = max_bytes
+        for lane, waiting in self._turns():
+            if len(changes) >= max_keys or room <= 0:
+                break
+            taken: list[bytes] = []
+            for key, change in islice(waiting.items(), max_keys - len(changes)):
+                taken.append(key)
+                self._bytes -= _size(change)
+                room -= len(key) + _size(change) + 64
+                if change.began < too_old:
+                    if change.kind is Kind.FILL:
+                        self.counts.rule(lane.rule.label).refused += 1
+                        continue
+                    # Fences set since it was forwarded may be gone: nobody could tell whether it is the newest.
+                    change.date = 0
+                    evict(change)
+                changes.append(change)
+                if room <= 0:
+                    break
+            for key in taken:
+                del waiting[key]
+            self._keys -= len(taken)
+        if not changes and not flushes:
+            return None
+        self.flying = Batch(changes, flushes)
+        return self.flying
+
+    def _turns(self) -> Iterator[tuple[Lane, dict[bytes, Change]]]:
+        """Writes before Fills; the rule that was served first is served last the next time."""
+        if len(self._lanes) > 1:
+            label = next(iter(self._lanes))
+            self._lanes[label] = self._lanes.pop(label)
+        lanes = tuple(self._lanes.values())
+        for lane in lanes:
+            if lane.writes:
+                yield lane, lane.writes
+        for lane in lanes:
+            if lane.fills:
+                yield lane, lane.fills
+
+    def confirm(self, batch: Batch, seq: int, outcomes: bytes) -> None:
+        """Redis applied ``batch`` at counter value ``seq``; one letter of ``outcomes`` for each change (fences)."""
+        assert batch is self.flying
+        self.flying = None
+        now = time.monotonic_ns()
+        if now - self._recent_since > _RECENT_LIFE or len(self._recent) > _RECENT_KEYS:
+            self._earlier, self._recent, self._recent_since = self._recent, {}, now
+        self.counts.batches += 1
+        lag = self.counts.lag
+        for change, outcome in zip(batch.changes, outcomes, strict=True):
+            counts = self.counts.rule(change.rule.label)
+            lag.add((now - change.ended) / 1e9)
+            if outcome == FILLED:
+                counts.fills += 1
+                continue
+            if outcome == REFUSED:
+                counts.refused += 1
+                continue
+            if outcome == STORED:
+                counts.stores += 1
+            else:
+                counts.evicts += 1
+            if outcome != OVERLAPPED and not change.hold and change.date:
+                self._remember(change, seq)
+        for lane, _ in batch.flushes:
+            lag.add((now - lane.flush_since) / 1e9)
+            if self._lanes.get(lane.rule.label) is lane:
+                self._fenced[lane.rule.label] = lane
+        self.date = max(self.date, seq)
+
+    def _remember(self, change: Change, seq: int) -> None:
+        """Nobody else wrote the key between ``change.date`` and ``seq``: what follows the change may be dated so."""
+        own = self._recent[change.key] = (change.ended, change.date, seq)
+        lane = self._lanes.get(change.rule.label)
+        if lane is None:
+            return
+        waiting = lane.writes.get(change.key) or lane.fills.get(change.key)
+        if waiting is not None and waiting.began > own[0] and own[1] <= waiting.date < seq:
+            waiting.date = seq
+
+    def put_back(self, batch: Batch, *, unknown: bool) -> None:
+        """Redis did not apply ``batch``, or (``unknown``) may have: it waits again, beneath what arrived since.
+
+        With an unknown outcome, writes become Evicts and Fills are dropped.
+        """
+        assert batch is self.flying
+        self.flying = None
+        for change in batch.changes:
+            lane = self._lanes.get(change.rule.label)
+            if lane is None or lane.definition != definition(change.rule):
+                continue
+            if change.kind is Kind.FILL:
+                if unknown:
+                    self.counts.rule(lane.rule.label).dropped += 1
+                    continue
+                self._put_fill_back(lane, change)
+            elif not lane.flush or change.hold:
+                self._put_write_back(lane, evict(change) if unknown else change)
+        for lane, hold in batch.flushes:
+            if self._lanes.get(lane.rule.label) is lane:
+                self._flush(lane, hold=hold)
+        self._event.set()
+
+    def _put_fill_back(self, lane: Lane, change: Change) -> None:
+        newer = lane.writes.pop(change.key, None) or lane.fills.pop(change.key, None)
+        if newer is not None:
+            self._bytes -= _size(newer)
+            change = merge(change, newer)
+        elif lane.flush:
+            self.counts.rule(lane.rule.label).refused += 1
+            return
+        else:
+            self._keys += 1
+        self._bytes += _size(change)
+        (lane.fills if change.kind is Kind.FILL else lane.writes)[change.key] = change
+
+    def _put_write_back(self, lane: Lane, change: Change) -> None:
+        newer = lane.writes.pop(change.key, None) or lane.fills.pop(change.key, None)
+        if newer is not None:
+            self._bytes -= _size(newer)
+            self._keys -= 1
+            change = merge(change, newer)
+        self._keys += 1
+        self._bytes += _size(change)
+        lane.writes[change.key] = change
+
+    # Flushes whose fence is set.
+
+    def start_scan(self) -> tuple[TableRule, ...]:
+        """The rules to look for the keys of, in one pass; call ``end_scan`` when all are gone."""
+        assert not self._scanning
+        self._scanning, self._fenced = self._fenced, {}
+        return tuple(lane.rule for lane in self._scanning.values())
+
+    @property
+    def scan_waits(self) -> bool:
+        return bool(self._fenced)
+
+    def end_scan(self, *, complete: bool) -> None:
+        """``complete``: the keys are gone. Otherwise the pass starts again, with those that came to wait since."""
+        if complete:
+            for lane in self._scanning.values():
+                self.counts.rule(lane.rule.label).flushes += 1
+        else:
+            self._fenced = {**self._scanning, **self._fenced}
+        self._scanning = {}
+
+    def flush(self, labels: Iterable[str], *, hold: bool = False) -> None:
+        """Flush rules for a reason that no statement gave."""
+        for label in labels:
+            lane = self._lanes.get(label)
+            if lane is not None:
+                self._flush(lane, hold=hold)
+
+    def renew(self) -> None:
+        """A new epoch has begun: what Redis holds, and what it remembers of writes, is not what it was."""
+        hold = time.monotonic_ns() < self._held_until
+        self._recent = {}
+        self._earlier = {}
+        self.flush(self._lanes, hold=hold)
+
+    def forget(self) -> None:
+        """This process or Redis's clock stood still or jumped: fences may be gone that statements begun before now
+        would need."""
+        self._oldest = time.monotonic_ns()
+        self._recent = {}
+        self._earlier = {}
+
+
+def definition(rule: TableRule) -> str:
+    """What decides which keys a rule has and what their values are. Equal definitions mean the same keys."""
+    facts = (rule.database, rule.schema, rule.table, rule.key, rule.value, rule.template.text, rule.format.value)
+    return sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def _size(change: Change) -> int:
+    value = change.value
+    if value is None:
+        return 0
+    if isinstance(value, bytes):
+        return len(value)
+    return sum(len(name) + len(text) for name, text in value.items())

@@ -1,0 +1,343 @@
+"""What Redis remembers of writes, and the scripts that decide there what a change may still do. Text only.
+
+Everything lives in three hashes without expiry, so that no eviction policy takes a part of it unnoticed:
+
+``rowtap:state``
+    ``seq`` the counter · ``epoch`` its value when the epoch began · ``floor`` dates below it are refused ·
+    ``run`` Redis's run_id · ``time`` of the last script, ms · ``generation``, ``rotated`` of the fences ·
+    ``t:<label>`` a table's fence · ``r:<label>`` a rule's definition ·
+    ``w:<worker>`` a worker's registration: counter value and time of its last script, and its token ·
+    ``l:<worker>`` the labels of its rules
+``rowtap:fences:0``, ``rowtap:fences:1``
+    the keys' fences, this generation's and the last one's; a generation lasts for a fence's life, so that a fence is
+    kept for one to two of them. The field ``rowtap:generation`` tells that the hash is whole.
+
+A fence is the counter value of the last write, and, while Fills must not come at all, `` <until ms>@<holder>``.
+Scripts run on Redis 6.2 and later and Valkey 7.2 and later, without modules.
+"""
+
+from __future__ import annotations
+
+STATE = b"rowtap:state"
+FENCES = (b"rowtap:fences:0", b"rowtap:fences:1")
+
+FILLED, REFUSED, STORED, REMOVED, OVERLAPPED = b"FRSEO"
+"""Outcomes of a change: value written by a Fill; Fill refused; value written; key removed; key removed, and another
+write of it was newer than this one's date."""
+
+REJOIN, DONE = 0, 1
+"""First element of a reply: Redis does not know this worker, or not what it did last; or the script was applied."""
+
+_COMMON = """
+local call = redis.call
+local STATE, FENCES, WHOLE = 'rowtap:state', 'rowtap:fences:', 'rowtap:generation'
+local clock = call('TIME')
+local micros = clock[1] * 1000000 + clock[2]
+local now = math.floor(micros / 1000)
+
+-- Lua would print a counter value with an exponent.
+local function text(number) return string.format('%.0f', number) end
+
+local function split(list, separator)
+  local parts = {}
+  for part in string.gmatch(list, '[^' .. separator .. ']+') do parts[#parts + 1] = part end
+  return parts
+end
+
+-- Whether fences may have been lost or aged more than statements know of, and whether their generation has ended.
+-- Every worker calls once in a few seconds: a longer silence means that Redis stood still or its clock jumped.
+local function doubts(state, life)
+  local back = now < state.rotated - 5000
+  local lost = back or now - state.time > life / 2
+  local current = call('HGET', FENCES .. (state.generation % 2), WHOLE)
+  local previous = call('HGET', FENCES .. ((state.generation + 1) % 2), WHOLE)
+  lost = lost or tonumber(current) ~= state.generation or tonumber(previous) ~= state.generation - 1
+  return lost, back or now - state.rotated >= life
+end
+
+local function rotate(state)
+  state.generation = state.generation + 1
+  state.rotated = now
+  local fresh = FENCES .. (state.generation % 2)
+  call('UNLINK', fresh)
+  call('HSET', fresh, WHOLE, text(state.generation))
+  -- Also right when the other one is lost: from here on it is as empty as it is.
+  call('HSET', FENCES .. ((state.generation + 1) % 2), WHOLE, text(state.generation - 1))
+end
+"""
+
+JOIN = (
+    _COMMON
+    + """
+-- Register a worker, or say that it lives. Looks whether this is still the Redis it knew, and for workers that died.
+-- ARGV: worker, token, seen, registered (0/1), run_id, lease ms, life ms, then label and definition of each rule.
+-- Returns {DONE, seq, epoch, ms, {labels with a new definition}, {labels of dead workers}}.
+local id, token, seen, registered = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
+local run, lease, life = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+
+local map = {}
+local flat = call('HGETALL', STATE)
+for i = 1, #flat, 2 do map[flat[i]] = flat[i + 1] end
+local state = {}
+local whole = true
+for _, name in ipairs({'seq', 'epoch', 'floor', 'time', 'generation', 'rotated'}) do
+  state[name] = tonumber(map[name])
+  whole = whole and state[name] ~= nil
+end
+
+local own, owner
+if map['w:' .. id] then
+  own, owner = string.match(map['w:' .. id], '^(%d+) %d+ (.*)$')
+  own = tonumber(own)
+end
+if registered and owner and owner ~= token then return {0} end
+
+-- A write that memory limits do not forbid, first: what follows is small, and must not be refused for want of memory.
+call('DEL', 'rowtap:none')
+
+local fresh = not whole or state.seq < seen or (run ~= '' and map.run ~= run)
+  or (registered and (not own or own < seen))
+if fresh then
+  -- Above whatever anybody was told before: counting goes by microseconds, and no Redis counts that fast.
+  local seq = math.max(state.seq or 0, seen, micros) + 1
+  state = {seq = seq, epoch = seq, floor = seq, time = now, generation = state.generation or 1, rotated = now}
+  call('UNLINK', FENCES .. '0', FENCES .. '1')
+  rotate(state)
+  -- Whoever has a rule that nobody has now, flushes it when it comes.
+  for name in pairs(map) do
+    if string.sub(name, 1, 2) == 'r:' then
+      call('HDEL', STATE, name)
+      map[name] = nil
+    end
+  end
+else
+  local lost, ended = doubts(state, life)
+  if lost then
+    state.seq = state.seq + 1
+    state.floor = state.seq
+  end
+  if lost or ended then rotate(state) end
+end
+
+local mine, labels, changed = {}, {}, {}
+local set = {'run', run, 'seq', text(state.seq), 'epoch', text(state.epoch), 'floor', text(state.floor),
+  'time', text(now), 'generation', text(state.generation), 'rotated', text(state.rotated),
+  'w:' .. id, text(state.seq) .. ' ' .. text(now) .. ' ' .. token}
+for i = 8, #ARGV, 2 do
+  local label, definition = ARGV[i], ARGV[i + 1]
+  mine[label] = true
+  labels[#labels + 1] = label
+  if map['r:' .. label] ~= definition then
+    changed[#changed + 1] = label
+    call('HSET', STATE, 'r:' .. label, definition)
+  end
+end
+call('HSET', STATE, unpack(set))
+
+local orphans, found = {}, {}
+for name, record in pairs(map) do
+  local other = string.match(name, '^w:(.*)$')
+  if other then
+    local _, at, holder = string.match(record, '^(%d+) (%d+) (.*)$')
+    local dead = other ~= id and now - (tonumber(at) or 0) > lease
+    if other == id then dead = holder ~= token end
+    if dead then
+      local left = {}
+      for _, label in ipairs(split(map['l:' .. other] or '', '\\n')) do
+        if not mine[label] then
+          left[#left + 1] = label
+        elseif not found[label] then
+          found[label] = true
+          orphans[#orphans + 1] = label
+        end
+      end
+      -- Labels this worker does not have wait for one that has them.
+      local heir = other == id and (other .. '/' .. holder) or other
+      if #left > 0 then
+        call('HSET', STATE, 'w:' .. heir, record, 'l:' .. heir, table.concat(left, '\\n'))
+      elseif other ~= id then
+        call('HDEL', STATE, 'w:' .. other, 'l:' .. other)
+      end
+    end
+  end
+end
+call('HSET', STATE, 'l:' .. id, table.concat(labels, '\\n'))
+return {1, state.seq, state.epoch, now, changed, orphans}
+"""
+)
+
+APPLY = (
+    _COMMON
+    + """
+-- Apply a batch. KEYS: the keys of the changes, all different.
+-- ARGV: worker, token, seen, sent (ms, this clock), frugal (0/1), writes (0/1), life ms, number of rules, number of
+-- flushes, the rules' labels; for each flush: rule, hold ms; then, for each key, operation, rule, date and
+--   F S  ttl ms (0: none), value                   a Fill, a Store
+--   f s  ttl ms, number of fields, field, value …   the same of a hash
+--   p    number of fields, field, value …, number of removed fields, field …
+--   E    hold ms (0: none)
+-- Returns {REJOIN} with nothing done, or {DONE, seq, epoch, ms, an outcome for each key}.
+local id, token, seen, sent = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local frugal, writes, life = ARGV[5] == '1', ARGV[6] == '1', tonumber(ARGV[7])
+local rules, flushes = tonumber(ARGV[8]), tonumber(ARGV[9])
+
+local names = {'seq', 'epoch', 'floor', 'time', 'generation', 'rotated', 'w:' .. id}
+for rule = 1, rules do names[7 + rule] = 't:' .. ARGV[9 + rule] end
+local found = call('HMGET', STATE, unpack(names))
+local state = {}
+for i = 1, 6 do
+  state[names[i]] = tonumber(found[i])
+  if not state[names[i]] then return {0} end
+end
+local own, owner = string.match(found[7] or '', '^(%d+) %d+ (.*)$')
+if owner ~= token or tonumber(own) < seen then return {0} end
+
+-- A fence's counter value, and the holds on it that still run.
+local function fence(value)
+  if not value then return 0, nil end
+  local number = tonumber(value)
+  if number then return number, nil end
+  local parts = split(value, ' ')
+  local holds
+  for i = 2, #parts do
+    local till = tonumber(string.match(parts[i], '^(%d+)@'))
+    if not till or till > now then holds = (holds or '') .. ' ' .. parts[i] end
+  end
+  return tonumber(parts[1]) or math.huge, holds
+end
+
+-- The holds to write back, with a new one that nobody will end before its time; it outlasts the last one of its kind.
+local function held(holds, milliseconds)
+  holds = holds or ''
+  if milliseconds == 0 then return holds end
+  return string.gsub(holds, ' %d+@%-', '') .. ' ' .. text(now + milliseconds) .. '@-'
+end
+
+local lost, ended = doubts(state, life)
+if writes or lost then state.seq = state.seq + 1 end
+if lost then state.floor = state.seq end
+local late = now - sent > life / 4
+
+-- Without memory to spare Redis refuses the first write of a script, and then nothing is done; after one that needs
+-- none it refuses no more, which is how evictions get through.
+if frugal then call('DEL', 'rowtap:none') end
+call('HSET', STATE, 'seq', text(state.seq), 'time', text(now),
+  'w:' .. id, text(state.seq) .. ' ' .. text(now) .. ' ' .. token)
+if lost or ended then
+  rotate(state)
+  call('HSET', STATE, 'floor', text(state.floor), 'generation', text(state.generation), 'rotated', text(state.rotated))
+end
+local current, previous = FENCES .. (state.generation % 2), FENCES .. ((state.generation + 1) % 2)
+local stamp = text(state.seq)
+
+local table_seq, table_holds = {}, {}
+for rule = 1, rules do table_seq[rule], table_holds[rule] = fence(found[7 + rule]) end
+local p = 10 + rules
+for _ = 1, flushes do
+  local rule = tonumber(ARGV[p])
+  local holds = held(table_holds[rule], tonumber(ARGV[p + 1]))
+  p = p + 2
+  table_seq[rule] = state.seq
+  table_holds[rule] = holds ~= '' and holds or nil
+  call('HSET', STATE, 't:' .. ARGV[9 + rule], stamp .. holds)
+end
+
+local function chunks(command, first, list)
+  for i = 1, #list, 400 do call(command, first, unpack(list, i, math.min(i + 399, #list))) end
+end
+
+local known = {}
+for first = 1, #KEYS, 400 do
+  local last = math.min(first + 399, #KEYS)
+  local new = call('HMGET', current, unpack(KEYS, first, last))
+  local old = call('HMGET', previous, unpack(KEYS, first, last))
+  for i = 1, last - first + 1 do known[first + i - 1] = new[i] or old[i] end
+end
+
+local outcomes, fences, gone = {}, {}, {}
+
+local function write_fence(key, value)
+  fences[#fences + 1] = key
+  fences[#fences + 1] = value
+end
+
+local function fields(from, count)
+  local list = {}
+  for i = from, from + count - 1 do list[#list + 1] = ARGV[i] end
+  return list
+end
+
+-- A key of another type is not ours to update: the caller removes it.
+local function update(key, set, drop)
+  local size = redis.pcall('HLEN', key)
+  if type(size) == 'table' or size == 0 then return false end
+  chunks('HSET', key, set)
+  chunks('HDEL', key, drop)
+  return true
+end
+
+for i = 1, #KEYS do
+  local key, operation, rule, date = KEYS[i], ARGV[p], tonumber(ARGV[p + 1]), tonumber(ARGV[p + 2])
+  local seq, holds = fence(known[i])
+  local newest = not late and date >= state.floor and seq <= date and table_seq[rule] <= date
+    and not holds and not table_holds[rule]
+  p = p + 3
+  if operation == 'E' then
+    gone[#gone + 1] = key
+    write_fence(key, stamp .. held(holds, tonumber(ARGV[p])))
+    outcomes[i] = newest and 'E' or 'O'
+    p = p + 1
+  elseif operation == 'p' then
+    local count = tonumber(ARGV[p])
+    local set = fields(p + 1, 2 * count)
+    p = p + 1 + 2 * count
+    count = tonumber(ARGV[p])
+    local drop = fields(p + 1, count)
+    p = p + 1 + count
+    if newest and update(key, set, drop) then
+      outcomes[i] = 'S'
+    else
+      gone[#gone + 1] = key
+      outcomes[i] = newest and 'E' or 'O'
+    end
+    write_fence(key, stamp .. held(holds, 0))
+  else
+    local ttl = tonumber(ARGV[p])
+    local fill = operation == 'F' or operation == 'f'
+    if operation == 'F' or operation == 'S' then
+      if newest then
+        if ttl > 0 then call('SET', key, ARGV[p + 1], 'PX', text(ttl)) else call('SET', key, ARGV[p + 1]) end
+      end
+      p = p + 2
+    else
+      local count = tonumber(ARGV[p + 1])
+      if newest then
+        call('UNLINK', key)
+        chunks('HSET', key, fields(p + 2, 2 * count))
+        if ttl > 0 then call('PEXPIRE', key, text(ttl)) end
+      end
+      p = p + 2 + 2 * count
+    end
+    if fill then
+      outcomes[i] = newest and 'F' or 'R'
+    else
+      if not newest then gone[#gone + 1] = key end
+      outcomes[i] = newest and 'S' or 'O'
+      write_fence(key, stamp .. held(holds, 0))
+    end
+  end
+end
+for i = 1, #gone, 400 do call('UNLINK', unpack(gone, i, math.min(i + 399, #gone))) end
+chunks('HSET', current, fences)
+return {1, state.seq, state.epoch, now, table.concat(outcomes)}
+"""
+)
+
+LEAVE = """
+-- A worker ends with nothing left to do. ARGV: worker, token.
+local record = redis.call('HGET', 'rowtap:state', 'w:' .. ARGV[1])
+if record and string.match(record, '^%d+ %d+ (.*)$') == ARGV[2] then
+  redis.call('HDEL', 'rowtap:state', 'w:' .. ARGV[1], 'l:' .. ARGV[1])
+end
+return 1
+"""

@@ -1,0 +1,92 @@
+"""How two changes of one key become one while they wait for Redis. Pure rules; docs/ordering.md argues for them.
+
+``ended`` of what is waiting never lies after ``ended`` of what arrives. A statement that began after another ended is
+ordered after it; equal instants overlap, and the order of overlapping writes is unknown.
+
+A *read in a write's place* is a STORE whose value was read: ``date`` and ``began`` are the read's, ``ended`` is the
+write's, so that ``began > ended`` tells it from a write's own STORE.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cache.changes import Kind
+
+if TYPE_CHECKING:
+    from cache.changes import Change
+
+
+def merge(waiting: Change, arriving: Change) -> Change:
+    """The one change that stands for both; one of the two, altered. Neither is a FLUSH."""
+    if arriving.kind is Kind.FILL:
+        if waiting.kind is Kind.FILL:
+            return arriving if _read_later(arriving, waiting) else waiting
+        return _read_over_write(waiting, arriving)
+    if waiting.kind is Kind.FILL:
+        # What the read saw may lie before or after the write: only the write's value is known to be as new as itself.
+        return _overlay(waiting, arriving) if arriving.partial else arriving
+    return _write_over_write(waiting, arriving)
+
+
+def evict(change: Change) -> Change:
+    """Turn a write into the removal of its key, in place."""
+    change.kind = Kind.EVICT
+    change.value = None
+    change.partial = False
+    change.removed = ()
+    return change
+
+
+def _read_later(read: Change, other: Change) -> bool:
+    return (read.date, read.began) >= (other.date, other.began)
+
+
+def _read_over_write(waiting: Change, read: Change) -> Change:
+    """A read that began after the write ended saw it, and whatever the write's own value was, this one is as new."""
+    if waiting.hold or read.began <= waiting.ended:
+        return waiting
+    if waiting.began > waiting.ended and not _read_later(read, waiting):
+        return waiting
+    # Still a write to everybody else: the fence of the write it stands for must be set. But the value is accepted only
+    # if nobody wrote since the read was forwarded, hence the read's date.
+    read.kind = Kind.STORE
+    read.ended = waiting.ended
+    return read
+
+
+def _write_over_write(waiting: Change, write: Change) -> Change:
+    if waiting.hold or write.began <= waiting.ended:
+        # Every later statement that may be ordered after this one was dated no earlier than either.
+        write.date = max(write.date, waiting.date)
+        write.hold = write.hold or waiting.hold
+        return evict(write)
+    if not write.partial:
+        return write
+    if waiting.kind is Kind.EVICT:
+        # A partial value applies to a hash that is there, and this one will not be.
+        return evict(write)
+    return _overlay(waiting, write)
+
+
+def _overlay(waiting: Change, write: Change) -> Change:
+    """``waiting``'s fields with those of the partial ``write`` over them.
+
+    The fields are as old as the older statement, so nobody else may have written since *that* one was dated. A read
+    may overlap the write: the fields it adds are those the write leaves alone.
+    """
+    fields = waiting.value
+    over = write.value
+    assert isinstance(fields, dict)
+    assert isinstance(over, dict)
+    merged = {**fields, **over}
+    for name in write.removed:
+        merged.pop(name, None)
+    write.value = merged
+    write.partial = waiting.partial
+    write.removed = (
+        tuple(name for name in {*waiting.removed, *write.removed} if name not in over) if write.partial else ()
+    )
+    write.date = min(write.date, waiting.date)
+    write.began = min(write.began, waiting.began)
+    return write
