@@ -1,0 +1,228 @@
+"""``rowtap check``: what is wrong with this configuration, PostgreSQL and Redis, one line each."""
+
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import redis
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from protocol.startup import SSLRequest
+from proxy import lookup, tls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from cache.catalog import Catalog
+    from cache.rules import TableRule
+    from proxy.config import Config
+    from proxy.settings import PostgresSection, RedisSection
+
+_OLDEST = {"redis": (6, 2), "valkey": (7, 2)}
+
+
+class Verdict(Enum):
+    """How good or bad a finding is; the word people see."""
+
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    verdict: Verdict
+    subject: str
+    text: str
+
+
+def run(config: Config, dsn: str | None) -> int:
+    """Print what was found; the exit status: 1 when something would keep Rowtap from working."""
+    findings = list(examine(config, dsn))
+    _print(findings)
+    return 1 if any(finding.verdict is Verdict.ERROR for finding in findings) else 0
+
+
+def examine(config: Config, dsn: str | None) -> Iterator[Finding]:
+    """Everything ``check`` has to say, in the order it is looked at."""
+    yield Finding(Verdict.OK, "config", f"valid; tables captured: {len(config.rules())}")
+    for warning in config.warnings():
+        yield Finding(Verdict.WARNING, "config", warning)
+    yield from _tls(config)
+    reachable = True
+    for finding in _postgres(config.postgres):
+        reachable = reachable and finding.verdict is not Verdict.ERROR
+        yield finding
+    if reachable:
+        yield from _tables(config, dsn)
+    yield from _redis(config.redis)
+
+
+def _tls(config: Config) -> Iterator[Finding]:
+    try:
+        if config.proxy.tls is not None:
+            tls.client_context(config.proxy.tls)
+            tls.own_certificate(config.proxy.tls)
+            yield Finding(Verdict.OK, "tls", f"{config.proxy.tls.cert} and its key can be used")
+        tls.backend_context(config.postgres)
+    except tls.TlsError as error:
+        yield Finding(Verdict.ERROR, "tls", str(error))
+
+
+def _postgres(settings: PostgresSection) -> Iterator[Finding]:
+    """Reach the server as a client's first bytes would. No login is needed to see whether PostgreSQL answers."""
+    try:
+        with _connect(settings) as connection:
+            connection.settimeout(settings.connect_timeout)
+            connection.sendall(bytes(SSLRequest()))
+            answer = connection.recv(1)
+    except OSError as error:
+        yield Finding(
+            Verdict.ERROR, "postgres", f"{settings} cannot be reached: {_reason(error)}; is [postgres] right?"
+        )
+        return
+    if answer not in {b"S", b"N"}:
+        yield Finding(Verdict.ERROR, "postgres", f"{settings} answers, but not as PostgreSQL does")
+        return
+    yield Finding(Verdict.OK, "postgres", f"{settings} answers{', with TLS' if answer == b'S' else ''}")
+    if answer == b"N" and settings.sslmode in {"require", "verify-ca", "verify-full"} and settings.socket_path is None:
+        text = f'sslmode = "{settings.sslmode}", and {settings} offers no TLS'
+        yield Finding(Verdict.ERROR, "postgres", text)
+
+
+def _connect(settings: PostgresSection) -> socket.socket:
+    if settings.socket_path is None:
+        return socket.create_connection((settings.host, settings.port), settings.connect_timeout)
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(settings.connect_timeout)
+        connection.connect(settings.socket_path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _reason(error: OSError) -> str:
+    return "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error)).lower()
+
+
+def _tables(config: Config, dsn: str | None) -> Iterator[Finding]:
+    rules = config.rules()
+    if not rules:
+        return
+    if not lookup.has_login(dsn):
+        text = "not looked at: give --dsn, or PGUSER and the like, to check tables, columns and keys"
+        yield Finding(Verdict.WARNING, "tables", text)
+        return
+    for database in dict.fromkeys(rule.database for rule in rules):
+        mine = [rule for rule in rules if rule.database == database]
+        try:
+            catalog = lookup.ask(config.postgres, dsn, database, mine)
+        except lookup.LookupFailure as error:
+            yield Finding(Verdict.ERROR, database, str(error))
+        else:
+            yield from judge(catalog)
+
+
+def judge(catalog: Catalog) -> Iterator[Finding]:
+    """What a catalog means for its rules."""
+    for rule, reason in catalog.unbound:
+        yield Finding(Verdict.ERROR, rule.label, reason)
+    for bound in catalog.bound:
+        relation = bound.relation
+        obstacles = [f"{event} triggers" for event in sorted(relation.triggers)]
+        if relation.rewritten:
+            obstacles.append("rewrite rules")
+        text = "can be captured"
+        if obstacles:
+            text += f"; writes remove keys instead of storing values, because of {' and '.join(obstacles)}"
+        yield Finding(Verdict.OK, bound.rule.label, text)
+    typed = [
+        (bound.rule, bound.rule.template.with_types({column.name: column.base_oid for column in bound.key}))
+        for bound in catalog.bound
+    ]
+    for number, (rule, template) in enumerate(typed):
+        for earlier, other in typed[:number]:
+            if template.overlaps(other):
+                yield _meeting(earlier, rule)
+
+
+def _meeting(one: TableRule, other: TableRule) -> Finding:
+    text = f'a key of "{other.template.text}" can also be one of "{one.template.text}" ({one.label})'
+    return Finding(Verdict.ERROR, other.label, f"{text}: begin one of them differently")
+
+
+def _redis(settings: RedisSection) -> Iterator[Finding]:
+    try:
+        with redis.Redis.from_url(settings.url, socket_timeout=5, socket_connect_timeout=5) as client:
+            client.ping()
+            info = _info(client)
+    except (redis.RedisError, OSError, ValueError) as error:
+        text = f"{settings.safe_url} cannot be used: {_without(str(error), settings)}; see [redis] url"
+        yield Finding(Verdict.ERROR, "redis", text)
+        return
+    yield from judge_redis(settings.safe_url, info)
+
+
+def _info(client: Any) -> Mapping[str, Any]:
+    """INFO, or nothing where the ACL user may not ask."""
+    try:
+        found: Mapping[str, Any] = client.info()
+    except redis.ResponseError:
+        return {}
+    return found
+
+
+def judge_redis(url: str, info: Mapping[str, Any]) -> Iterator[Finding]:
+    """What Redis says of itself: too old, read-only, or apt to forget keys it must not."""
+    kind = "valkey" if "valkey_version" in info else "redis"
+    version = str(info.get(f"{kind}_version", ""))
+    if not version:
+        yield Finding(Verdict.WARNING, "redis", f"{url} answers, but does not say what it is")
+        return
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if numbers < _OLDEST[kind]:
+        oldest = ".".join(map(str, _OLDEST[kind]))
+        yield Finding(Verdict.ERROR, "redis", f"{url} is {kind} {version}; {oldest} or newer is needed")
+    else:
+        yield Finding(Verdict.OK, "redis", f"{url} answers ({kind} {version})")
+    if info.get("role") == "slave":
+        yield Finding(Verdict.ERROR, "redis", f"{url} is a read-only replica: name its primary")
+    policy = info.get("maxmemory_policy")
+    if info.get("maxmemory") and policy != "noeviction":
+        # Fences expire, so the volatile- policies may remove them early too.
+        text = (
+            f"maxmemory-policy {policy} may remove the keys by which Rowtap tells old values from new: use noeviction"
+        )
+        yield Finding(Verdict.WARNING, "redis", text)
+
+
+def _without(text: str, settings: RedisSection) -> str:
+    """An error's text on one line, and without the URL it may repeat."""
+    return " ".join(text.replace(settings.url, settings.safe_url).split()).rstrip(".")
+
+
+_STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.ERROR: "bold red"}
+
+
+def _print(findings: Iterable[Finding]) -> None:
+    """A table for people; where the output goes into a file or a pipe, plain lines that nothing wraps."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for finding in findings:
+            console.out(f"{finding.verdict.value}: {finding.subject}: {finding.text}", highlight=False)
+        return
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for finding in findings:
+        verdict = Text(finding.verdict.value, style=_STYLES[finding.verdict])
+        table.add_row(verdict, Text(finding.subject, style="bold"), Text(finding.text))
+    console.print(table)

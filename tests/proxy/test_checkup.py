@@ -1,0 +1,205 @@
+"""``rowtap check`` against real servers, good and bad ones."""
+
+import json
+import socket
+
+import pytest
+
+from proxy import checkup, config, lookup
+from proxy.checkup import Verdict
+from proxy.embedded import HOST, free_port
+
+USERS = {"name": "users", "key": "id", "value": "name"}
+TABLE = "CREATE TABLE users (id bigint PRIMARY KEY, name text, email text UNIQUE)"
+
+
+@pytest.fixture
+def configure(postgres, database, redis_url):
+    """`configure(tables, **environment)`: a configuration that means the fixtures' servers."""
+
+    def make(tables=(USERS,), **environment):
+        defaults = {
+            "ROWTAP_POSTGRES__HOST": HOST,
+            "ROWTAP_POSTGRES__PORT": str(postgres.port),
+            "ROWTAP_POSTGRES__DATABASE": database,
+            "ROWTAP_REDIS__URL": redis_url,
+            "ROWTAP_TABLE": json.dumps(tables),
+        }
+        return config.load(None, None, defaults | environment)
+
+    return make
+
+
+def bad(findings):
+    return [
+        (finding.verdict.value, finding.subject, finding.text)
+        for finding in findings
+        if finding.verdict is not Verdict.OK
+    ]
+
+
+def test_all_is_well(configure, connect, postgres):
+    connect().execute(TABLE)
+    findings = list(checkup.examine(configure(), postgres.dsn()))
+    assert bad(findings) == []
+    assert [finding.subject for finding in findings][:2] == ["config", "postgres"]
+    assert "can be captured" in findings[2].text
+    assert "answers (valkey " in findings[3].text
+
+
+def test_without_a_login_tables_are_not_looked_at(configure):
+    ((verdict, subject, text),) = bad(checkup.examine(configure(), None))
+    assert (verdict, subject) == ("warning", "tables")
+    assert "--dsn" in text
+
+
+def test_a_login_from_the_environment(configure, connect, monkeypatch):
+    connect().execute(TABLE)
+    monkeypatch.setenv("PGUSER", "scram_user")
+    monkeypatch.setenv("PGPASSWORD", "secret")
+    assert bad(checkup.examine(configure(), None)) == []
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        (USERS | {"name": "nobody"}, "table public.nobody does not exist"),
+        (
+            USERS | {"value": "nam"},
+            "column 'nam' of table public.users does not exist",
+        ),
+        (
+            USERS | {"key": "name"},
+            "no unique index of public.users covers the key (name)",
+        ),
+        (USERS | {"name": "people"}, "public.people is a view; name the table itself"),
+    ],
+)
+def test_what_the_database_does_not_have(configure, connect, postgres, table, expected):
+    connection = connect()
+    connection.execute(TABLE)
+    connection.execute("CREATE VIEW people AS SELECT * FROM users")
+    ((verdict, _, text),) = bad(checkup.examine(configure([table]), postgres.dsn()))
+    assert verdict == "error"
+    assert text.startswith(expected)
+
+
+def test_triggers_are_mentioned(configure, connect, postgres):
+    connection = connect()
+    connection.execute(TABLE)
+    connection.execute("CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
+    connection.execute("CREATE TRIGGER t BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION touch()")
+    findings = list(checkup.examine(configure(), postgres.dsn()))
+    assert bad(findings) == []
+    assert "because of UPDATE triggers" in findings[2].text
+
+
+def test_keys_that_meet_are_judged_by_their_types(configure, connect, postgres):
+    connection = connect()
+    connection.execute(TABLE)
+    by_id = [USERS, USERS | {"value": "email", "redis_key": "users:{id}:email"}]
+    ((verdict, subject, _),) = bad(checkup.examine(configure(by_id), postgres.dsn()))
+    assert (verdict, subject) == ("warning", "config"), "integers cannot meet; only the file alone could not know"
+    by_text = [USERS | {"key": "email"}, USERS | {"key": "email", "redis_key": "users:{email}:name"}]
+    assert "error" in [verdict for verdict, _, _ in bad(checkup.examine(configure(by_text), postgres.dsn()))]
+
+
+def test_a_wrong_password_is_one_line(configure):
+    ((verdict, _, text),) = bad(checkup.examine(configure(), "user=scram_user password=wrong"))
+    assert verdict == "error"
+    assert "password authentication failed" in text
+    assert "\n" not in text
+    assert "wrong" not in text
+
+
+def test_a_database_that_is_not_there(configure, postgres):
+    environment = {"ROWTAP_POSTGRES__DATABASE": "nowhere"}
+    ((_, subject, text),) = bad(checkup.examine(configure(**environment), postgres.dsn()))
+    assert subject == "nowhere"
+    assert 'database "nowhere" does not exist' in text
+
+
+def test_the_unix_socket(configure, postgres):
+    findings = list(checkup.examine(configure(ROWTAP_POSTGRES__HOST=str(postgres.socket_dir)), None))
+    assert findings[1].verdict is Verdict.OK
+    assert str(postgres.socket_dir) in findings[1].text
+
+
+def test_nobody_there(configure):
+    environment = {
+        "ROWTAP_POSTGRES__PORT": str(free_port()),
+        "ROWTAP_REDIS__URL": f"redis://:geheim@{HOST}:{free_port()}/0",
+    }
+    found = bad(checkup.examine(configure(**environment), ""))
+    assert [(verdict, subject) for verdict, subject, _ in found] == [("error", "postgres"), ("error", "redis")]
+    assert "connection refused" in found[0][2]
+    assert "geheim" not in found[1][2]
+    assert "\n" not in found[1][2]
+
+
+def test_somebody_else_there(configure, valkey):
+    environment = {"ROWTAP_POSTGRES__PORT": str(valkey.port), "ROWTAP_POSTGRES__CONNECT_TIMEOUT": "200ms"}
+    found = bad(checkup.examine(configure(**environment), None))
+    assert found[0][:2] == ("error", "postgres")
+
+
+def test_a_server_that_says_nothing(configure):
+    # The kernel accepts for a listening socket; nobody ever reads.
+    with socket.create_server((HOST, 0)) as silent:
+        environment = {
+            "ROWTAP_POSTGRES__PORT": str(silent.getsockname()[1]),
+            "ROWTAP_POSTGRES__CONNECT_TIMEOUT": "50ms",
+        }
+        found = bad(checkup.examine(configure(**environment), None))
+    assert found[0][:2] == ("error", "postgres")
+    assert "no answer in time" in found[0][2]
+
+
+def test_tls_that_cannot_be(configure, tmp_path):
+    missing = str(tmp_path / "server.crt")
+    found = bad(checkup.examine(configure(ROWTAP_PROXY__TLS__CERT=missing, ROWTAP_PROXY__TLS__KEY=missing), None))
+    assert found[0][:2] == ("error", "tls")
+    assert missing in found[0][2]
+
+
+@pytest.mark.parametrize(
+    ("info", "verdicts"),
+    [
+        ({"redis_version": "7.4.1", "role": "master"}, ["ok"]),
+        ({"redis_version": "6.2.14"}, ["ok"]),
+        ({"redis_version": "6.0.16"}, ["error"]),
+        ({"redis_version": "7.2.4", "valkey_version": "7.2.5"}, ["ok"]),
+        ({"redis_version": "7.4.1", "role": "slave"}, ["ok", "error"]),
+        ({"redis_version": "7.4.1", "maxmemory": 1, "maxmemory_policy": "allkeys-lru"}, ["ok", "warning"]),
+        ({"redis_version": "7.4.1", "maxmemory": 1, "maxmemory_policy": "volatile-ttl"}, ["ok", "warning"]),
+        ({"redis_version": "7.4.1", "maxmemory": 0, "maxmemory_policy": "allkeys-lru"}, ["ok"]),
+        ({}, ["warning"]),
+    ],
+)
+def test_what_redis_says_of_itself(info, verdicts):
+    assert [finding.verdict.value for finding in checkup.judge_redis("redis://x", info)] == verdicts
+
+
+def test_a_supposed_catalog_binds_every_rule(configure):
+    rules = configure([USERS, USERS | {"value": "email", "redis_key": "mail:{id}"}]).rules()
+    catalog = lookup.suppose("app", rules)
+    assert [bound.rule for bound in catalog.bound] == rules
+    assert len({bound.relation.oid for bound in catalog.bound}) == 1
+    assert set(catalog.bound[0].relation.columns) == {"id", "name", "email"}
+    (oid,) = catalog.names["users"]
+    assert {bound.rule for bound in catalog.by_oid(oid)} == set(rules)
+
+
+def test_the_report_is_plain_in_a_pipe(rowtap_command, postgres, database, connect, redis_url):
+    connect().execute(TABLE)
+    sections = {
+        "postgres": {"host": HOST, "port": postgres.port, "database": database},
+        "redis": {"url": redis_url},
+        "table": [USERS],
+    }
+    done = rowtap_command("check", "--dsn", postgres.dsn(), config=sections)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["ok"] * 4
+    done = rowtap_command("check", config=sections | {"redis": {"url": f"redis://{HOST}:{free_port()}"}})
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].startswith("error: redis: ")
