@@ -91,7 +91,6 @@ class FaultyLink:
 
     def close(self) -> None:
         """End everything."""
-        self._on_loop(self._end_connections("close"))
         self._on_loop(self._finish())
         self._thread.join(10)
         assert not self._thread.is_alive()
@@ -107,6 +106,7 @@ class FaultyLink:
 
     async def _finish(self) -> None:
         await self._stop_accepting()
+        await self._end_connections("close")
         self._finished.set()
 
     async def _stop_accepting(self) -> None:

@@ -7,17 +7,21 @@ import threading
 import psycopg
 import pytest
 
+from proxy.embedded import HOST, free_port
+
 
 @pytest.fixture
 def echo():
     """A server that sends back what it gets, piece by piece, and closes when the client has: (host, port)."""
     listener = socket.create_server(("127.0.0.1", 0))
+    threads = []
 
     def serve():
         with contextlib.suppress(OSError):
             while True:
                 client, _ = listener.accept()
-                threading.Thread(target=answer, args=(client,)).start()
+                threads.append(threading.Thread(target=answer, args=(client,)))
+                threads[-1].start()
 
     def answer(client):
         with client, contextlib.suppress(OSError):
@@ -30,6 +34,8 @@ def echo():
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
     thread.join()
+    for thread in threads:
+        thread.join()
 
 
 @pytest.fixture
@@ -64,7 +70,7 @@ def test_bytes_arrive_whole_and_in_order(link, client, chunk):
 
 
 def test_a_chunk_with_a_delay_is_one_segment(link, client):
-    link.to_client.chunk, link.to_client.delay = 3, 0.02
+    link.to_client.chunk, link.to_client.delay = 3, 0.1
     client.sendall(b"abcdefgh")
     assert [client.recv(100) for _ in range(3)] == [b"abc", b"def", b"gh"]
 
@@ -136,9 +142,7 @@ def test_refuse_takes_no_more_and_keeps_the_open_ones(link, client):
 
 
 def test_a_target_that_is_down_resets_the_client(faulty):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        target = listener.getsockname()
-    link = faulty(*target)
+    link = faulty(HOST, free_port())
     with socket.create_connection((link.host, link.port), timeout=5) as client, pytest.raises(ConnectionResetError):
         client.recv(1)
 
