@@ -236,7 +236,7 @@ _TYPES = {
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text in quotes",
-    "tuple_type": "a list",
+    "tuple_type": "entries [[table]]",
 }
 
 

@@ -182,7 +182,7 @@ class RedisSection(Section):
         if parts.scheme not in {"redis", "rediss", "unix"}:
             raise ValueError('must begin with "redis://", "rediss://" or "unix://"')
         if parts.scheme == "unix":
-            if not parts.path.startswith("/"):
+            if not parts.path.startswith("/") or host:
                 raise ValueError('must name the socket\'s whole path: "unix:///run/redis.sock"')
         elif not host:
             raise ValueError('names no host; write "redis://localhost:6379/0"')
