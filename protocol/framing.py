@@ -99,11 +99,12 @@ class FrameScanner:
             # Read as unsigned, so that a negative length is beyond every limit.
             if length > limits[kind] or length < 4:
                 raise _refusal(kind, length, limits[kind])
-            start = pos + 5
-            pos += length + 1
             handler = handlers[kind]
             if handler is None:
+                pos += length + 1
                 continue
+            start = pos + 5
+            pos += length + 1
             if pos <= size and length <= longest:
                 handler(data, start, pos)
             else:
