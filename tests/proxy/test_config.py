@@ -64,6 +64,7 @@ def test_the_shipped_file_lists_every_key_with_its_default():
     text = (ROOT / "config.toml").read_text()
     for section, field in config.Config.model_fields.items():
         model = config._model(field.annotation)
+        assert model is not None
         for key in model.model_fields:
             name = f"[{section}.{key}]" if key == "tls" else f"{key} = "
             assert name in text, f"{section}.{key} is not in config.toml"

@@ -1,0 +1,131 @@
+"""What is counted, over several workers, as Prometheus's own parser reads it."""
+
+import json
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from cache.counts import Counts
+from proxy import metrics
+from proxy.metrics import Traffic
+
+
+def worker(number=0, *, postgres_up=True, redis_up=True):
+    """A snapshot with every number its own, as it looks after a journey between processes."""
+    counts, traffic = Counts.of(["app.public.users", 'app.public."odd"']), Traffic()
+    rule = counts.rules["app.public.users"]
+    rule.fills, rule.stores, rule.evicts, rule.flushes, rule.refused, rule.dropped = 10, 20, 30, 40, 50, 60
+    counts.statement("app.public.users", "point-select")
+    counts.row_unfilled("app.public.users", "type", 7)
+    counts.sessions_blinded, counts.redis_errors, counts.redis_reconnects = 1, 2, 3
+    counts.epochs, counts.collapses, counts.batches = 4, 5, 6
+    counts.lag.add(0.0015, times=2)
+    counts.lag.add(99.0)
+    traffic.sessions, traffic.accepted, traffic.cancels = 3, 9, 1
+    traffic.client_bytes, traffic.backend_bytes = 100, 200
+    traffic.refuse("53300")
+    traffic.refuse("53300")
+    traffic.latency.add(0.000_02)
+    taken = metrics.snapshot(counts, traffic, worker=number, pending=5, postgres_up=postgres_up, redis_up=redis_up)
+    return json.loads(json.dumps(taken))
+
+
+def samples(snapshots):
+    """Every sample by name and labels, and every family's type by name."""
+    text = metrics.render(snapshots, version="1.2.3").decode()
+    families = list(text_string_to_metric_families(text))
+    values = {}
+    for family in families:
+        for sample in family.samples:
+            place = (sample.name, *sorted(sample.labels.items()))
+            assert place not in values, f"{place} twice"
+            values[place] = sample.value
+    return values, {family.name: family.type for family in families}
+
+
+USERS = ("table", "app.public.users")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("rowtap_build_info", ("version", "1.2.3")), 1),
+        (("rowtap_sessions",), 3),
+        (("rowtap_connections_accepted_total",), 9),
+        (("rowtap_cancel_requests_total",), 1),
+        (("rowtap_received_bytes_total", ("sender", "client")), 100),
+        (("rowtap_received_bytes_total", ("sender", "backend")), 200),
+        (("rowtap_connections_refused_total", ("reason", "53300")), 2),
+        (("rowtap_changes_total", ("kind", "fill"), USERS), 10),
+        (("rowtap_changes_total", ("kind", "store"), USERS), 20),
+        (("rowtap_changes_total", ("kind", "evict"), USERS), 30),
+        (("rowtap_changes_total", ("kind", "flush"), USERS), 40),
+        (("rowtap_fills_refused_total", USERS), 50),
+        (("rowtap_fills_dropped_total", USERS), 60),
+        (("rowtap_statements_total", ("reason", "point-select"), USERS), 1),
+        (("rowtap_unfilled_rows_total", ("reason", "type"), USERS), 7),
+        (("rowtap_sessions_blinded_total",), 1),
+        (("rowtap_redis_errors_total",), 2),
+        (("rowtap_redis_reconnects_total",), 3),
+        (("rowtap_epochs_total",), 4),
+        (("rowtap_backlog_collapses_total",), 5),
+        (("rowtap_batches_total",), 6),
+        (("rowtap_pending_changes",), 5),
+        (("rowtap_redis_lag_seconds_bucket", ("le", "0.001")), 0),
+        (("rowtap_redis_lag_seconds_bucket", ("le", "0.002")), 2),
+        (("rowtap_redis_lag_seconds_bucket", ("le", "30.0")), 2),
+        (("rowtap_redis_lag_seconds_bucket", ("le", "+Inf")), 3),
+        (("rowtap_redis_lag_seconds_count",), 3),
+        (("rowtap_redis_lag_seconds_sum",), 99.003),
+        (("rowtap_added_latency_seconds_bucket", ("le", "2.5e-05")), 1),
+        (("rowtap_added_latency_seconds_count",), 1),
+    ],
+)
+def test_every_number_is_there_and_workers_add_up(place, value):
+    one, _ = samples([worker()])
+    assert one[place] == pytest.approx(value)
+    three, _ = samples([worker(0), worker(1), worker(2)])
+    assert three[place] == pytest.approx(value if place[0] == "rowtap_build_info" else 3 * value)
+
+
+def test_rules_nobody_touched_are_there_at_zero():
+    values, _ = samples([worker()])
+    assert values["rowtap_changes_total", ("kind", "fill"), ("table", 'app.public."odd"')] == 0
+
+
+def test_types_are_what_the_names_say():
+    _, types = samples([worker()])
+    assert types["rowtap_sessions"] == "gauge"
+    assert types["rowtap_changes"] == "counter"
+    assert types["rowtap_redis_lag_seconds"] == "histogram"
+    assert types["rowtap_added_latency_seconds"] == "histogram"
+    assert "unknown" not in types.values()
+
+
+def test_workers_are_told_apart_where_a_sum_says_nothing():
+    values, _ = samples([worker(0), worker(1, redis_up=False)])
+    assert values["rowtap_redis_up", ("worker", "0")] == 1
+    assert values["rowtap_redis_up", ("worker", "1")] == 0
+    assert values["process_cpu_seconds_total", ("worker", "1")] > 0
+
+
+def test_without_a_worker_there_is_still_text():
+    values, _ = samples([])
+    assert values["rowtap_sessions",] == 0
+
+
+def test_status():
+    status = metrics.status([worker(0), worker(1)], version="1", started=0.0)
+    assert status["version"] == "1"
+    assert status["uptime"] > 0
+    assert (status["workers"], status["sessions"], status["pending_changes"]) == (2, 6, 10)
+    assert (status["postgres"], status["redis"]) == ("up", "up")
+    assert status["tables"]["app.public.users"] == {
+        "fills": 20, "stores": 40, "evicts": 60, "flushes": 80, "refused": 100, "dropped": 120,
+    }  # fmt: skip
+
+
+def test_one_worker_that_reaches_nothing_shows():
+    assert metrics.status([worker(0), worker(1, redis_up=False)], version="1", started=0.0)["redis"] == "down"
+    assert metrics.status([worker(0, postgres_up=False)], version="1", started=0.0)["postgres"] == "down"
+    assert metrics.status([], version="1", started=0.0)["postgres"] == "down"
