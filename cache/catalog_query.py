@@ -36,6 +36,15 @@ edge AS (
 related(oid) AS (
   SELECT oid FROM configured
   UNION SELECT e.written FROM related r JOIN edge e ON e.target = r.oid),
+column_type(oid) AS (
+  SELECT a.atttypid FROM pg_attribute a
+  WHERE a.attrelid IN (SELECT oid FROM configured) AND a.attnum > 0 AND NOT a.attisdropped
+  UNION SELECT i.oid FROM column_type c JOIN pg_type t ON t.oid = c.oid CROSS JOIN LATERAL (
+    SELECT t.typbasetype AS oid WHERE t.typtype = 'd'
+    UNION ALL SELECT t.typelem WHERE t.typcategory = 'A' AND t.typelem <> 0
+    UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE t.oid IN (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)
+    UNION ALL SELECT a.atttypid FROM pg_attribute a
+      WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) i),
 relation AS (
   SELECT c.*, n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE c.oid IN (SELECT oid FROM related) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')),
@@ -56,18 +65,10 @@ answer AS (SELECT json_build_object(
       'columns', CASE WHEN c.oid IN (SELECT oid FROM configured) THEN (
         SELECT coalesce(json_agg(json_build_object(
             'name', a.attname, 'number', a.attnum, 'type', a.atttypid::int8, 'modifier', a.atttypmod,
-            'kind', t.typtype::text, 'base', (
-              WITH RECURSIVE base(oid, kind, next, modifier) AS (
-                SELECT t.oid, t.typtype, t.typbasetype, t.typtypmod
-                UNION ALL SELECT u.oid, u.typtype, u.typbasetype, u.typtypmod
-                  FROM base b JOIN pg_type u ON u.oid = b.next WHERE b.kind = 'd')
-              SELECT b.oid::int8 FROM base b WHERE b.kind <> 'd'),
-            'element', CASE WHEN t.typcategory = 'A' THEN t.typelem::int8 ELSE 0 END,
             'not_null', a.attnotnull, 'generated', a.attgenerated <> '',
             'deterministic', coalesce((SELECT l.collisdeterministic FROM pg_collation l WHERE l.oid = a.attcollation),
                                       true)) ORDER BY a.attnum), '[]')
-        FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) ELSE '[]' END)), '[]') FROM relation c),
+        FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) ELSE '[]' END)), '[]') FROM relation c),
   'edges', (SELECT coalesce(json_agg(json_build_object(
       'target', e.target::int8, 'written', e.written::int8, 'how', e.how,
       'on_delete', coalesce((SELECT k.confdeltype IN ('c', 'n', 'd') FROM pg_constraint k WHERE k.oid = e.con), true),
@@ -75,6 +76,14 @@ answer AS (SELECT json_build_object(
                       ON a.attrelid = k.confrelid AND a.attnum = ANY (k.confkey)
                     WHERE k.oid = e.con AND k.confupdtype IN ('c', 'n', 'd')))), '[]')
     FROM edge e WHERE e.target IN (SELECT oid FROM related) AND e.written IN (SELECT oid FROM relation)),
+  'types', (SELECT coalesce(json_agg(json_build_object(
+      'oid', t.oid::int8, 'kind', t.typtype::text, 'name', t.typname, 'base', t.typbasetype::int8,
+      'element', CASE WHEN t.typcategory = 'A' THEN t.typelem::int8 ELSE 0 END,
+      'subtype', (SELECT r.rngsubtype::int8 FROM pg_range r
+                  WHERE t.oid IN (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)),
+      'attributes', (SELECT coalesce(json_agg(a.atttypid::int8), '[]') FROM pg_attribute a
+                     WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped))), '[]')
+    FROM pg_type t WHERE t.oid IN (SELECT oid FROM column_type)),
   'homonyms', (SELECT coalesce(json_agg(json_build_object(
       'oid', c.oid::int8, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind::text)), '[]')
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -95,6 +104,7 @@ answer AS (SELECT json_build_object(
 SELECT encode(convert_to(document::text, 'UTF8'), 'hex') FROM answer
 """
 
+_ANY_ENUM = 3500
 _EVENTS = ((4, "INSERT"), (8, "DELETE"), (16, "UPDATE"), (32, "TRUNCATE"))
 """TRIGGER_TYPE_* bits of pg_trigger.tgtype."""
 
@@ -126,7 +136,8 @@ def parse(payload: bytes, database: str, rules: Sequence[TableRule]) -> Catalog:
 
 def _catalog(document: dict[str, Any], database: str, rules: Sequence[TableRule]) -> Catalog:
     edges = [_edge(entry) for entry in document["edges"]]
-    relations = {entry["oid"]: _relation(entry) for entry in document["relations"]}
+    types = Types(document["types"])
+    relations = {entry["oid"]: _relation(entry, types) for entry in document["relations"]}
     relations = {oid: _with_descendants(relation, relations, edges) for oid, relation in relations.items()}
     by_name = {(relation.schema, relation.name): relation for relation in relations.values()}
     bound: list[BoundRule] = []
@@ -187,6 +198,43 @@ def bind(rule: TableRule, relation: Relation | None) -> BoundRule | str:
     )
 
 
+class Types:
+    """The types of the configured tables' columns, and all types within them."""
+
+    def __init__(self, entries: Sequence[dict[str, Any]]) -> None:
+        self.by_oid = {entry["oid"]: entry for entry in entries}
+
+    def base(self, oid: int) -> dict[str, Any]:
+        """The type under a domain over domains; the type itself when it is none."""
+        entry = self.by_oid[oid]
+        while entry["kind"] == "d":
+            entry = self.by_oid[entry["base"]]
+        return entry
+
+    def inner(self, oid: int) -> frozenset[int] | None:
+        """See ``Column.inner``: None for a type that contains no other."""
+        leaves: set[int] = set()
+        waiting, seen = list(self._within(self.by_oid[oid])), {oid}
+        if not waiting:
+            return None
+        while waiting:
+            found = waiting.pop()
+            if found in seen:
+                continue
+            seen.add(found)
+            entry = self.by_oid[found]
+            within = self._within(entry)
+            waiting += within
+            if not within:
+                leaves.add(_ANY_ENUM if entry["kind"] == "e" else found)
+        return frozenset(leaves)
+
+    @staticmethod
+    def _within(entry: dict[str, Any]) -> list[int]:
+        direct = (entry["base"], entry["element"], entry["subtype"])
+        return [oid for oid in direct if oid] + list(entry["attributes"])
+
+
 def _edge(entry: dict[str, Any]) -> Edge:
     on_update = entry["on_update"]
     return Edge(
@@ -198,13 +246,13 @@ def _edge(entry: dict[str, Any]) -> Edge:
     )
 
 
-def _relation(entry: dict[str, Any]) -> Relation:
+def _relation(entry: dict[str, Any], types: Types) -> Relation:
     return Relation(
         oid=entry["oid"],
         schema=entry["schema"],
         name=entry["name"],
         kind=entry["kind"],
-        columns={column["name"]: _column(column) for column in entry["columns"]},
+        columns={column["name"]: _column(column, types) for column in entry["columns"]},
         unique=tuple(frozenset(columns) for columns in entry["unique"]),
         triggers=frozenset(event for bits in entry["triggers"] for bit, event in _EVENTS if bits & bit),
         rewritten=entry["rewritten"],
@@ -213,18 +261,23 @@ def _relation(entry: dict[str, Any]) -> Relation:
     )
 
 
-def _column(entry: dict[str, Any]) -> Column:
+def _column(entry: dict[str, Any], types: Types) -> Column:
+    own = types.by_oid[entry["type"]]
+    base = types.base(entry["type"])
     return Column(
         name=entry["name"],
         number=entry["number"],
         type_oid=entry["type"],
         type_modifier=entry["modifier"],
-        type_kind=entry["kind"],
-        base_oid=entry["base"],
-        element_oid=entry["element"],
+        type_kind=own["kind"],
+        base_oid=base["oid"],
+        element_oid=base["element"],
         not_null=entry["not_null"],
         generated=entry["generated"],
         deterministic=entry["deterministic"],
+        base_kind=base["kind"],
+        base_name=base["name"],
+        inner=types.inner(base["oid"]),
     )
 
 

@@ -54,21 +54,30 @@ class Database:
         statements: Statements,
         *,
         on_learned: Callable[[Catalog], None] | None = None,
+        is_followed: Callable[[], bool] | None = None,
     ) -> None:
+        """``is_followed`` says whether every session on the database is observed; until then nothing is learned."""
         self.name = name
-        self.rules = tuple(rules)
         self.statements = statements
-        self.catalog = Catalog(name)
-        self.learned = False
-        self.question_text = catalog_query.text(self.rules).encode()
         self.prepared: dict[str, list[Change]] = {}
         """Changes of transactions prepared for two-phase commit, by gid."""
         self._on_learned = on_learned
-        self._stale = True
+        self._is_followed = is_followed
         self._generation = 0
         self._ddl_open = 0
         self._asking = False
         self._asked_at = 0
+        self._retry_at = 0
+        self.configure(rules)
+
+    def configure(self, rules: Sequence[TableRule]) -> None:
+        """Take other rules: the catalog is asked again."""
+        self.rules = tuple(rules)
+        self.question_text = catalog_query.text(self.rules).encode() if self.rules else b""
+        self.catalog = Catalog(self.name)
+        self.learned = False
+        self._stale = True
+        self._generation += 1
         self._retry_at = 0
 
     @property
@@ -82,7 +91,9 @@ class Database:
 
     def question(self) -> CatalogQuestion | None:
         """The catalog query, if it is time to ask it and nobody else is asking."""
-        if not self._stale and not self._outdated():
+        if not self.rules or (not self._stale and not self._outdated()):
+            return None
+        if not self.learned and self._is_followed is not None and not self._is_followed():
             return None
         if self._ddl_open or (self._asking and self.learned) or time.monotonic_ns() < self._retry_at:
             return None

@@ -29,10 +29,11 @@ class Arguments:
     """The constants of one execution of a statement: its text's literals, and its parameters.
 
     ``parameters`` are Bind's values with ``formats`` (none: all text; one: for all; or one each) and ``types`` as Parse
-    declared them. ``outer`` is given for SQL EXECUTE: its arguments then stand for the parameters.
+    declared them. ``settings`` are the session's; without them only ASCII text is certain. ``outer`` is given for SQL
+    EXECUTE: its arguments then stand for the parameters.
     """
 
-    __slots__ = ("_formats", "_literals", "_outer", "_parameters", "_types", "_utf8")
+    __slots__ = ("_formats", "_literals", "_outer", "_parameters", "_settings", "_types")
 
     def __init__(
         self,
@@ -41,14 +42,14 @@ class Arguments:
         formats: Sequence[int] = (),
         types: Sequence[int] = (),
         *,
-        utf8: bool = True,
+        settings: ValueSettings | None = None,
         outer: tuple[Arguments, tuple[Operand | None, ...]] | None = None,
     ) -> None:
         self._literals = literals
         self._parameters = parameters
         self._formats = formats
         self._types = types
-        self._utf8 = utf8
+        self._settings = settings
         self._outer = outer
 
     def text(self, column: Column, operand: Operand) -> bytes | None:
@@ -56,12 +57,10 @@ class Arguments:
         NULL is not certain either: see ``is_null``."""
         source = operand.source
         if source is Source.LITERAL:
-            found = constants.literal_text(column, self._literals[operand.index], operand)
-        elif source is Source.PARAMETER:
-            found = self._parameter(column, operand)
-        else:
-            found = constants.keyword_text(column, operand)
-        return found if self._readable(found) else None
+            return constants.literal_text(column, self._literals[operand.index], operand, self._settings)
+        if source is Source.PARAMETER:
+            return self._parameter(column, operand)
+        return constants.keyword_text(column, operand)
 
     def is_null(self, operand: Operand) -> bool:
         """The operand is certainly NULL."""
@@ -77,20 +76,13 @@ class Arguments:
     def array(self, column: Column, operand: Operand) -> list[bytes] | None:
         """The canonical texts of an array's elements, NULLs left out; None when they are not certain."""
         if operand.source is Source.LITERAL:
-            found = constants.literal_array_texts(column, self._literals[operand.index], operand)
-        elif operand.source is Source.PARAMETER and self._outer is None:
-            raw, declared = self._raw(operand)
-            if raw is None:
-                return []
-            found = constants.array_texts(column, raw, self._format(operand.index), declared, operand)
-        else:
+            return constants.array_literal_texts(column, self._literals[operand.index], operand, self._settings)
+        if operand.source is not Source.PARAMETER or self._outer is not None:
             return None
-        if found is None or not all(self._readable(text) for text in found if text is not None):
-            return None
-        return [text for text in found if text is not None]
-
-    def _readable(self, text: bytes | None) -> bool:
-        return text is not None and (self._utf8 or text.isascii())
+        raw, declared = self._raw(operand)
+        if raw is None:
+            return []
+        return constants.array_texts(column, raw, self._format(operand.index), declared, operand, self._settings)
 
     def _argument(self, operand: Operand) -> Operand | None:
         assert self._outer is not None
@@ -107,7 +99,7 @@ class Arguments:
         raw, declared = self._raw(operand)
         if raw is None:
             return None
-        return constants.parameter_text(column, raw, self._format(operand.index), declared, operand)
+        return constants.parameter_text(column, raw, self._format(operand.index), declared, operand, self._settings)
 
     def _raw(self, operand: Operand) -> tuple[bytes | None, int]:
         index = operand.index
@@ -133,6 +125,8 @@ class Tap(NamedTuple):
     fixed: tuple[Operand | None, ...]
     value: tuple[tuple[int, Callable[[bytes], bytes | None]], ...]
     """For each value column; empty for EVICT."""
+    render: Callable[[Sequence[bytes | None]], Value | None]
+    """Makes of the value columns' texts what Redis is to hold."""
 
 
 def taps(
@@ -191,7 +185,7 @@ def _tap(
         if isinstance(loader, str):
             return loader
         value.append(loader)
-    return Tap(bound, kind, write, tuple(key), fixed, tuple(value))
+    return Tap(bound, kind, write, tuple(key), fixed, tuple(value), values.renderer(bound.rule, bound.value))
 
 
 def _loader(
@@ -261,7 +255,7 @@ class Reader:
                 self._unreadable_value(key)
                 return
             texts.append(text)
-        self.rows.append((key, values.render(tap.bound.rule, tap.bound.value, texts)))
+        self.rows.append((key, tap.render(texts)))
 
     def _unreadable_value(self, key: bytes) -> None:
         if self._tap.kind is Kind.STORE:

@@ -58,11 +58,6 @@ class Settings:
         self._values: dict[bool, ValueSettings] = {}
 
     @property
-    def utf8(self) -> bool:
-        """The client's encoding is UTF-8."""
-        return self._parameters.get("client_encoding", "").upper() in {"UTF8", "UNICODE"}
-
-    @property
     def hot_standby(self) -> bool:
         return self._parameters.get("in_hot_standby") == "on"
 

@@ -21,12 +21,13 @@ from proxy.pipeline import Kind, OutOfStep, Pipeline, Request
 from proxy.prepared import Portal, Prepared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from cache.counts import Counts
     from cache.database import CatalogQuestion, Database
     from cache.outcomes import Sink
     from cache.plans import Literals
+    from cache.values_types import ValueSettings
     from protocol.backend import FieldDescription
 
     class Backlog(Sink):
@@ -67,6 +68,8 @@ class Session:
         self.status = _IDLE
         """Transaction status of the last ReadyForQuery."""
         self.blinded = False
+        self.before_commit = False
+        self.hold: Awaitable[object] | None = None
         self._database = database
         self._backlog = backlog
         self._counts = counts
@@ -184,7 +187,7 @@ class Session:
             elif request.kind is Kind.QUERY:
                 plans, literals, _ = _query_payload(request)
                 for plan in plans[index:]:
-                    yield self._resolve(plan, Arguments(literals, utf8=self._settings.utf8), request)
+                    yield self._resolve(plan, Arguments(literals, settings=self._value_settings()), request)
                 index = 0
 
     # -- what the client says
@@ -319,7 +322,7 @@ class Session:
             message.parameters,
             message.parameter_formats,
             prepared.types,
-            utf8=self._settings.utf8,
+            settings=self._value_settings(),
         )
 
     def _on_close_complete(self, buffer: bytes, start: int, end: int) -> None:
@@ -513,7 +516,7 @@ class Session:
             plan = plans[-1]
         else:
             raise OutOfStep(f"the server found more than {len(plans)} statements in a Query")
-        return self._resolve(plan, Arguments(literals, utf8=self._settings.utf8), head)
+        return self._resolve(plan, Arguments(literals, settings=self._value_settings()), head)
 
     def _execution(self, request: Request[object]) -> Execution:
         assert isinstance(request.payload, bytes)
@@ -561,16 +564,18 @@ class Session:
             return Execution(self._plan_of(Prepared(_UNREADABLE)), arguments, request.date, request.began)
         inner = self._plan_of(prepared)
         inner_arguments = Arguments(
-            prepared.literals, types=prepared.types, utf8=self._settings.utf8, outer=(arguments, plan.arguments)
+            prepared.literals, types=prepared.types, settings=self._value_settings(), outer=(arguments, plan.arguments)
         )
         return Execution(inner, inner_arguments, request.date, request.began)
+
+    def _value_settings(self) -> ValueSettings:
+        return self._settings.values(float_digits_certain=self._database.catalog.float_digits_certain)
 
     def _tap(self, execution: Execution, fields: Sequence[FieldDescription], formats: Sequence[int]) -> None:
         plan = execution.plan
         if not plan.fills and not plan.writes:
             return
-        settings = self._settings.values(float_digits_certain=self._database.catalog.float_digits_certain)
-        taps, refused = observe.taps(plan, fields, formats, settings)
+        taps, refused = observe.taps(plan, fields, formats, self._value_settings())
         execution.readers = tuple(Reader(tap, execution.arguments) for tap in taps)
         execution.refused = tuple((bound.rule.label, reason) for bound, reason in refused)
 

@@ -54,11 +54,29 @@ def test_columns_types_and_keys(connection):
     assert list(columns) == ["id", "name", "tags", "m", "twice", "v"]
     assert columns["id"].number == 2
     assert (columns["name"].type_kind, columns["name"].base_oid) == ("d", 1043)
+    assert columns["name"].base_name == "varchar"
     assert columns["tags"].element_oid == 23
+    assert columns["tags"].inner == {23}
+    assert columns["id"].inner is None
     assert columns["m"].type_kind == "e"
     assert columns["twice"].generated
     assert columns["v"].type_modifier == 9
     assert bound.relation.unique == (frozenset({"id"}),)
+
+
+def test_what_is_within_containers(connection):
+    connection.execute("""
+        CREATE TYPE mood AS ENUM ('ok'); CREATE DOMAIN moods AS mood[]; CREATE TYPE pair AS (at timestamptz, m moods);
+        CREATE TYPE spans AS RANGE (subtype = float8);
+        CREATE TABLE users (id int PRIMARY KEY, name pair[], s spans, ms int4multirange, d moods, b box)
+    """)
+    (bound,) = learn(connection, rule("users")).bound
+    columns = bound.relation.columns
+    assert columns["name"].inner == {1184, 3500}
+    assert columns["s"].inner == {701}
+    assert columns["ms"].inner == {23}
+    assert (columns["d"].base_kind, columns["d"].inner) == ("b", {3500})
+    assert columns["b"].inner is None, "points make up a box, but its type has no elements of its own"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,199 @@
+"""One worker: what a configuration becomes, put together in one place, from sockets to Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from typing import TYPE_CHECKING
+
+from cache.backlog import Backlog
+from cache.counts import Counts
+from cache.database import Database
+from cache.statements import Statements
+from cache.writer import Writer
+from proxy import logs, metrics
+from proxy.config import Config, ConfigError
+from proxy.server import Server
+from proxy.session import Session
+from proxy.tls import TlsError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from cache.catalog import Catalog
+    from cache.rules import TableRule
+    from proxy.relay import Observer
+
+DRAIN_TIMEOUT = 10.0
+"""Seconds the backlog has to reach Redis after the last session ended."""
+HURRY_TIMEOUT = 1.0
+"""The same when told to stop at once."""
+
+log = logs.get()
+
+
+class Bystander:
+    """A session on a database without rules: seen only to know when it ends, should rules for its database come."""
+
+    idle = outstanding = False
+    blinded = True
+    before_commit = False
+    hold = None
+
+    def __init__(self, sessions: dict[str, int], database: str) -> None:
+        self._sessions = sessions
+        self._database = database
+        sessions[database] = sessions.get(database, 0) + 1
+
+    def frontend(self, data: bytes) -> None:
+        """Nothing is read."""
+
+    def backend(self, data: bytes) -> None:
+        """Nothing is read."""
+
+    def wants_catalog(self) -> None:
+        """It has nothing to ask."""
+
+    def closed(self, *, backend_ended: bool) -> None:
+        """The session ended."""
+        self._sessions[self._database] -= 1
+        if not self._sessions[self._database]:
+            del self._sessions[self._database]
+
+
+class Worker:
+    """Everything one process runs. ``index`` tells workers of one proxy apart, ``listeners`` are the caller's."""
+
+    def __init__(self, config: Config, listeners: Sequence[socket.socket], *, index: int = 0, workers: int = 1) -> None:
+        self.config = config
+        self.index = index
+        rules = config.rules()
+        self.counts = Counts.of(rule.label for rule in rules)
+        self.backlog = Backlog(rules, max_backlog=config.redis.max_backlog, counts=self.counts)
+        self.writer = Writer(
+            self.backlog,
+            config.redis.url,
+            worker=f"{platform.node()}/{config.proxy.listen[0]}/{index}",
+            flush_interval=config.redis.flush_interval,
+            on_event=_log_event,
+        )
+        self._bystanders: dict[str, int] = {}
+        self._databases: dict[str, Database] = {}
+        self._arrange(rules)
+        self.server = Server(config.proxy, config.postgres, self._observe, listeners, shared=workers > 1)
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    # Life.
+
+    async def run(self) -> None:
+        """Serve until ``stop``; then let sessions end, and what they changed reach Redis."""
+        writing = asyncio.create_task(self.writer.run(), name="writer")
+        try:
+            for problem in await self.writer.check():
+                log.warning(problem, redis=self.config.redis.safe_url)
+            self.server.start()
+            await self._stopping.wait()
+            await self._end_sessions()
+            patience = HURRY_TIMEOUT if self._hurry.is_set() else DRAIN_TIMEOUT
+            if not await self.writer.drain(patience):
+                log.warning("changes were left behind; the next start flushes the tables", left=self.backlog.pending)
+        finally:
+            await self.server.close()
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+
+    def stop(self) -> None:
+        """Drain; called again, stop at once."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    @property
+    def draining(self) -> bool:
+        """No new session is accepted any more."""
+        return self._stopping.is_set()
+
+    async def _end_sessions(self) -> None:
+        draining = asyncio.create_task(self.server.drain(self.config.proxy.shutdown_timeout), name="drain")
+        hurry = asyncio.create_task(self._hurry.wait(), name="hurry")
+        await asyncio.wait((draining, hurry), return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not draining.done():
+            draining.cancel()
+            await self.server.close()
+        await asyncio.gather(draining, hurry, return_exceptions=True)
+
+    def snapshot(self) -> metrics.Snapshot:
+        """What was counted so far."""
+        return metrics.snapshot(
+            self.counts,
+            self.server.traffic,
+            worker=self.index,
+            pending=self.backlog.pending,
+            postgres_up=self.server.backend.reachable,
+            redis_up=self.writer.connected,
+        )
+
+    # Rules.
+
+    def reload(self) -> None:
+        """Read the configuration again: tables, TLS files, limits and log settings. Nothing changes if it is wrong."""
+        try:
+            config = self.config.reload()
+            self.server.configure(config.proxy, config.postgres)
+        except (ConfigError, TlsError) as error:
+            log.error("configuration not reloaded", reason=str(error))
+            return
+        logs.configure(config.log)
+        self.config = config
+        rules = config.rules()
+        self.backlog.configure(rules)
+        self.writer.reconfigured()
+        self._arrange(rules)
+        log.info("configuration reloaded", tables=len(rules))
+
+    def _arrange(self, rules: Sequence[TableRule]) -> None:
+        """One ``Database`` for each database that has rules, or had."""
+        by_database: dict[str, list[TableRule]] = {name: [] for name in self._databases}
+        for rule in rules:
+            by_database.setdefault(rule.database, []).append(rule)
+        for name, its_rules in by_database.items():
+            database = self._databases.get(name)
+            if database is None:
+                self._databases[name] = Database(
+                    name,
+                    its_rules,
+                    Statements(self.config.cache.statements),
+                    on_learned=_log_catalog,
+                    # Who is not followed may write unseen: nothing fills while such a session is there.
+                    is_followed=lambda name=name: name not in self._bystanders,  # type: ignore[misc]
+                )
+            else:
+                database.configure(its_rules)
+
+    def _observe(
+        self, name: str, user: str, parameters: dict[str, str], startup: dict[str, str]
+    ) -> Observer | None:
+        database = self._databases.get(name)
+        if database is None:
+            return Bystander(self._bystanders, name)
+        return Session(
+            database,
+            self.backlog,
+            self.counts,
+            parameters,
+            startup,
+            on_blind=lambda reason: log.warning("session not followed any longer", database=name, reason=reason),
+        )
+
+
+def _log_event(level: str, event: str, facts: dict[str, object]) -> None:
+    getattr(log, level)(event, **facts)
+
+
+def _log_catalog(catalog: Catalog) -> None:
+    log.info("catalog learned", database=catalog.database, tables=len(catalog.bound))
+    for rule, reason in catalog.unbound:
+        log.warning("table is not captured", table=rule.label, reason=reason)
