@@ -1,0 +1,278 @@
+"""What the project ships beside its code: image, compose file, Makefile, README. Judged without a container engine."""
+
+import os
+import re
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from proxy import config
+from proxy.units import Address
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES = COMPOSE["services"]
+
+
+def instructions():
+    """The Dockerfile as (instruction, arguments), comments dropped and continued lines joined."""
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.lstrip().startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    return [tuple(line.split(None, 1)) for line in joined.splitlines() if line.strip()]
+
+
+DOCKERFILE = instructions()
+
+
+def final_stage():
+    last = max(number for number, (name, _) in enumerate(DOCKERFILE) if name == "FROM")
+    return DOCKERFILE[last:]
+
+
+def argument(name):
+    (found,) = [text for instruction, text in final_stage() if instruction == name]
+    return found
+
+
+def environment():
+    return dict(word.split("=", 1) for word in shlex.split(argument("ENV")))
+
+
+# -- the image
+
+
+def test_instructions_are_known():
+    known = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
+    assert {name for name, _ in DOCKERFILE} <= known
+
+
+def test_the_image_is_slim_and_of_a_supported_python():
+    for name, text in DOCKERFILE:
+        if name == "FROM":
+            version = re.fullmatch(r"python:3\.(\d+)-slim(?: AS \w+)?", text)
+            assert version is not None
+            assert 11 <= int(version[1]) <= 14
+
+
+def test_the_image_does_not_run_as_root():
+    names = [name for name, _ in final_stage()]
+    assert argument("USER") not in {"root", "0"}
+    assert names.index("USER") < names.index("ENTRYPOINT")
+    assert f"--uid {argument('USER')}" in " ".join(text for name, text in final_stage() if name == "RUN")
+
+
+def test_the_entry_point_serves():
+    command = yaml.safe_load(argument("ENTRYPOINT")) + yaml.safe_load(argument("CMD"))
+    assert command == ["rowtap", "serve"]
+    assert "rowtap" in PROJECT["project"]["scripts"]
+
+
+def test_the_image_has_all_it_copies_and_all_packages():
+    copied = set()
+    for name, text in DOCKERFILE:
+        if name == "COPY":
+            *sources, _ = text.split()
+            copied |= set(sources)
+    for source in copied:
+        assert (ROOT / source).exists(), source
+    assert copied >= {*PROJECT["tool"]["setuptools"]["packages"], "pyproject.toml", "README.md", "config.toml"}
+
+
+def test_what_is_copied_is_not_ignored():
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    kept = {line[1:] for line in lines if line.startswith("!")}
+    assert lines[0] == "*"
+    for name, text in DOCKERFILE:
+        if name == "COPY":
+            assert set(text.split()[:-1]) <= kept
+
+
+def test_the_image_listens_where_others_can_reach_it():
+    found = config.load(ROOT / "config.toml", environment=environment())
+    assert found.proxy.listen == (Address("", 6432),)
+    assert found.admin.listen == Address("", 9432)
+    assert argument("EXPOSE").split() == ["6432", "9432"]
+    assert environment()["ROWTAP_CONFIG"] == "/etc/rowtap/config.toml"
+    assert any(
+        text.split() == ["config.toml", "/etc/rowtap/config.toml"] for name, text in final_stage() if name == "COPY"
+    )
+
+
+def test_the_health_check_asks_the_admin_endpoint():
+    options, _, command = argument("HEALTHCHECK").partition("CMD")
+    assert {"--interval", "--timeout", "--retries"} <= set(re.findall(r"--[a-z]+(?=[=-])|--[a-z]+", options))
+    program, flag, script = yaml.safe_load(command)
+    assert (program, flag) == ("python", "-c")
+    compile(script, "HEALTHCHECK", "exec")
+    assert "http://127.0.0.1:9432/healthz" in script
+
+
+def test_data_files_travel_with_their_package():
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]
+    for package in PROJECT["tool"]["setuptools"]["packages"]:
+        shipped = {path for pattern in patterns.get(package, ()) for path in (ROOT / package).glob(pattern)}
+        found = {path for path in (ROOT / package).rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}}
+        assert found == shipped
+
+
+def test_every_package_is_shipped():
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"benchmarks"}
+    assert packages == set(PROJECT["tool"]["setuptools"]["packages"])
+
+
+# -- the compose file
+
+
+def test_compose_has_the_three_and_waits_for_health():
+    assert set(SERVICES) == {"postgres", "redis", "rowtap"}
+    for name in ("postgres", "redis"):
+        assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
+        assert SERVICES["rowtap"]["depends_on"][name] == {"condition": "service_healthy"}
+    assert SERVICES["rowtap"]["build"] == "."
+
+
+def test_compose_mounts_what_is_there():
+    for service in SERVICES.values():
+        for mount in service.get("volumes", ()):
+            source = mount.split(":")[0]
+            if source.startswith("."):
+                assert (ROOT / source).is_file()
+            else:
+                assert source in COMPOSE["volumes"]
+
+
+def test_compose_runs_the_shipped_config_against_its_own_servers():
+    given = environment() | SERVICES["rowtap"]["environment"]
+    found = config.load(ROOT / "config.toml", environment=given)
+    assert found.postgres.host == "postgres"
+    assert found.redis.url == "redis://redis:6379/0"
+    assert found.postgres.database == SERVICES["postgres"]["environment"]["POSTGRES_DB"]
+    assert "./config.toml:/etc/rowtap/config.toml:ro" in SERVICES["rowtap"]["volumes"]
+    published = {mapping.rsplit(":", 1)[1] for mapping in SERVICES["rowtap"]["ports"]}
+    assert published == {"6432", "9432"}
+
+
+def test_compose_gives_a_stop_the_time_it_needs():
+    grace = int(SERVICES["rowtap"]["stop_grace_period"].removesuffix("s"))
+    assert grace > config.load(ROOT / "config.toml", environment={}).proxy.shutdown_timeout
+
+
+def test_the_sample_is_what_the_config_captures(connect):
+    """The SQL runs on a fresh database, and the shipped entry means a table of it."""
+    connection = connect()
+    connection.execute((ROOT / "docs" / "sample.sql").read_text())
+    (rule,) = config.load(ROOT / "config.toml", environment={}).rules()
+    columns = ", ".join((*rule.key, *rule.value))
+    assert connection.execute(f"SELECT {columns} FROM {rule.schema}.{rule.table}").fetchall()
+
+
+# -- the Makefile and CI
+
+
+def make(*arguments):
+    return subprocess.run(
+        ["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | {"MAKEFLAGS": ""}
+    )
+
+
+@pytest.mark.parametrize(
+    "target", ["install", "demo", "test", "check", "format", "lint", "types", "layering", "suite", "bench"]
+)
+def test_targets(target):
+    assert make("--dry-run", target).returncode == 0
+    assert f"  make {target} " in make("help").stdout
+
+
+def test_make_alone_is_help():
+    assert make().stdout == make("help").stdout
+
+
+def test_ci_calls_the_readmes_test_command_and_nothing_else():
+    path = ROOT / ".ci" / "run"
+    assert os.access(path, os.X_OK)
+    commands = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    assert commands == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "export CI=true", "exec make test </dev/null"]
+    assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
+
+
+def test_an_old_python_is_refused_in_words(tmp_path):
+    """A fresh checkout where the named Python is too old: one clear message, and nothing half made."""
+    old = tmp_path / "old-python"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    for name in ("Makefile", "pyproject.toml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    done = subprocess.run(
+        ["make", "install", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "Python 3.11 or newer" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+# -- the README
+
+
+def commands_of(name):
+    """The commands in a document's shell examples, comments cut off."""
+    text = (ROOT / name).read_text()
+    blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def test_the_readme_names_the_commands():
+    commands = commands_of("README.md")
+    for expected in (["make", "demo"], ["make", "test"], ["docker", "compose", "up"]):
+        assert expected in commands
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/operations.md", "docs/configuration.md"])
+def test_commands_exist(name):
+    from proxy.commands import app
+
+    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for words in commands_of(name):
+        if words[0] == "make":
+            assert {word for word in words[1:] if "=" not in word} <= targets
+        elif words[0] == "rowtap":
+            assert words[1] in known | {"--version"}
+        elif words[:2] == ["docker", "compose"] and words[2] == "exec":
+            assert words[3] in SERVICES
+
+
+@pytest.mark.parametrize(
+    "name", [str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]]
+)
+def test_links_lead_somewhere(name):
+    path = ROOT / name
+    prose = re.sub(r"```.*?```|`[^`\n]*`|^ {4}[^\n]*$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)#\s]+)", prose):
+        if "://" not in target:
+            assert (path.parent / target).exists(), f"{name} links to {target}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/configuration.md"])
+def test_toml_examples_are_valid_configurations(name):
+    text = (ROOT / name).read_text()
+    blocks = re.findall(r"^```toml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert blocks
+    for block in blocks:
+        tree = tomllib.loads(block)
+        tree.setdefault("postgres", {}).setdefault("database", "app")
+        assert config.Config.model_validate(tree)
+
+
+def test_every_key_is_documented():
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    for section, field in config.Config.model_fields.items():
+        model = config._model(field.annotation)
+        assert model is not None
+        for key in model.model_fields:
+            assert f"`{key}`" in text or f"[{section}.{key}]" in text, f"{section}.{key}"
