@@ -68,6 +68,7 @@ class ServerProcess(abc.ABC):
         self._made: list[Path] = []
         self.directory = self._make_directory() if directory is None else directory
         self.log_path = self.directory / "server.log"
+        self._cwd = self.directory
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -164,7 +165,7 @@ class ServerProcess(abc.ABC):
     def _start_once(self) -> None:
         began = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
-            self._process = popen(self._command(), self._account(), cwd=self.directory, log=log.fileno())
+            self._process = popen(self._command(), self._account(), cwd=self._cwd, log=log.fileno())
         REAPER.adopt_process(self._process.pid, self.orphan_signal)
         deadline = time.monotonic() + _START_TIMEOUT
         try:
@@ -227,9 +228,10 @@ class Account:
 def popen(
     command: Sequence[str], account: Account | None, *, cwd: Path, log: int = subprocess.DEVNULL
 ) -> subprocess.Popen[bytes]:
-    """Start a command in a session of its own, as `account` when given, without the caller's libpq variables."""
-    # PG* variables of the caller's would reach the server and initdb as settings.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
+    """Start a command in a session of its own, as `account` when given, out of reach of a terminal's Ctrl-C."""
+    # Libpq's variables and Rowtap's of the caller's would reach the server as settings.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "ROWTAP_"))}
+    environment["LC_ALL"] = "C"
     try:
         return subprocess.Popen(  # noqa: S603 — commands built here, no shell reads them
             command,
