@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import re
+import asyncio
 import socket
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import redis
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cache.backlog import Backlog
+from cache.counts import Counts
+from cache.writer import Writer
 from protocol.startup import SSLRequest
 from proxy import lookup, tls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from cache.catalog import Catalog
     from cache.rules import TableRule
     from proxy.config import Config
     from proxy.settings import PostgresSection, RedisSection
-
-_OLDEST = {"redis": (6, 2), "valkey": (7, 2)}
 
 
 class Verdict(Enum):
@@ -162,53 +162,15 @@ def _meeting(one: TableRule, other: TableRule) -> Finding:
 
 
 def _redis(settings: RedisSection) -> Iterator[Finding]:
-    try:
-        with redis.Redis.from_url(settings.url, socket_timeout=5, socket_connect_timeout=5) as client:
-            client.ping()
-            info = _info(client)
-    except (redis.RedisError, OSError, ValueError) as error:
-        text = f"{settings.safe_url} cannot be used: {_without(str(error), settings)}; see [redis] url"
-        yield Finding(Verdict.ERROR, "redis", text)
-        return
-    yield from judge_redis(settings.safe_url, info)
-
-
-def _info(client: Any) -> Mapping[str, Any]:
-    """INFO, or nothing where the ACL user may not ask."""
-    try:
-        found: Mapping[str, Any] = client.info()
-    except redis.ResponseError:
-        return {}
-    return found
-
-
-def judge_redis(url: str, info: Mapping[str, Any]) -> Iterator[Finding]:
-    """What Redis says of itself: too old, read-only, or apt to forget keys it must not."""
-    kind = "valkey" if "valkey_version" in info else "redis"
-    version = str(info.get(f"{kind}_version", ""))
-    if not version:
-        yield Finding(Verdict.WARNING, "redis", f"{url} answers, but does not say what it is")
-        return
-    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
-    if numbers < _OLDEST[kind]:
-        oldest = ".".join(map(str, _OLDEST[kind]))
-        yield Finding(Verdict.ERROR, "redis", f"{url} is {kind} {version}; {oldest} or newer is needed")
-    else:
-        yield Finding(Verdict.OK, "redis", f"{url} answers ({kind} {version})")
-    if info.get("role") == "slave":
-        yield Finding(Verdict.ERROR, "redis", f"{url} is a read-only replica: name its primary")
-    policy = info.get("maxmemory_policy")
-    if info.get("maxmemory") and policy != "noeviction":
-        # Fences expire, so the volatile- policies may remove them early too.
-        text = (
-            f"maxmemory-policy {policy} may remove the keys by which Rowtap tells old values from new: use noeviction"
-        )
-        yield Finding(Verdict.WARNING, "redis", text)
-
-
-def _without(text: str, settings: RedisSection) -> str:
-    """An error's text on one line, and without the URL it may repeat."""
-    return " ".join(text.replace(settings.url, settings.safe_url).split()).rstrip(".")
+    """What the writer would find: the same connection, the same questions."""
+    writer = Writer(Backlog([], max_backlog=1, counts=Counts()), settings.url, worker="check")
+    problems = asyncio.run(writer.check())
+    for problem in problems:
+        # A full Redis is for its operator to weigh; everything else keeps rows from arriving at all.
+        verdict = Verdict.WARNING if problem.startswith("maxmemory-policy") else Verdict.ERROR
+        yield Finding(verdict, "redis", f"{settings.safe_url}: {problem}")
+    if not problems:
+        yield Finding(Verdict.OK, "redis", f"{settings.safe_url} answers")
 
 
 _STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.ERROR: "bold red"}

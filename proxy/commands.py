@@ -84,6 +84,7 @@ def serve(
     admin: Annotated[str | None, typer.Option(metavar="ADDRESS:PORT", help="The admin endpoint.")] = None,
     log_level: Annotated[str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(metavar="FORMAT", help="text or json.")] = None,
+    worker: Annotated[str | None, typer.Option(hidden=True, help="Given by the supervisor to its workers.")] = None,
 ) -> None:
     """Run the proxy until SIGTERM."""
     flags = {
@@ -98,13 +99,14 @@ def serve(
     }
     overrides = {name: value for name, value in flags.items() if value is not None}
     settings = load(path, overrides)
-    from proxy import logs, server
+    from proxy import logs
+    from proxy.serve import serve as run
 
     logs.configure(settings.log)
-    log = logs.get()
-    for warning in settings.warnings():
-        log.warning(warning, file=str(path))
-    raise typer.Exit(server.serve(settings, config_path=path))
+    if worker is None:
+        for warning in settings.warnings():
+            logs.get().warning(warning, file=str(path))
+    raise typer.Exit(run(settings, command=sys.argv[1:], place=worker))
 
 
 def _listed(addresses: list[str] | None) -> str | None:

@@ -176,17 +176,23 @@ class RedisSection(Section):
         # The value may hold a password, so no message repeats it.
         try:
             parts = urlsplit(value)
-            host, _ = parts.hostname, parts.port
+            host = parts.hostname
+            if parts.scheme != "redis+sentinel":
+                _ = parts.port  # raises for what is no port
         except ValueError:
             raise ValueError('must be a URL such as "redis://localhost:6379/0"') from None
-        if parts.scheme not in {"redis", "rediss", "unix"}:
-            raise ValueError('must begin with "redis://", "rediss://" or "unix://"')
+        steps = parts.path.strip("/").split("/")
         if parts.scheme == "unix":
             if not parts.path.startswith("/") or host:
                 raise ValueError('must name the socket\'s whole path: "unix:///run/redis.sock"')
-        elif not host:
+            return value
+        if parts.scheme not in {"redis", "rediss", "redis+sentinel"}:
+            raise ValueError('must begin with "redis://", "rediss://", "unix://" or "redis+sentinel://"')
+        if not host:
             raise ValueError('names no host; write "redis://localhost:6379/0"')
-        elif parts.path.strip("/") and not parts.path.strip("/").isdigit():
+        if parts.scheme == "redis+sentinel" and not steps.pop(0):
+            raise ValueError('names no service; write "redis+sentinel://host:26379,other:26379/mymaster/0"')
+        if "/".join(steps) and not "/".join(steps).isdigit():
             raise ValueError('must end with the number of a database, such as "/0"')
         return value
 

@@ -19,7 +19,7 @@ VALUES = {"protocol.backend", "protocol.codes", "protocol.fields", "protocol.err
 ONLY_IN = {
     "sqlglot": {"cache/statements.py"},
     "sqlglotc": {"cache/statements.py"},
-    "redis": {"cache/writer.py", "proxy/server.py", "proxy/checkup.py", "proxy/demo.py", "proxy/embedded.py"},
+    "redis": {"cache/writer.py", "proxy/demo.py", "proxy/embedded.py"},
     "psycopg": {"proxy/lookup.py", "proxy/demo.py"},
     "typer": {"proxy/commands.py"},
     "prometheus_client": {"proxy/metrics.py", "proxy/admin.py"},
