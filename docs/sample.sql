@@ -1,11 +1,3 @@
--- The sample table of docker-compose.yml, as config.toml captures it.
-CREATE TABLE users (
-  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  name text NOT NULL,
-  email text
-);
-
-INSERT INTO users (name, email) VALUES
-  ('Ada Lovelace', 'ada@example.com'),
-  ('Grace Hopper', 'grace@example.com'),
-  ('Edsger Dijkstra', NULL);
+-- The sample table of docker-compose.yml, as config.toml captures it and `rowtap demo` plays with it.
+CREATE TABLE users (id integer PRIMARY KEY, name text NOT NULL);
+INSERT INTO users VALUES (1, 'Ada Lovelace'), (2, 'Grace Hopper'), (3, 'Edsger Dijkstra');

@@ -166,13 +166,13 @@ def explain(
     Statements come from the command line, a file, or standard input. The tables are looked up with --dsn or PGUSER and
     the like from the environment; without a login they are supposed to be as simple as the configuration lets them.
     """
+    settings = load(path)
     from proxy import explaining
 
     text = explaining.read(statements or [], file, sys.stdin)
     if not text.strip():
         typer.echo('error: nothing to explain: rowtap explain "SELECT …"', err=True)
         raise typer.Exit(2)
-    settings = load(path)
     raise typer.Exit(
         explaining.run(
             settings,

@@ -1,0 +1,132 @@
+"""The command line as a shell sees it: status, standard output, standard error."""
+
+import importlib.metadata
+import re
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from proxy import commands, config
+from proxy.commands import app
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """What `serve` would run, instead of running it: a list of (configuration, keyword arguments)."""
+    calls = []
+
+    def serve(settings, **keywords):
+        calls.append((settings, keywords))
+        return 0
+
+    monkeypatch.setattr("proxy.serve.serve", serve)
+    monkeypatch.setattr("proxy.logs.configure", lambda _settings: None)
+    return calls
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text('[postgres]\ndatabase = "app"\nport = 1\n[[table]]\nname = "t"\nkey = "k"\nvalue = "v"\n')
+    return str(path)
+
+
+def test_version_and_module(rowtap_command):
+    done = rowtap_command("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"rowtap {importlib.metadata.version('rowtap')}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *([command, "-h"] for command in ("serve", "demo", "check", "explain"))]
+)
+def test_help(arguments):
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 0
+    assert "Usage: " in result.output
+
+
+def test_every_command_says_what_it_does():
+    for command in app.registered_commands:
+        assert command.callback.__doc__
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["serve", "--nonsense"], ["serve", "extra"], ["explain", "--file"]]
+)
+def test_a_wrong_command_line_is_status_2(arguments):
+    assert runner.invoke(app, arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("command", [["serve"], ["check"], ["explain", "SELECT 1"]])
+def test_a_wrong_configuration_is_status_2_and_a_line_each(command, tmp_path):
+    path = tmp_path / "wrong.toml"
+    path.write_text("[proxy]\nwrokers = 1\n[log]\nlevel = 5\n")
+    result = runner.invoke(app, [*command, "--config", str(path)])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    first, second = result.stderr.splitlines()
+    assert first == f'error: {path}:2: proxy.wrokers: no such key; did you mean "workers"?'
+    assert second.startswith(f"error: {path}:4: log.level: must be ")
+
+
+def test_the_file_may_come_from_the_environment(served, file, monkeypatch):
+    monkeypatch.setenv("ROWTAP_CONFIG", file)
+    assert runner.invoke(app, ["serve"]).exit_code == 0
+    ((settings, _),) = served
+    assert settings.postgres.port == 1
+
+
+def test_an_absent_file_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = runner.invoke(app, ["serve"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: config.toml: cannot be read")
+
+
+def test_flags_go_before_the_environment(served, file, monkeypatch):
+    monkeypatch.setenv("ROWTAP_POSTGRES__PORT", "2")
+    monkeypatch.setenv("ROWTAP_PROXY__WORKERS", "2")
+    flags = {
+        "--listen": "127.0.0.1:1",
+        "--port": "3",
+        "--host": "/run",
+        "--redis": "redis://x/1",
+        "--admin": "off",
+        "--log-level": "error",
+        "--log-format": "json",
+    }
+    words = [word for pair in flags.items() for word in pair]
+    result = runner.invoke(app, ["serve", "--config", file, *words, "--listen", "127.0.0.1:2"])
+    assert result.exit_code == 0, result.output
+    ((settings, _),) = served
+    assert [address.port for address in settings.proxy.listen] == [1, 2]
+    assert (settings.proxy.workers, settings.postgres.port, settings.postgres.host) == (2, 3, "/run")
+    assert (settings.redis.url, settings.admin.listen) == ("redis://x/1", None)
+    assert (settings.log.level, settings.log.format) == ("error", "json")
+
+
+def test_the_status_of_serve_is_the_commands(served, file, monkeypatch):
+    monkeypatch.setattr("proxy.serve.serve", lambda _settings, **_keywords: 1)
+    assert runner.invoke(app, ["serve", "--config", file]).exit_code == 1
+
+
+def test_the_default_file_is_the_configurations():
+    assert commands.CONFIG_PATH == config.DEFAULT_PATH
+
+
+def test_a_missing_extra_is_named():
+    error = ModuleNotFoundError("No module named 'psycopg'", name="psycopg")
+    with pytest.raises(typer.Exit) as caught:
+        raise commands._missing(error, "demo")
+    assert caught.value.exit_code == 2
+    own = ModuleNotFoundError("No module named 'proxy.nothing'", name="proxy.nothing")
+    assert commands._missing(own, "demo") is own
+
+
+def test_no_argument_is_help():
+    result = runner.invoke(app, [])
+    assert re.search(r"serve .*\n(.*\n)*.*explain ", result.output)
