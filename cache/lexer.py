@@ -1,0 +1,291 @@
+"""SQL text as PostgreSQL's own lexer reads it (manual: "Lexical Structure"), or an error where that is not certain.
+
+The parser used for whole statements has a lexer of its own, made for many dialects; it never sees the original text,
+only ``canonical`` text written from these tokens. Standard library only; knows lexemes, not grammar.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_TOKENS = 60_000
+"""A text with more lexemes is not read: the time it takes must be bounded."""
+
+WORD = 0
+"""An unquoted identifier or key word, in lower case."""
+NAME = 1
+"""A quoted identifier."""
+STRING = 2
+"""A string constant of any spelling."""
+NUMBER = 3
+PARAMETER = 4
+OPERATOR = 5
+MARK = 6
+"""``( ) [ ] , ; . .. : :: := =>``"""
+BITS = 7
+"""``B'…'`` or ``X'…'``."""
+
+
+class Token(NamedTuple):
+    """One lexeme."""
+
+    kind: int
+    text: str
+    """Its text: folded (WORD), with quotes and escapes undone (NAME, STRING, BITS), the digits (PARAMETER)."""
+    certain: bool = True
+    """STRING: ``text`` is the value whatever the encodings are."""
+    national: bool = False
+    """STRING: ``N'…'``, a constant of type character."""
+    slot: int = -1
+    """STRING, NUMBER: which of the statement's literals it is."""
+    many: bool = False
+    """STRING: the literal is an array that stands for a long IN list."""
+
+
+class LexicalError(ValueError):
+    """The text cannot be read as PostgreSQL would, or PostgreSQL would refuse it."""
+
+
+_GAP = r"(?:[ \t\f\v]|--[^\n\r]*)*[\n\r](?:[ \t\n\r\f\v]+|--[^\n\r]*[\n\r])*"
+_STRING = r"'[^']*+(?:''[^']*+)*+'"
+_ESCAPED = r"'[^'\\]*+(?:(?:''|\\[\s\S])[^'\\]*+)*+'"
+
+
+def _pattern(string: str) -> re.Pattern[str]:
+    """One lexeme; ``string`` is what a plain string constant looks like."""
+    return re.compile(
+        rf"""
+      (?P<space>[ \t\n\r\f\v]+|--[^\n\r]*)
+    | (?P<comment>/\*)
+    | (?P<escape>[eE]{_ESCAPED})
+    | (?P<bits>[bBxX]'[^'\\]*')
+    | (?P<unicode>[uU]&{_STRING})
+    | (?P<unicode_name>[uU]&"[^"]*+(?:""[^"]*+)*+")
+    | (?P<national>[nN]{string})
+    | (?P<string>{string})
+    | (?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*+)
+    | (?P<name>"[^"]*+(?:""[^"]*+)*+")
+    | (?P<number>(?:0[xX](?:_?[0-9A-Fa-f])+|0[oO](?:_?[0-7])+|0[bB](?:_?[01])+
+        | \d++(?:_\d++)*+(?=\.\.)
+        | (?:\d++(?:_\d++)*+(?:\.(?:\d++(?:_\d++)*+)?+)?+|\.\d++(?:_\d++)*+)(?:[eE][+-]?\d++(?:_\d++)*+)?+)
+        (?![A-Za-z0-9_$\x80-\U0010ffff]))
+    | (?P<parameter>\$\d++(?![A-Za-z0-9_$\x80-\U0010ffff]))
+    | (?P<dollar>\$(?P<tag>(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*+)?+)\$)
+    | (?P<mark>::|:=|=>(?![~!@\#^&|`?+\-*/%<>=])|\.\.|[(),;.:\[\]])
+    | (?P<operator>[~!@\#^&|`?+\-*/%<>=]+)
+    """,
+        re.VERBOSE,
+    )
+
+
+_CONFORMING = _pattern(_STRING)
+_NONCONFORMING = _pattern(_ESCAPED)
+_CONTINUED = re.compile(rf"{_GAP}({_STRING})")
+_CONTINUED_ESCAPED = re.compile(rf"{_GAP}({_ESCAPED})")
+_COMMENT_EDGE = re.compile(r"/\*|\*/")
+_ESCAPE = re.compile(r"''|\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([\s\S]))")
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_UESCAPE = re.compile(r"(?:[ \t\n\r\f\v]+|--[^\n\r]*)*uescape(?:[ \t\n\r\f\v]+|--[^\n\r]*)*'(.)'", re.IGNORECASE)
+_UPPER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+_NAME_BYTES = 63
+"""NAMEDATALEN - 1: longer identifiers are cut."""
+# An operator of several characters may end in + or - only if it holds one of these.
+_UNUSUAL = frozenset("~!@#^&|`?%")
+
+
+def tokens(text: str, conforming_strings: bool = True) -> list[Token]:
+    """All lexemes of ``text``, without white space and comments.
+
+    Raises:
+        LexicalError: the text is unterminated, has junk PostgreSQL refuses or reads in ways that depend on its
+            version, or has more than ``MAX_TOKENS`` lexemes.
+    """
+    found: list[Token] = []
+    position, end = 0, len(text)
+    match_at = (_CONFORMING if conforming_strings else _NONCONFORMING).match
+    if "\0" in text:
+        raise LexicalError("a NUL character")
+    while position < end:
+        match = match_at(text, position)
+        if match is None:
+            raise LexicalError(f"unreadable at character {position + 1}")
+        kind, spelled, position = match.lastgroup, match.group(), match.end()
+        if kind == "tag":
+            kind = "dollar"
+        if kind == "space":
+            continue
+        if kind == "word":
+            found.append(Token(WORD, _cut(spelled.translate(_UPPER))))
+        elif kind == "mark":
+            found.append(Token(MARK, spelled))
+        elif kind == "number":
+            found.append(Token(NUMBER, spelled))
+        elif kind == "parameter":
+            found.append(Token(PARAMETER, str(int(spelled[1:]))))
+        elif kind == "name":
+            found.append(Token(NAME, _quoted(spelled[1:-1].replace('""', '"'))))
+        elif kind == "operator":
+            spelled = _operator(spelled)
+            position = match.start() + len(spelled)
+            found.append(Token(OPERATOR, spelled))
+        elif kind == "comment":
+            position = _after_comment(text, position)
+        else:
+            token, position = _constant(text, kind or "", spelled, position, conforming_strings)
+            found.append(token)
+        if len(found) > MAX_TOKENS:
+            raise LexicalError(f"more than {MAX_TOKENS} lexemes")
+    return found
+
+
+def statements(found: Sequence[Token]) -> list[list[Token]]:
+    """The tokens of each statement, without the semicolons; empty statements are left out, as PostgreSQL does."""
+    result: list[list[Token]] = []
+    current: list[Token] = []
+    depth = atomic = 0
+    for token in found:
+        if token.kind == MARK:
+            if token.text == ";" and depth <= 0 and atomic <= 0:
+                if current:
+                    result.append(current)
+                current = []
+                continue
+            if token.text == "(":
+                depth += 1
+            elif token.text == ")":
+                depth -= 1
+        elif token.kind == WORD and current and current[0].text == "create":
+            # The body of a routine in standard SQL may hold semicolons: CREATE FUNCTION … BEGIN ATOMIC … END.
+            if token.text == "atomic" and current[-1].text == "begin":
+                atomic = 1
+            elif atomic and token.text == "case":
+                atomic += 1
+            elif atomic and token.text == "end":
+                atomic -= 1
+        current.append(token)
+    if current:
+        result.append(current)
+    return result
+
+
+def _constant(text: str, kind: str, spelled: str, position: int, conforming: bool) -> tuple[Token, int]:
+    """The constant (or ``U&`` identifier) that starts with ``spelled``, and where it ends, further lines included."""
+    if kind == "dollar":
+        end = text.find(spelled, position)
+        if end < 0:
+            raise LexicalError("unterminated dollar-quoted string")
+        return Token(STRING, text[position:end]), end + len(spelled)
+    if kind == "bits":
+        if _CONTINUED.match(text, position):
+            raise LexicalError("bit string continued on a further line")
+        return Token(BITS, spelled[2:-1]), position
+    if kind in ("unicode", "unicode_name"):
+        return _unicode(text, kind, spelled, position, conforming)
+    escaped = kind == "escape" or not conforming
+    body = spelled[spelled.index("'") + 1 : -1]
+    further = _CONTINUED_ESCAPED if escaped else _CONTINUED
+    while (match := further.match(text, position)) is not None:
+        body += match.group(1)[1:-1]
+        position = match.end()
+    if position < len(text) and text[position] == "'":
+        raise LexicalError("a quote where a string has ended")
+    if not escaped:
+        return Token(STRING, body.replace("''", "'"), national=kind == "national"), position
+    value, certain = _unescaped(body)
+    return Token(STRING, value, certain, kind == "national"), position
+
+
+def _unescaped(body: str) -> tuple[str, bool]:
+    """An escape string's value, and whether that is its value in every server encoding."""
+    certain = True
+
+    def replace(match: re.Match[str]) -> str:
+        nonlocal certain
+        octal, two, four, eight, other = match.groups()
+        if other is not None:
+            if other in "xuU":
+                raise LexicalError("invalid Unicode escape")
+            return _ESCAPES.get(other, other)
+        if octal is None and two is None and four is None and eight is None:
+            return "'"
+        code = int(octal, 8) & 0xFF if octal is not None else int(two or four or eight, 16)
+        if not 0 < code < 0x80:
+            certain = False
+            return "?"
+        return chr(code)
+
+    return _ESCAPE.sub(replace, body), certain
+
+
+def _unicode(text: str, kind: str, spelled: str, position: int, conforming: bool) -> tuple[Token, int]:
+    if kind == "unicode" and not conforming:
+        raise LexicalError("U&'' while standard_conforming_strings is off")
+    quote = spelled[2]
+    body = spelled[3:-1].replace(quote * 2, quote)
+    if kind == "unicode":
+        while (match := _CONTINUED.match(text, position)) is not None:
+            body += match.group(1)[1:-1].replace("''", "'")
+            position = match.end()
+    escape = "\\"
+    if (match := _UESCAPE.match(text, position)) is not None:
+        escape, position = match.group(1), match.end()
+        if re.match(r"[0-9A-Fa-f+'\"\s]", escape):
+            raise LexicalError("invalid UESCAPE")
+    mark = re.escape(escape)
+    pattern = rf"{mark}(?:({mark})|\+([0-9A-Fa-f]{{6}})|([0-9A-Fa-f]{{4}})|)"
+
+    def replace(match: re.Match[str]) -> str:
+        doubled, six, four = match.groups()
+        if doubled is not None:
+            return escape
+        if six is None and four is None:
+            raise LexicalError("invalid Unicode escape")
+        code = int(six or four, 16)
+        if code == 0 or code > 0x10FFFF or 0xD800 <= code < 0xE000:
+            raise LexicalError("Unicode escape outside the basic planes, or a surrogate")
+        return chr(code)
+
+    value = re.sub(pattern, replace, body)
+    if kind == "unicode":
+        return Token(STRING, value, certain=False), position
+    return Token(NAME, _quoted(value)), position
+
+
+def _operator(spelled: str) -> str:
+    """How much of a run of operator characters is one operator."""
+    for comment in ("--", "/*"):
+        cut = spelled.find(comment)
+        if cut > 0:
+            spelled = spelled[:cut]
+    if len(spelled) > 1 and spelled[-1] in "+-" and not _UNUSUAL.intersection(spelled):
+        while len(spelled) > 1 and spelled[-1] in "+-":
+            spelled = spelled[:-1]
+    return "<>" if spelled == "!=" else spelled
+
+
+def _after_comment(text: str, position: int) -> int:
+    depth = 1
+    while depth:
+        match = _COMMENT_EDGE.search(text, position)
+        if match is None:
+            raise LexicalError("unterminated comment")
+        depth += 1 if match.group() == "/*" else -1
+        position = match.end()
+    return position
+
+
+def _quoted(name: str) -> str:
+    if not name:
+        raise LexicalError("zero-length quoted identifier")
+    return _cut(name)
+
+
+def _cut(name: str) -> str:
+    """An identifier as PostgreSQL keeps it: at most 63 bytes, whole characters."""
+    if len(name) * 4 <= _NAME_BYTES or len(name.encode()) <= _NAME_BYTES:
+        return name
+    return name.encode()[:_NAME_BYTES].decode(errors="ignore")
