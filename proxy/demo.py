@@ -148,7 +148,7 @@ class Rowtap(ServerProcess):
             response = connection.getresponse()
             body = response.read()
         if response.status != http.client.OK:
-            raise DemoError(f"GET {path} answered {response.status}")
+            raise DemoError(f"GET {path} answered {response.status}; Rowtap's log ends:\n{self.log_text()[-2000:]}")
         return body
 
 

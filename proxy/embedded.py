@@ -99,10 +99,10 @@ class Postgres(ServerProcess):
     ) -> None:
         bindir = bindir or postgres_bindir()
         self.version = postgres_version(bindir)
+        self._user_account = Account.needed()
         super().__init__(directory, port)
         self.user, self.password = superuser, password
         self._auth, self._hba, self.settings = auth, tuple(hba), dict(settings or {})
-        self._user_account = Account.needed()
         if self._user_account:
             os.chown(self.directory, self._user_account.uid, self._user_account.gid)
         self.bindir = self._reachable(bindir)

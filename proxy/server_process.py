@@ -32,7 +32,6 @@ _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 20.0
 SUN_PATH = 103
 """Bytes of a Unix socket's path that every system takes: macOS has 104 with the NUL, Linux 108."""
-_TEMPORARY = "/tmp" if os.path.isdir("/tmp") else None  # noqa: S108,PTH112 — short paths are the point: sun_path
 
 
 class EmbeddedError(Exception):
@@ -157,10 +156,18 @@ class ServerProcess(abc.ABC):
         os.kill(self.pid, signal.SIGKILL)
 
     def _make_directory(self) -> Path:
-        path = Path(tempfile.mkdtemp(prefix="rowtap-", dir=_TEMPORARY))
+        path = Path(tempfile.mkdtemp(prefix="rowtap-", dir=self._parent()))
         self._made.append(path)
         REAPER.adopt_directory(path)
         return path
+
+    def _parent(self) -> Path:
+        """The system's directory for temporary files, or /tmp where sockets in that have too long a path or the
+        server's account cannot get there: root may have a private one."""
+        account = self._account()
+        usual = Path(tempfile.gettempdir())
+        fits = len(os.fsencode(usual)) + len("/rowtap-12345678/.s.PGSQL.65535") <= SUN_PATH
+        return usual if fits and (account is None or account.may("-x", usual)) else Path("/tmp")  # noqa: S108
 
     def _start_once(self) -> None:
         began = self.log_path.stat().st_size if self.log_path.exists() else 0

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -101,3 +102,24 @@ def test_nothing_outlives_the_parent(server, then, signum):
             parent.send_signal(signum)
         assert parent.wait(20) != 0
     wait_until(lambda: not alive(int(pid)) and not Path(directory).exists())
+
+
+@pytest.mark.parametrize(
+    ("length", "mode", "used"),
+    [
+        (20, 0o755, True),
+        (90, 0o755, False),
+        pytest.param(20, 0o700, False, marks=pytest.mark.skipif(os.geteuid() != 0, reason="root's private directory")),
+    ],
+)
+def test_the_temporary_directory_is_used_where_it_can_be(monkeypatch, length, mode, used):
+    directory = Path(tempfile.mkdtemp(prefix="t" * length, dir="/tmp"))
+    directory.chmod(mode)
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    try:
+        server = Postgres()
+        assert (server.directory.parent == directory) is used
+        server.close()
+        assert list(directory.iterdir()) == []
+    finally:
+        directory.rmdir()
