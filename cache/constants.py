@@ -144,13 +144,15 @@ def array_texts(
     return texts
 
 
-def array_literal_texts(
+def literal_array_texts(
     column: Column, literal: Literal, operand: Operand, settings: ValueSettings | None = None
 ) -> list[bytes] | None:
-    """``array_texts`` for an array in a string literal, ``= ANY('{1,2}')``."""
-    if literal.kind != "string":
-        return None
-    return array_texts(column, literal.value, 0, 0, operand, settings)
+    """``array_texts`` for a literal: ``= ANY('{1,2}')``, or a list of literals of one kind, ``IN (1, 2, …)``."""
+    if literal.kind == "string" or (literal.kind == "string[]" and operand.cast is None):
+        return array_texts(column, literal.value, 0, 0, operand, settings)
+    if literal.kind == "integer[]" and operand.cast is None and _family(column) == _INTEGER:
+        return array_texts(column, literal.value, 0, 0, operand, settings)
+    return None
 
 
 def _family(column: Column) -> str | None:

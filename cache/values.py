@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING
 
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from cache.changes import Value
     from cache.rules import TableRule
 
-__all__ = ["Loader", "Renderer", "ValueSettings", "loader", "render", "renderer", "verbatim"]
+__all__ = ["Loader", "ValueSettings", "loader", "render", "verbatim"]
 
 TEXT_FORMAT, BINARY_FORMAT = 0, 1
 
@@ -277,26 +276,30 @@ _JSON_BOOLEANS = {b"t": b"true", b"f": b"false"}
 _JSON_NUMBER = re.compile(rb"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:e[+-]\d+)?")
 
 
+_renderers: dict[TableRule, tuple[Sequence[Column], Renderer]] = {}
+_MAX_RENDERERS = 1024
+"""More rules than this are there only after many reloads of the configuration."""
+
+
 def render(rule: TableRule, columns: Sequence[Column], texts: Sequence[bytes | None]) -> Value | None:
     """What ``rule`` wants Redis to hold for a row; None when the row's key is to be removed.
 
     ``texts`` are the canonical texts of ``columns``, the value columns in the rule's order.
     """
-    return renderer(rule, tuple(columns))(texts)
-
-
-@lru_cache(maxsize=1024)
-def renderer(rule: TableRule, columns: tuple[Column, ...]) -> Renderer:
-    """``render`` for one rule: worth keeping where many rows follow."""
     if rule.format is ValueFormat.STRING:
-        return _string
+        return texts[0]
+    known = _renderers.get(rule)
+    if known is None or known[0] is not columns:
+        if len(_renderers) >= _MAX_RENDERERS:
+            _renderers.clear()
+        known = _renderers[rule] = (columns, _renderer(rule, columns))
+    return known[1](texts)
+
+
+def _renderer(rule: TableRule, columns: Sequence[Column]) -> Renderer:
     if rule.format is ValueFormat.HASH:
         return _hash_renderer(tuple(column.name.encode() for column in columns))
     return _json_renderer(columns)
-
-
-def _string(texts: Sequence[bytes | None]) -> Value | None:
-    return texts[0]
 
 
 def _hash_renderer(fields: tuple[bytes, ...]) -> Renderer:
@@ -306,7 +309,7 @@ def _hash_renderer(fields: tuple[bytes, ...]) -> Renderer:
     return render_hash
 
 
-def _json_renderer(columns: tuple[Column, ...]) -> Renderer:
+def _json_renderer(columns: Sequence[Column]) -> Renderer:
     members = tuple((f"{encode_basestring(column.name)}:".encode(), _json_encoder(column)) for column in columns)
 
     def render_json(texts: Sequence[bytes | None]) -> Value | None:

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from cache.values_types import Loader, ValueSettings, verbatim
 
-_CODECS = {
+CODECS = {
     **{f"LATIN{number}": f"iso8859-{part}" for number, part in
        zip(range(1, 11), (1, 2, 3, 4, 9, 10, 13, 14, 15, 16), strict=True)},
     **{f"ISO_8859_{part}": f"iso8859-{part}" for part in (5, 6, 7, 8)},
@@ -36,11 +36,14 @@ def text_loader(settings: ValueSettings) -> Loader | str:
 def input_loader(settings: ValueSettings) -> Loader | str:
     """What text sent to the server will be once it is stored and printed again, as a loader.
 
-    The server's own encoding must give a character back as it took it, which is certain of the converted ones only.
+    The server's own encoding must give a character back as it took it, which is certain of the converted ones only;
+    and where a byte below 128 can be part of a character, a statement's text may not have been split where it should.
     """
     text = text_loader(settings)
-    stable = settings.server_encoding == "UTF8" or settings.server_encoding in _CODECS
-    return text if stable or isinstance(text, str) or text is _plain_ascii else _ascii
+    stable = settings.server_encoding == "UTF8" or settings.server_encoding in CODECS
+    if isinstance(text, str) or text is _plain_ascii:
+        return text
+    return text if stable and effective_encoding(settings) != "GBK" else _ascii
 
 
 def effective_encoding(settings: ValueSettings) -> str:
@@ -56,8 +59,8 @@ def effective_encoding(settings: ValueSettings) -> str:
 def _loader(encoding: str) -> Loader | str:
     if encoding == "UTF8":
         return verbatim
-    if encoding in _CODECS:
-        return _transcoder(_CODECS[encoding])
+    if encoding in CODECS:
+        return _transcoder(CODECS[encoding])
     if encoding in _ASCII_ONLY:
         return _ascii
     if encoding in _ASCII_MOSTLY:

@@ -1,6 +1,7 @@
 """Key templates: every row its own key, none under ``rowtap:``, and a flush that knows its own keys."""
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import assume, example, given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from cache.keys import KeyTemplate
 
-NAMES = {"database": "app", "schema": "public", "table": "users"}
+NAMES: Any = {"database": "app", "schema": "public", "table": "users"}
 INT8, UUID, TEXT = 20, 2950, 25
 
 
