@@ -46,7 +46,9 @@ class Execution:
         """Labels of rules its rows cannot fill, and why."""
 
 
-_WRITING_TAGS = frozenset({b"INSERT", b"UPDATE", b"DELETE", b"MERGE", b"COPY", b"TRUNCATE", b"ALTER", b"DROP", b"DO", b"CALL"})
+_WRITING_TAGS = frozenset(
+    {b"INSERT", b"UPDATE", b"DELETE", b"MERGE", b"COPY", b"TRUNCATE", b"ALTER", b"DROP", b"DO", b"CALL"}
+)
 
 
 def row_count(tag: bytes) -> int | None:
@@ -150,14 +152,12 @@ class Outcomes:
         readers = {reader.tap.write: reader for reader in execution.readers if reader.tap.write is not None}
         changes: list[Change] = []
         for write in plan.writes:
-            changes += observe.writes(
-                write, execution.arguments, count, readers.get(write), stamp, certain=certain
-            )
+            changes += observe.writes(write, execution.arguments, count, readers.get(write), stamp, certain=certain)
         self.buffer.add(changes)
 
     def _write_unlearned(self, execution: Execution, tag: bytes) -> None:
         """While no catalog tells what a name means, anything that is not plainly a read may have written anywhere."""
-        if execution.plan.opaque or tag.split(b" ", 1)[0] in _WRITING_TAGS:
+        if execution.plan.modifies or execution.plan.opaque or tag.split(b" ", 1)[0] in _WRITING_TAGS:
             self.buffer.add(self.everything((execution.date, execution.began)))
 
     def _doubted_writes(self, execution: Execution) -> list[Change]:
@@ -169,6 +169,8 @@ class Outcomes:
         return doubted(changes)
 
     def _effects(self, plan: Plan) -> None:
+        if plan.modifies:
+            self.buffer.dirty = True
         if plan.opaque:
             self.buffer.dirty = True
             self._settings.doubt()

@@ -12,8 +12,10 @@ import ssl
 from typing import TYPE_CHECKING, Protocol
 
 from protocol import codes
+from protocol.backend import ErrorResponse
 from protocol.errors import StartupError
 from protocol.fields import UINT32
+from protocol.message import HEADER
 from protocol.startup import packet_end
 from proxy import logs
 from proxy.backend_connection import UnreachableError, receive
@@ -38,6 +40,8 @@ class Door(Host, Protocol):
     client_tls: ssl.SSLContext | None
     tls_required: bool
     login_timeout: float
+    postgres_up: bool
+    """PostgreSQL could be reached when last tried."""
 
     def admit(self) -> bool:
         """Count one session more, or say that there are too many."""
@@ -79,10 +83,13 @@ class Connection:
         except _RefusedError as refusal:
             if refusal.reason:
                 log.info("connection refused", client=self._peer, reason=refusal.reason)
+            if refusal.reason or refusal.reply:
+                self._door.traffic.refuse(_sqlstate(refusal.reply))
             self._reply(refusal.reply)
         except StartupError as error:
             # PostgreSQL closes without a word: who sends this does not speak the protocol.
             log.info("connection refused", client=self._peer, reason=str(error))
+            self._door.traffic.refuse("garbage")
         except ssl.SSLError as error:
             log.info("connection refused", client=self._peer, reason=f"TLS failed: {error.reason or error}")
         except TimeoutError:
@@ -117,11 +124,13 @@ class Connection:
             backend = await self._door.backend.connect(packet)
         except UnreachableError as error:
             self._door.leave()
+            self._door.postgres_up = False
             log.warning("PostgreSQL unreachable", client=self._peer, reason=str(error))
             raise _RefusedError("", fatal("08006", str(error))) from None
         except BaseException:
             self._door.leave()
             raise
+        self._door.postgres_up = True
         self._relay(packet, early, backend)
         return True
 
@@ -138,6 +147,7 @@ class Connection:
         relay.begin(waiting, backend.waiting, early)
 
     async def _cancel(self, packet: bytes) -> None:
+        self._door.traffic.cancels += 1
         try:
             await self._door.backend.cancel(packet, self._door.place_of(packet[_HEAD:]))
         except UnreachableError as error:
@@ -231,13 +241,14 @@ class Connection:
         """Make a transport of the socket, which reads until the first packet is whole."""
         accepted, self._socket = self._socket, None
         assert accepted is not None
+        # Not taken from what the call returns: uvloop returns its own TLS protocol there.
+        waiting = Waiting(_whole, head)
         try:
-            _, self._waiting = await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: Waiting(_whole, head), accepted, ssl=context
-            )
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: waiting, accepted, ssl=context)
         except BaseException:
             accepted.close()
             raise
+        self._waiting = waiting
 
     # Ending.
 
@@ -267,3 +278,8 @@ def _whole(data: bytearray) -> bool:
 def _wake(readable: asyncio.Future[None]) -> None:
     if not readable.done():
         readable.set_result(None)
+
+
+def _sqlstate(reply: bytes) -> str:
+    """The code of an error of our own, for counting; "garbage" where there was nobody to answer."""
+    return ErrorResponse.decode(reply[HEADER.size :]).sqlstate.decode() if reply else "garbage"

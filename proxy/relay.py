@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from typing import TYPE_CHECKING, Protocol, cast
 
 from protocol.backend import ReadyForQuery
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from protocol.startup import StartupMessage
+    from proxy.metrics import Traffic
     from proxy.waiting import Waiting
 
+SAMPLED = 15
+"""Of the server's chunks one in this many plus one is timed."""
 QUESTION_TIMEOUT = 5.0
 """Seconds a client waits for a question of ours; longer than the server's own limit for it."""
 SILENCE = 1.0
@@ -63,6 +67,9 @@ class Observer(Protocol):
     def blinded(self) -> bool:
         """The session could not be followed."""
 
+    def lose(self, reason: str) -> None:
+        """Bytes went by that were not shown: the session is blind."""
+
     def frontend(self, data: bytes) -> None:
         """The client's bytes."""
 
@@ -86,6 +93,8 @@ class HoldingObserver(Observer, Protocol):
 
 class Host(Protocol):
     """What a relay needs of the server it belongs to."""
+
+    traffic: Traffic
 
     def observe(self, database: str, user: str, parameters: dict[str, str], startup: dict[str, str]) -> Observer | None:
         """A new session's observation, given what ParameterStatus reported and what the client's startup message said;
@@ -114,11 +123,13 @@ def discard(_data: bytes) -> None:
 class Leg(asyncio.Protocol):
     """One of the two connections. ``receive`` is what the session's phase does with its bytes."""
 
-    __slots__ = ("_ended", "_lost", "_reading", "_relay", "full", "lost", "receive", "transport")
+    __slots__ = ("_ended", "_lost", "_reading", "_relay", "full", "lost", "receive", "received", "transport")
 
     transport: asyncio.Transport
 
     def __init__(self, relay: Relay, ended: Callable[[], None], lost: Callable[[bool], None]) -> None:
+        self.received = 0
+        """Bytes that came over this connection since it was adopted."""
         self._relay = relay
         self._ended = ended
         self._lost = lost
@@ -142,6 +153,7 @@ class Leg(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self.eof_received)
 
     def data_received(self, data: bytes) -> None:
+        self.received += len(data)
         self.receive(data)
 
     def eof_received(self) -> bool:
@@ -180,6 +192,7 @@ class Relay:
         "_backend_eof",
         "_backend_over",
         "_cancelled",
+        "_chunks",
         "_client_over",
         "_eof_waits",
         "_exchange",
@@ -228,6 +241,7 @@ class Relay:
         self._question: Question | None = None
         self._held = b""
         self._timer: asyncio.TimerHandle | None = None
+        self._chunks = 0
         self._client_over = False
         self._backend_over = False
         self._backend_eof = False
@@ -266,6 +280,7 @@ class Relay:
             self._to_client(output)
         if startup.lost:
             log.warning("startup not understood, session only relayed", client=self.peer)
+            self._session = self._observation(startup)
             self._relay_blindly()
         elif startup.ready is not None:
             self._ready(startup, startup.ready)
@@ -274,7 +289,7 @@ class Relay:
         self._key = startup.cancel_key
         self._host.started(self, self._key)
         session = self._session = self._observation(startup)
-        if session is None:
+        if session is None or session.blinded:
             self._to_client(ready + startup.rest)
             self._relay_blindly()
             return
@@ -295,10 +310,14 @@ class Relay:
 
     def _observation(self, startup: Startup) -> Observer | None:
         message = self._message
-        if message is None or message.replication or not startup.followed:
+        if message is None or message.replication:
             return None
         sent = {text(name): text(value) for name, value in message.parameters}
-        return self._host.observe(text(message.database), text(message.user), startup.parameters, sent)
+        session = self._host.observe(text(message.database), text(message.user), startup.parameters, sent)
+        if session is not None and not startup.followed:
+            # What it writes can still change configured tables: it is blind, not unobserved.
+            session.lose("its startup could not be followed")
+        return session
 
     def _relay_blindly(self) -> None:
         self._startup = None
@@ -328,7 +347,13 @@ class Relay:
         self._observed(cast("Observer", self._session).frontend, data)
 
     def _backend_observed(self, data: bytes) -> None:
-        self._to_client(data)
+        self._chunks += 1
+        if self._chunks & SAMPLED:
+            self._to_client(data)
+        else:
+            began = time.perf_counter()
+            self._to_client(data)
+            self._host.traffic.latency.add(time.perf_counter() - began)
         self._observed(cast("Observer", self._session).backend, data)
         self._ask_if_wanted()
 

@@ -6,6 +6,7 @@ What a session's traffic means is not known here; ``observe`` makes what does.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import itertools
 import socket
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from proxy import logs, tls
 from proxy.backend_connection import Backend, UnreachableError, tune
 from proxy.connection import Connection
+from proxy.metrics import Traffic
 from proxy.startup import cancel_request
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ class Server:
         shared: bool = False,
     ) -> None:
         self.observe = observe
+        self.traffic = Traffic()
+        self.postgres_up = True
         self._listeners = list(listeners)
         self._burst = 1 if shared else BURST
         self._numbers = itertools.count(1)
@@ -87,6 +91,14 @@ class Server:
     def sessions(self) -> int:
         """Sessions past their startup packet."""
         return self._admitted
+
+    def carried(self) -> Traffic:
+        """What the sockets carried up to now, open sessions included."""
+        found = dataclasses.replace(self.traffic)
+        for relay in self._relays:
+            found.client_bytes += relay.client.received
+            found.backend_bytes += relay.backend.received
+        return found
 
     @property
     def tasks(self) -> int:
@@ -177,6 +189,7 @@ class Server:
             accepted.close()
             return
         tune(accepted)
+        self.traffic.accepted += 1
         self._connections += 1
         self._quiet.clear()
         peer = _peer(accepted, address)
@@ -203,11 +216,13 @@ class Server:
         if self._admitted >= self._max_connections:
             return False
         self._admitted += 1
+        self.traffic.sessions = self._admitted
         return True
 
     def leave(self) -> None:
         """See ``connection.Door``."""
         self._admitted -= 1
+        self.traffic.sessions = self._admitted
 
     def place_of(self, key: bytes) -> Place | None:
         """See ``connection.Door``."""
@@ -240,6 +255,7 @@ class Server:
 
     def cancel(self, relay: Relay, key: bytes) -> None:
         """See ``relay.Host``."""
+        self.traffic.cancels += 1
         place, _ = self._relays[relay]
         self.spawn(self._cancel(key, place), "cancel")
 
@@ -252,9 +268,11 @@ class Server:
     def ended(self, relay: Relay) -> None:
         """See ``relay.Host``."""
         _, key = self._relays.pop(relay)
+        self.traffic.client_bytes += relay.client.received
+        self.traffic.backend_bytes += relay.backend.received
         if key is not None:
             self._places.pop(key, None)
-        self._admitted -= 1
+        self.leave()
         self._gone()
 
     def _certificate_seen(self, certificate: bytes) -> None:

@@ -116,6 +116,10 @@ class Session:
         except Exception as error:  # noqa: BLE001 - observation may fail in any way, relaying never does
             self._go_blind(error)
 
+    def lose(self, reason: str) -> None:
+        """Bytes went by that were not shown here."""
+        self._go_blind(OutOfStep(reason))
+
     def closed(self, *, backend_ended: bool) -> None:
         """Both legs are gone. Call once.
 

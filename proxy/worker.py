@@ -46,6 +46,9 @@ class Bystander:
         self._database = database
         sessions[database] = sessions.get(database, 0) + 1
 
+    def lose(self, reason: str) -> None:
+        """There was nothing to follow."""
+
     def frontend(self, data: bytes) -> None:
         """Nothing is read."""
 
@@ -129,10 +132,10 @@ class Worker:
         """What was counted so far."""
         return metrics.snapshot(
             self.counts,
-            self.server.traffic,
+            self.server.carried(),
             worker=self.index,
             pending=self.backlog.pending,
-            postgres_up=self.server.backend.reachable,
+            postgres_up=self.server.postgres_up,
             redis_up=self.writer.connected,
         )
 
