@@ -19,7 +19,7 @@ class MessageError(ProtocolError):
 
 
 class StartupError(ProtocolError):
-    """An untyped startup packet PostgreSQL would refuse."""
+    """An untyped startup packet PostgreSQL would refuse, in its own words where it has some for the client."""
 
     def __init__(self, message: str, sqlstate: str | None = None) -> None:
         super().__init__(message)

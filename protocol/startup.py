@@ -187,8 +187,8 @@ def _decode_parameters(body: bytes) -> tuple[tuple[bytes, bytes], ...]:
         while name := reader.cstring():
             parameters.append((name, reader.cstring()))
         reader.end()
-    except MessageError as problem:
-        text = f"invalid startup packet layout: expected terminator as last byte ({problem})"
+    except MessageError:
+        text = "invalid startup packet layout: expected terminator as last byte"
         raise StartupError(text, _FATAL_VIOLATION) from None
     return tuple(parameters)
 
