@@ -144,7 +144,7 @@ def array_texts(
     return texts
 
 
-def literal_array_texts(
+def array_literal_texts(
     column: Column, literal: Literal, operand: Operand, settings: ValueSettings | None = None
 ) -> list[bytes] | None:
     """``array_texts`` for a literal: ``= ANY('{1,2}')``, or a list of literals of one kind, ``IN (1, 2, …)``."""

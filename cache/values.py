@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cache.changes import Value
     from cache.rules import TableRule
 
-__all__ = ["Loader", "ValueSettings", "loader", "render", "verbatim"]
+__all__ = ["Loader", "Renderer", "ValueSettings", "loader", "render", "renderer", "verbatim"]
 
 TEXT_FORMAT, BINARY_FORMAT = 0, 1
 
@@ -292,14 +292,21 @@ def render(rule: TableRule, columns: Sequence[Column], texts: Sequence[bytes | N
     if known is None or known[0] is not columns:
         if len(_renderers) >= _MAX_RENDERERS:
             _renderers.clear()
-        known = _renderers[rule] = (columns, _renderer(rule, columns))
+        known = _renderers[rule] = (columns, renderer(rule, columns))
     return known[1](texts)
 
 
-def _renderer(rule: TableRule, columns: Sequence[Column]) -> Renderer:
+def renderer(rule: TableRule, columns: Sequence[Column]) -> Renderer:
+    """``render`` for one rule and its value columns: worth keeping where many rows follow."""
+    if rule.format is ValueFormat.STRING:
+        return _string
     if rule.format is ValueFormat.HASH:
         return _hash_renderer(tuple(column.name.encode() for column in columns))
     return _json_renderer(columns)
+
+
+def _string(texts: Sequence[bytes | None]) -> Value | None:
+    return texts[0]
 
 
 def _hash_renderer(fields: tuple[bytes, ...]) -> Renderer:

@@ -11,7 +11,7 @@ from psycopg import pq
 
 from cache import values_types as t
 from cache.catalog import Column
-from cache.constants import array_texts, keyword_text, literal_array_texts, literal_text, parameter_text
+from cache.constants import array_texts, keyword_text, array_literal_texts, literal_text, parameter_text
 from cache.plans import Literal, Operand, Source
 from tests.fix_postgres import fresh_database
 
@@ -316,7 +316,7 @@ def test_arrays_find_what_the_server_finds(server, name):
     element = {"varchar5": "varchar"}.get(name, name)
     certain = 0
     for array in ARRAYS[name]:
-        texts = literal_array_texts(column, Literal(array.encode(), "string"), Operand(Source.LITERAL), UTF8)
+        texts = array_literal_texts(column, Literal(array.encode(), "string"), Operand(Source.LITERAL), UTF8)
         declared = {value: key for key, value in t.ARRAYS.items()}.get(
             t.VARCHAR if name == "varchar5" else column.base_oid, 0
         )
@@ -372,11 +372,11 @@ def test_lists_of_literals(server):
     """``IN`` with many literals of one kind arrives as one literal."""
     operand = Operand(Source.LITERAL)
     integers, strings = Literal(b"{1, -2,\n007}", "integer[]"), Literal(b'{"1","NULL","x\\"y"}', "string[]")
-    assert literal_array_texts(server.columns["int4"], integers, operand, UTF8) == [b"1", b"-2", b"7"]
-    assert literal_array_texts(server.columns["text"], integers, operand, UTF8) is None
-    assert literal_array_texts(server.columns["text"], strings, operand, UTF8) == [b"1", b"NULL", b'x"y']
-    assert literal_array_texts(server.columns["int4"], strings, operand, UTF8) is None
-    assert literal_array_texts(server.columns["text"], Literal(b"{1}", "integer"), operand, UTF8) is None
+    assert array_literal_texts(server.columns["int4"], integers, operand, UTF8) == [b"1", b"-2", b"7"]
+    assert array_literal_texts(server.columns["text"], integers, operand, UTF8) is None
+    assert array_literal_texts(server.columns["text"], strings, operand, UTF8) == [b"1", b"NULL", b'x"y']
+    assert array_literal_texts(server.columns["int4"], strings, operand, UTF8) is None
+    assert array_literal_texts(server.columns["text"], Literal(b"{1}", "integer"), operand, UTF8) is None
 
 
 def test_encodings():

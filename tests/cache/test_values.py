@@ -12,7 +12,7 @@ from cache import values_types as t
 from cache.catalog import Column
 from cache.keys import KeyTemplate
 from cache.rules import TableRule, ValueFormat
-from cache.values import ValueSettings, loader, render, verbatim
+from cache.values import ValueSettings, loader, render, renderer, verbatim
 
 EVERY_TYPE = sorted(t.BASE_TYPES | t.ARRAYS | t.RANGES | t.MULTIRANGES)
 
@@ -195,6 +195,7 @@ def test_string_is_the_text():
     assert render(rule(ValueFormat.STRING, one), (one,), [b"x"]) == b"x"
     assert render(rule(ValueFormat.STRING, one), (one,), [b""]) == b""
     assert render(rule(ValueFormat.STRING, one), (one,), [None]) is None
+    assert renderer(rule(ValueFormat.STRING, one), (one,))([b"x"]) == b"x"
 
 
 def test_hash_leaves_nulls_out():
