@@ -11,7 +11,7 @@ from psycopg import pq
 
 from cache import values_types as t
 from cache.catalog import Column
-from cache.constants import array_texts, keyword_text, array_literal_texts, literal_text, parameter_text
+from cache.constants import array_literal_texts, array_texts, keyword_text, literal_text, parameter_text
 from cache.plans import Literal, Operand, Source
 from tests.fix_postgres import fresh_database
 
