@@ -158,7 +158,8 @@ def _base_kind(column: Column) -> str:
 
 
 def _element(column: Column) -> int:
-    return t.ARRAYS.get(column.base_oid or column.type_oid, column.element_oid)
+    """The built-in element type of a built-in array type; 0 for every other type."""
+    return t.ARRAYS.get(column.base_oid or column.type_oid, 0)
 
 
 def _array(element: int) -> ArrayFormat:
