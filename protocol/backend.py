@@ -1,7 +1,8 @@
 """Messages a backend sends: type bytes, length limits, decode and encode.
 
 Names and order of fields are those of the manual, section "Message Formats". CopyData and CopyDone are in
-``copy_data``, the messages of type ``R`` in ``authentication``.
+``copy_data``, the messages of type ``R`` in ``authentication``; ErrorResponse and NoticeResponse are written in
+``reports`` and read from here.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ from protocol.fields import (
     values,
 )
 from protocol.message import EmptyMessage, Message, no_limits
+from protocol.reports import ERROR_RESPONSE as ERROR_RESPONSE
+from protocol.reports import NOTICE_RESPONSE as NOTICE_RESPONSE
+from protocol.reports import ErrorResponse as ErrorResponse
+from protocol.reports import NoticeResponse as NoticeResponse
 
 AUTHENTICATION: Final = authentication.AUTHENTICATION
 BACKEND_KEY_DATA: Final = ord("K")
@@ -42,10 +47,8 @@ COPY_IN_RESPONSE: Final = ord("G")
 COPY_OUT_RESPONSE: Final = ord("H")
 DATA_ROW: Final = ord("D")
 EMPTY_QUERY_RESPONSE: Final = ord("I")
-ERROR_RESPONSE: Final = ord("E")
 FUNCTION_CALL_RESPONSE: Final = ord("V")
 NEGOTIATE_PROTOCOL_VERSION: Final = ord("v")
-NOTICE_RESPONSE: Final = ord("N")
 NOTIFICATION_RESPONSE: Final = ord("A")
 NO_DATA: Final = ord("n")
 PARAMETER_DESCRIPTION: Final = ord("t")
@@ -279,73 +282,6 @@ class CommandComplete(Message):
 
     def body(self) -> bytes:
         return pack_cstring(self.tag)
-
-
-@dataclass(slots=True)
-class _Report(Message):
-    """ErrorResponse and NoticeResponse: fields told by a byte, in the backend's order."""
-
-    fields: tuple[tuple[int, bytes], ...]
-
-    @classmethod
-    def decode(cls, body: bytes) -> Self:
-        reader = Reader(body)
-        fields = []
-        while code := reader.byte():
-            fields.append((code, reader.cstring()))
-        reader.end()
-        return cls(tuple(fields))
-
-    @classmethod
-    def of(cls, severity: str, sqlstate: str, message: str, detail: str | None = None, hint: str | None = None) -> Self:
-        """A report of our own, in UTF-8. ``severity`` is not localized: ERROR, FATAL, WARNING, …"""
-        texts = (
-            (codes.SEVERITY, severity),
-            (codes.SEVERITY_UNLOCALIZED, severity),
-            (codes.SQLSTATE, sqlstate),
-            (codes.MESSAGE, message),
-            (codes.DETAIL, detail),
-            (codes.HINT, hint),
-        )
-        return cls(tuple((code, text.encode()) for code, text in texts if text is not None))
-
-    def get(self, code: int) -> bytes | None:
-        """The first field with this code (``codes.SQLSTATE`` …), None when there is none."""
-        return next((text for field, text in self.fields if field == code), None)
-
-    @property
-    def severity(self) -> bytes:
-        """Not localized where the backend says it (9.6 and later); empty when missing."""
-        return self.get(codes.SEVERITY_UNLOCALIZED) or self.get(codes.SEVERITY) or b""
-
-    @property
-    def sqlstate(self) -> bytes:
-        """Five characters; empty when missing."""
-        return self.get(codes.SQLSTATE) or b""
-
-    @property
-    def message(self) -> bytes:
-        """The primary message; empty when missing. It may quote values."""
-        return self.get(codes.MESSAGE) or b""
-
-    def body(self) -> bytes:
-        if any(code == 0 for code, _ in self.fields):
-            raise EncodeError("a field without a code would end the report")
-        return b"".join([pack(BYTE, code) + pack_cstring(text) for code, text in self.fields]) + b"\0"
-
-
-@dataclass(slots=True)
-class ErrorResponse(_Report):
-    """The statement, or with severity FATAL the session, has failed."""
-
-    TYPE = ERROR_RESPONSE
-
-
-@dataclass(slots=True)
-class NoticeResponse(_Report):
-    """A warning or note, between any two other messages."""
-
-    TYPE = NOTICE_RESPONSE
 
 
 @dataclass(slots=True)

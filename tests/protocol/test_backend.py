@@ -125,47 +125,6 @@ def test_unterminated_column_name_takes_no_time():
         backend.RowDescription.decode(body)
 
 
-class TestReports:
-    ERROR = backend.ErrorResponse(
-        (
-            (codes.SEVERITY, b"FEHLER"),
-            (codes.SEVERITY_UNLOCALIZED, b"ERROR"),
-            (codes.SQLSTATE, b"23505"),
-            (codes.MESSAGE, b"doppelt"),
-            (ord("F"), b"nbtinsert.c"),
-        )
-    )
-
-    def test_fields_by_name(self):
-        assert self.ERROR.severity == b"ERROR"
-        assert self.ERROR.sqlstate == b"23505"
-        assert self.ERROR.message == b"doppelt"
-        assert self.ERROR.get(ord("F")) == b"nbtinsert.c"
-        assert self.ERROR.get(codes.HINT) is None
-
-    def test_severity_before_9_6(self):
-        assert backend.NoticeResponse(((codes.SEVERITY, b"NOTICE"),)).severity == b"NOTICE"
-
-    def test_missing(self):
-        empty = backend.ErrorResponse(())
-        assert (empty.severity, empty.sqlstate, empty.message) == (b"", b"", b"")
-
-    def test_of_our_own(self):
-        error = backend.ErrorResponse.of("FATAL", "53300", "sorry, zu viele Verbindungen: é")
-        assert type(error) is backend.ErrorResponse
-        assert bytes(error) == (
-            b"E\0\0\0\x3cSFATAL\0VFATAL\0C53300\0M" + "sorry, zu viele Verbindungen: é".encode() + b"\0\0"
-        )
-
-    def test_of_our_own_with_detail_and_hint(self):
-        notice = backend.NoticeResponse.of("WARNING", "01000", "m", detail="d", hint="h")
-        assert bytes(notice) == b"N\0\0\0\x27SWARNING\0VWARNING\0C01000\0Mm\0Dd\0Hh\0\0"
-
-    def test_errors_and_notices_differ(self):
-        error: object = backend.ErrorResponse(())
-        assert error != backend.NoticeResponse(())
-
-
 def test_fixed_frames():
     assert backend.PARSE_COMPLETE_FRAME == b"1\0\0\0\x04"
     assert backend.BIND_COMPLETE_FRAME == b"2\0\0\0\x04"

@@ -1,0 +1,81 @@
+"""ErrorResponse and NoticeResponse: one form, two meanings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+from protocol import codes
+from protocol.errors import EncodeError
+from protocol.fields import BYTE, Reader, pack, pack_cstring
+from protocol.message import Message
+
+ERROR_RESPONSE: Final = ord("E")
+NOTICE_RESPONSE: Final = ord("N")
+
+
+@dataclass(slots=True)
+class _Report(Message):
+    """ErrorResponse and NoticeResponse: fields told by a byte, in the backend's order."""
+
+    fields: tuple[tuple[int, bytes], ...]
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        reader = Reader(body)
+        fields = []
+        while code := reader.byte():
+            fields.append((code, reader.cstring()))
+        reader.end()
+        return cls(tuple(fields))
+
+    @classmethod
+    def of(cls, severity: str, sqlstate: str, message: str, detail: str | None = None, hint: str | None = None) -> Self:
+        """A report of our own, in UTF-8. ``severity`` is not localized: ERROR, FATAL, WARNING, …"""
+        texts = (
+            (codes.SEVERITY, severity),
+            (codes.SEVERITY_UNLOCALIZED, severity),
+            (codes.SQLSTATE, sqlstate),
+            (codes.MESSAGE, message),
+            (codes.DETAIL, detail),
+            (codes.HINT, hint),
+        )
+        return cls(tuple((code, text.encode()) for code, text in texts if text is not None))
+
+    def get(self, code: int) -> bytes | None:
+        """The first field with this code (``codes.SQLSTATE`` …), None when there is none."""
+        return next((text for field, text in self.fields if field == code), None)
+
+    @property
+    def severity(self) -> bytes:
+        """Not localized where the backend says it (9.6 and later); empty when missing."""
+        return self.get(codes.SEVERITY_UNLOCALIZED) or self.get(codes.SEVERITY) or b""
+
+    @property
+    def sqlstate(self) -> bytes:
+        """Five characters; empty when missing."""
+        return self.get(codes.SQLSTATE) or b""
+
+    @property
+    def message(self) -> bytes:
+        """The primary message; empty when missing. It may quote values."""
+        return self.get(codes.MESSAGE) or b""
+
+    def body(self) -> bytes:
+        if any(code == 0 for code, _ in self.fields):
+            raise EncodeError("a field without a code would end the report")
+        return b"".join([pack(BYTE, code) + pack_cstring(text) for code, text in self.fields]) + b"\0"
+
+
+@dataclass(slots=True)
+class ErrorResponse(_Report):
+    """The statement, or with severity FATAL the session, has failed."""
+
+    TYPE = ERROR_RESPONSE
+
+
+@dataclass(slots=True)
+class NoticeResponse(_Report):
+    """A warning or note, between any two other messages."""
+
+    TYPE = NOTICE_RESPONSE
