@@ -18,7 +18,17 @@ from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import BusyLoadingError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ExecAbortError,
+    NoPermissionError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from cache import fences
 from cache.backlog import definition
@@ -42,7 +52,7 @@ once."""
 TIMEOUT = 5.0
 MAX_DELAY = 5.0
 
-_MEMORY = "OOM command not allowed"
+_MEMORY = "command not allowed when used memory"
 _UNDONE = (
     _MEMORY,
     "MISCONF",
@@ -58,6 +68,15 @@ _UNDONE = (
     "EXECABORT",
 )
 """Parts of error replies that a script gets at its first write at the latest: nothing of the batch was applied."""
+_UNDONE_ERRORS = (
+    AuthenticationError,
+    BusyLoadingError,
+    ExecAbortError,
+    NoPermissionError,
+    ReadOnlyError,
+    TryAgainError,
+)
+"""The same where redis-py cuts the code off the text."""
 
 
 class WrongRedisError(RedisError):
@@ -156,12 +175,12 @@ class Writer:
                     await self._serve()
                 except (RedisError, OSError, TimeoutError, EOFError) as error:
                     failures += 1
-                    self._lost(error)
+                    await self._lost(error)
                     await self._pause(failures)
             await self._leave()
         finally:
             self._running = False
-            self._close()
+            await self._close()
             self._ended.set()
 
     async def drain(self, seconds: float) -> bool:
@@ -215,21 +234,24 @@ class Writer:
         self._log("info", "redis connected", version=facts.get("valkey_version") or facts.get("redis_version"))
         self._state(connected=True)
 
-    def _lost(self, error: BaseException) -> None:
+    async def _lost(self, error: BaseException) -> None:
         self._counts.redis_errors += 1
         self._log("warning" if self.connected else "debug", "redis lost", error=_words(error))
         self._state(connected=False)
         if self._scan is not None:
             self._scan = None
             self._backlog.end_scan(complete=False)
-        self._close()
+        await self._close()
 
-    def _close(self) -> None:
+    async def _close(self) -> None:
         connection, self._connection = self._connection, None
-        writer = getattr(connection, "_writer", None)
-        if writer is not None:
-            # disconnect() waits for the peer, which may be stopped; what is unsent must not be sent either.
-            writer.transport.abort()
+        if connection is None:
+            return
+        stream = getattr(connection, "_writer", None)
+        if stream is not None:
+            # At once, and without what is still unsent: it must not reach a Redis that was only slow.
+            stream.transport.abort()
+        await connection.disconnect(nowait=True)
 
     async def _pause(self, failures: int) -> None:
         delay = min(self._max_delay, 0.05 * 2 ** min(failures, 12)) * (0.5 + random.random() / 2)  # noqa: S311 - jitter
@@ -353,7 +375,6 @@ class Writer:
         return self._ending and self._backlog.pending == 0
 
     async def _send(self, batch: Batch) -> None:
-        unknown = True
         try:
             try:
                 reply, sent = await self._apply(batch, frugal=False)
@@ -363,16 +384,13 @@ class Writer:
                 self._counts.redis_errors += 1
                 reply, sent = await self._apply(batch, frugal=True)
             if reply[0] == fences.REJOIN:
-                unknown = False
                 self._backlog.put_back(batch, unknown=False)
                 await self._join()
                 return
             _, seq, epoch, clock, outcomes = reply
         except BaseException as error:
             if self._backlog.flying is batch:
-                if isinstance(error, ResponseError | BusyLoadingError):
-                    unknown = not any(part in str(error) for part in _UNDONE)
-                self._backlog.put_back(batch, unknown=unknown)
+                self._backlog.put_back(batch, unknown=not _undone(error))
             raise
         self._heard(seq, clock, sent)
         self._backlog.confirm(batch, seq, outcomes)
@@ -569,6 +587,13 @@ def _info(reply: Any) -> dict[str, str]:
         if colon:
             facts[name] = value
     return facts
+
+
+def _undone(error: BaseException) -> bool:
+    """Whether an error says that a script did nothing."""
+    if isinstance(error, _UNDONE_ERRORS):
+        return True
+    return isinstance(error, ResponseError) and any(part in str(error) for part in _UNDONE)
 
 
 def _words(error: BaseException) -> str:
