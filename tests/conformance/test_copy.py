@@ -1,0 +1,200 @@
+"""COPY in every direction and state: directly and through the proxy, message by message."""
+
+import struct
+
+import pytest
+
+from protocol.copy_data import CopyData, CopyDone, CopyFail
+from tests.conformance.wire import FLUSH, SYNC, TERMINATE, query, run
+
+DONE = bytes(CopyDone())
+FAIL = bytes(CopyFail(b"changed my mind"))
+FROM = "COPY plain FROM STDIN"
+CONTENT = "SELECT * FROM plain ORDER BY id"
+
+
+def data(text):
+    return CopyData(text.encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "COPY items TO STDOUT",
+        "COPY items (id, name) TO STDOUT WITH (FORMAT csv, HEADER, FORCE_QUOTE *)",
+        "COPY items TO STDOUT WITH (FORMAT binary)",
+        "COPY (SELECT id, name FROM items WHERE id < 3) TO STDOUT",
+        "COPY (UPDATE items SET name = 'x' WHERE id < 3 RETURNING id, name) TO STDOUT",
+        "COPY (SELECT 1 / (id - 10) FROM items ORDER BY id) TO STDOUT",
+        "COPY (SELECT) TO STDOUT",
+        "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 3000)) TO STDOUT",
+        "SELECT 1; COPY plain TO STDOUT; COPY items (id) TO STDOUT; SELECT 2",
+        "COPY nowhere TO STDOUT",
+    ],
+)
+def test_copy_out(both, text):
+    def script(wire):
+        wire.query(text)
+        if ";" not in text:
+            wire.send(run(text), SYNC)
+            wire.read_until("Z")
+        wire.query("SELECT name FROM items ORDER BY id LIMIT 2")
+
+    assert both(script).kinds.count("Z") == (2 if ";" in text else 3)
+
+
+def test_copy_in(both):
+    def script(wire):
+        wire.send(query(FROM))
+        wire.read_until("G")
+        wire.send(data("1\tone\n2\tt"), data("wo\n"), FLUSH, data(""), SYNC, data("3\t\\N\n"), DONE)
+        wire.read_until("Z")
+        wire.query(CONTENT)
+
+    wire = both(script)
+    assert wire.kinds == "GCZTDDDCZ$"
+    assert wire.values() == [[b"1", b"one"], [b"2", b"two"], [b"3", None]]
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_copy_in_sent_before_it_is_asked_for(both, chunk):
+    def script(wire):
+        wire.send(query(FROM), data("1\tone\n"), DONE, query(CONTENT), chunk=chunk)
+        wire.read_until("Z", 2)
+
+    assert both(script).kinds == "GCZTDCZ$"
+
+
+def test_copy_in_binary(both):
+    def script(wire):
+        fields = struct.pack("!hi4si3s", 2, 4, b"\0\0\0\x07", 3, b"abc")
+        wire.send(query(FROM + " (FORMAT binary)"))
+        wire.read_until("G")
+        wire.send(CopyData(b"PGCOPY\n\xff\r\n\0" + bytes(8)), CopyData(fields + b"\xff\xff"), DONE)
+        wire.read_until("Z")
+        wire.query(CONTENT)
+
+    assert both(script).values() == [[b"7", b"abc"]]
+
+
+def test_copy_in_of_many_rows(both):
+    def script(wire):
+        wire.send(query(FROM))
+        wire.read_until("G")
+        for start in range(0, 20_000, 1000):
+            wire.send(*(data(f"{number}\t{'x' * 50}\n") for number in range(start, start + 1000)))
+        wire.send(DONE, query("SELECT count(*), sum(id) FROM plain"))
+        wire.read_until("Z", 2)
+
+    assert both(script).values() == [[b"20000", b"199990000"]]
+
+
+@pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        pytest.param([FAIL], id="fail"),
+        pytest.param([data("not a number\tx\n"), data("2\ttwo\n"), DONE], id="bad row"),
+        pytest.param([data("1\tone\textra\n"), FAIL], id="bad row, fail"),
+        pytest.param([query("SELECT 'inside'")], id="query"),
+        pytest.param([run("SELECT 'inside'")], id="extended query"),
+        pytest.param([data("1\tone\n"), DONE, DONE, FAIL, data("late")], id="late"),
+    ],
+)
+def test_copy_in_that_ends_otherwise(both, ending, extended):
+    def script(wire):
+        wire.send(run(FROM) if extended else query(FROM))
+        if extended:
+            wire.send(FLUSH)
+        wire.read_until("G")
+        wire.send(data("5\tfive\n"), *ending)
+        if extended:
+            wire.send(SYNC)
+        wire.read_until("Z")
+        wire.send(query(CONTENT), run("SELECT 'after'"), SYNC)
+        wire.read_until("Z", 2)
+
+    both(script)
+
+
+def test_an_unknown_type_inside_copy(both):
+    def script(wire):
+        wire.send(query(FROM))
+        wire.read_until("G")
+        wire.send(data("5\tfive\n"), b"!\0\0\0\x04")
+        wire.read_to_end()
+
+    assert both(script).kinds == "GEE$"
+
+
+def test_sync_inside_copy_is_ignored(both):
+    def script(wire):
+        wire.send(run(FROM), SYNC)
+        wire.read_until("G")
+        wire.send(data("1\tone\n"), SYNC, FLUSH, SYNC, data("2\ttwo\n"), DONE)
+        wire.send(FLUSH)
+        wire.read_until("C")
+        assert wire.silent()
+        wire.send(run("SELECT 'same pipeline'"), SYNC, query(CONTENT))
+        wire.read_until("Z", 2)
+
+    assert both(script).kinds == "12nGC" + "12TDCZ" + "TDDCZ$"
+
+
+def test_sync_behind_a_copy_that_cannot_begin(both):
+    def script(wire):
+        wire.send(
+            run("COPY nowhere FROM STDIN"), data("1\n"), DONE, SYNC, query("COPY nowhere FROM STDIN"), data("1\n"), DONE
+        )
+        wire.send(query("SELECT 1"), data("late"), DONE, FAIL, query("SELECT 2"))
+        wire.read_until("Z", 4)
+
+    assert both(script).kinds == "12nEZEZTDCZTDCZ$"
+
+
+def test_copies_in_one_query_string(both):
+    def script(wire):
+        wire.send(query(f"SELECT 1; {FROM}; {CONTENT}; {FROM}; COPY plain TO STDOUT; SELECT 2"))
+        wire.read_until("G")
+        wire.send(data("1\tone\n"), DONE)
+        wire.read_until("G")
+        wire.send(data("2\ttwo\n"), DONE)
+        wire.read_until("Z")
+        wire.send(query(f"{FROM}; SELECT 1 / 0; {FROM}"), data("3\tthree\n"), DONE, query(CONTENT))
+        wire.read_until("Z", 2)
+
+    assert both(script).kinds == "TDCGCTDCGCHddcCTDCZ" + "GCEZ" + "TDDCZ$"
+
+
+def test_copy_into_the_observed_table_rolled_back(both):
+    def script(wire):
+        wire.send(query("BEGIN; COPY items (id, name) FROM STDIN"), data("100\thundred\n"), DONE)
+        wire.read_until("Z")
+        wire.query("SELECT name FROM items WHERE id = 100; ROLLBACK; SELECT name FROM items WHERE id = 100")
+
+    assert both(script).values() == [[b"hundred"]]
+
+
+def test_leaving_in_the_middle_of_a_copy(both):
+    def script(wire):
+        wire.send(query(FROM))
+        wire.read_until("G")
+        wire.send(data("1\tone\n"), TERMINATE)
+        wire.read_to_end()
+
+    both(script)
+
+
+def test_replication_copies_both_ways(both):
+    def script(wire):
+        wire.query("IDENTIFY_SYSTEM")
+        position = wire.values()[-1][2].decode()
+        wire.send(query(f"START_REPLICATION PHYSICAL {position}"))
+        wire.read_until("W")
+        wire.send(DONE)
+        wire.read_until("Z")
+        # Positions, times and how much was streamed in between are not the same twice.
+        wire.transcript = [text for text in wire.transcript if text[0] not in "Dd"]
+
+    wire = both(script, replication="true")
+    assert wire.kinds.replace("d", "") == "TDCZWcTDCCZ$" or wire.kinds.replace("d", "") == "TDCZWcCCZ$"
