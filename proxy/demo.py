@@ -77,7 +77,7 @@ class Step:
 STEPS = (
     Step("SELECT id, name FROM users WHERE id = 1", 1, "Ada Lovelace", says="a read brings the row to Redis"),
     Step("UPDATE users SET name = 'Ada King' WHERE id = 1", 1, "Ada King", says="a write stores the new value"),
-    Step("BEGIN", 1, "Ada King", says="nothing arrives before its commit, and nothing that is rolled back"),
+    Step("BEGIN", 1, "Ada King", says="nothing arrives before its commit, nor what is rolled back"),
     Step("UPDATE users SET name = 'Nobody' WHERE id = 1", 1, "Ada King"),
     Step("ROLLBACK", 1, "Ada King"),
     Step("SELECT name FROM users WHERE id = $1", 2, "Grace Hopper", (2,), says="prepared statements are followed"),
@@ -86,7 +86,7 @@ STEPS = (
         "UPDATE users SET name = upper(name) WHERE id = 2",
         2,
         None,
-        says="a value that only PostgreSQL can know is removed; the next read brings it back",
+        says="what only PostgreSQL can know is removed, and read back",
     ),
     Step("SELECT id, name FROM users WHERE id = 2", 2, "AMAZING GRACE"),
     Step("DELETE FROM users WHERE id = 1", 1, None, says="a deleted row is gone from Redis too"),
@@ -108,7 +108,7 @@ class Rowtap(ServerProcess):
     def __init__(self, postgres: Postgres, valkey: Valkey) -> None:
         super().__init__(None, None)
         self._postgres, self._valkey = postgres, valkey
-        self._admin_port = free_port()
+        self._admin_port = 0
         # From where this package was imported, so that the process imports the same one, installed or not.
         self._cwd = Path(__file__).resolve().parent.parent
 
@@ -127,6 +127,7 @@ class Rowtap(ServerProcess):
         return f"host={self.host} port={self.port} user={self._postgres.user} dbname=postgres"
 
     def _command(self) -> list[str]:
+        self._admin_port = free_port()  # here: when a port turns out to be taken this is called again
         config = self.directory / "config.toml"
         config.write_text(
             CONFIG.format(
@@ -189,7 +190,7 @@ def _introduce(console: Console, postgres: Postgres, valkey: Valkey, rowtap: Row
     versions = f"PostgreSQL {postgres.version}", f"Valkey {valkey.version}"
     console.print()
     console.print(f"  psycopg {arrow} [bold green]Rowtap[/] {arrow} [bold]{versions[0]}[/]")
-    console.print(f"            {arrow} [bold]{versions[1]}[/], which speaks Redis")
+    console.print(f"{' ' * len('  psycopg > Rowtap ')}{arrow} [bold]{versions[1]}[/], which speaks Redis")
     console.print()
     # The part of the configuration that an operator would write for it.
     table = CONFIG[CONFIG.index("[[table]]") :].replace("{{id}}", "{id}")
@@ -218,8 +219,10 @@ def _print_step(console: Console, step: Step, key: str, before: object, after: o
         console.print(Text(f"-- {step.says}", "cyan"))
     statement = Syntax("", "postgresql", theme="ansi_dark", background_color="default").highlight(step.sql)
     statement.rstrip()
-    for number, value in enumerate(step.parameters, 1):
-        statement.append(f"{',' if number > 1 else '  --'} ${number} = {value}", "dim")
+    statement.no_wrap = False
+    if step.parameters:
+        bound = ", ".join(f"${number} = {value}" for number, value in enumerate(step.parameters, 1))
+        statement.append(f"\n-- {bound}", "dim")
     right = after == step.holds
     _print_row(console, statement, Text(key), _value(before), _value(after, "bold green" if right else "bold red"))
     if not right:
@@ -231,7 +234,7 @@ def _print_step(console: Console, step: Step, key: str, before: object, after: o
 def _print_row(console: Console, *cells: Text) -> None:
     # A table of its own for each row, so that rows appear as they happen; fixed widths make one table of them.
     row = Table.grid(padding=(0, 2, 0, 0))
-    for width in (min(max(console.width - 48, 30), 56), 7, 13, 13):
+    for width in (min(max(console.width - 41, 30), 58), 7, 13, 13):
         row.add_column(width=width)
     row.add_row(*cells)
     console.print(row)
