@@ -169,14 +169,18 @@ def explain(
     settings = load(path)
     from proxy import explaining
 
-    text = explaining.read(statements or [], file, sys.stdin)
-    if not text.strip():
+    try:
+        texts = explaining.read(statements or [], file, sys.stdin.buffer)
+    except OSError as error:
+        typer.echo(f"error: {file}: cannot be read: {(error.strerror or str(error)).lower()}", err=True)
+        raise typer.Exit(2) from None
+    if not any(text.strip() for text in texts):
         typer.echo('error: nothing to explain: rowtap explain "SELECT …"', err=True)
         raise typer.Exit(2)
     raise typer.Exit(
         explaining.run(
             settings,
-            text,
+            texts,
             dsn=dsn,
             offline=offline,
             database=database,
