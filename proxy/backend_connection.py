@@ -178,19 +178,19 @@ class Backend:
     ) -> BackendConnection:
         """Make a transport of the socket, with TLS if ``secure`` and the server has it. Owns the socket."""
         loop = asyncio.get_running_loop()
+        waiting = Waiting(enough)
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
                 if secure:
                     secure = await self._ask_for_tls(connection)
-                context = self._context if secure else None
                 if place.family == socket.AF_UNIX:
-                    _, waiting = await loop.create_unix_connection(lambda: Waiting(enough), sock=connection)
+                    await loop.create_unix_connection(lambda: waiting, sock=connection)
                 else:
-                    _, waiting = await loop.create_connection(
-                        lambda: Waiting(enough),
+                    await loop.create_connection(
+                        lambda: waiting,
                         sock=connection,
-                        ssl=context,
-                        server_hostname=self._settings.host if context else None,
+                        ssl=self._context if secure else None,
+                        server_hostname=self._settings.host if secure else None,
                     )
         except OSError as error:
             connection.close()
@@ -224,7 +224,7 @@ class Backend:
             return f"TLS failed: {error.reason or error}"
         if isinstance(error, TimeoutError) and error.errno is None:
             return f"no answer within {self._settings.connect_timeout:g} s"
-        return (error.strerror or str(error) or type(error).__name__).lower()
+        return error.strerror.lower() if error.strerror else str(error) or type(error).__name__
 
 
 async def _connect(connection: socket.socket, place: Place) -> None:

@@ -136,7 +136,7 @@ class Exchange:
             self._rows.clear()
             self._size = 0
         elif kind == backend.READY_FOR_QUERY:
-            self._ready()
+            self._ready(backend.ReadyForQuery.decode(body).status)
         elif kind == backend.ERROR_RESPONSE:
             return self._error(message)
         elif kind == backend.NOTICE_RESPONSE:
@@ -165,7 +165,9 @@ class Exchange:
             return message
         return b""
 
-    def _ready(self) -> None:
+    def _ready(self, status: int) -> None:
+        if status != codes.IDLE:
+            raise MessageError("a question left a transaction open")
         if self._failed and not self._cleaned:
             self._cleaned = True
             self.to_send = _CLEAN_UP

@@ -145,9 +145,9 @@ class Leg(asyncio.Protocol):
         if waiting.lost:
             asyncio.get_running_loop().call_soon(self.connection_lost, waiting.error)
             return
-        # Zero makes the event loop write at once instead of at the end of its turn, so that forwarding does come
-        # before observing; and no more than the chunk just read ever waits in memory.
-        transport.set_write_buffer_limits(high=0)
+        # So low a mark makes uvloop write at once instead of at the end of its turn, so that forwarding does come before
+        # observing; and no more than the chunk just read ever waits in memory. Its TLS would never resume at zero.
+        transport.set_write_buffer_limits(high=1, low=0)
         transport.set_protocol(self)
         if waiting.ended:
             asyncio.get_running_loop().call_soon(self.eof_received)

@@ -98,30 +98,27 @@ class Startup:
         if self.early is None:
             return
         if self._frontend is not None:
-            data = self._after_authentication(self._frontend + data)
+            try:
+                data = self._after_authentication(self._frontend, data)
+            except FramingError:
+                self.early = self._frontend = None
+                return
         self.early += data
         if len(self.early) > MAX_EARLY:
-            self._lose_frontend()
+            self.early = None
 
-    def _after_authentication(self, buffer: bytes) -> bytes:
+    def _after_authentication(self, kept: bytes, data: bytes) -> bytes:
+        buffer = kept + data
         start = 0
-        try:
-            while start < len(buffer) and buffer[start] == frontend.PASSWORD:
-                end = message_end(buffer, start, _FRONTEND_LIMITS)
-                if end is None:
-                    self._frontend = buffer[start:]
-                    return b""
-                start = end
-        except FramingError:
-            self._lose_frontend()
-            return b""
+        while start < len(buffer) and buffer[start] == frontend.PASSWORD:
+            end = message_end(buffer, start, _FRONTEND_LIMITS)
+            if end is None:
+                self._frontend = buffer[start:]
+                return b""
+            start = end
         # The first message of another type ends authentication for good.
         self._frontend = None if start < len(buffer) else b""
         return buffer[start:]
-
-    def _lose_frontend(self) -> None:
-        self.early = None
-        self._frontend = None
 
     def backend(self, data: bytes) -> bytes:
         """Feed a chunk of the backend; returns what the client gets of it now: whole messages, up to ``ready``."""

@@ -50,12 +50,13 @@ def backend_context(settings: PostgresSection) -> ssl.SSLContext | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     _common(context)
-    context.check_hostname = settings.sslmode == "verify-full"
+    context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     if settings.sslrootcert is not None:
         # With a root certificate at hand libpq checks in every mode, so that "require" means verify-ca.
         _load_authorities(context, settings.sslrootcert, "postgres.sslrootcert")
         context.verify_mode = ssl.CERT_REQUIRED
+        context.check_hostname = settings.sslmode == "verify-full"
     return context
 
 
