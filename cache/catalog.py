@@ -135,8 +135,8 @@ class Catalog:
     links: Mapping[int, tuple[Link, ...]] = field(default_factory=dict)
     """By oid of the written relation: everything a write on it may change."""
     names: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """By unqualified name: every relation of the database with a name that some linked relation bears, the linked
-    ones and the others (those are in ``relations`` with no columns)."""
+    """By unqualified name: every relation of the database with a name that some linked relation or some rule bears,
+    the linked ones and the others (those are in ``relations`` with no columns)."""
     volatile: frozenset[str] = frozenset()
     """Lower-case names of pg_catalog functions of which some overload is volatile."""
     harmless: frozenset[str] = frozenset()

@@ -157,16 +157,19 @@ def _catalog(document: dict[str, Any], database: str, rules: Sequence[TableRule]
         unbound=tuple(unbound),
         relations=relations,
         links=links,
-        names=_names(relations, links),
+        names=_names(relations, links, rules),
         volatile=frozenset(document["volatile"]),
         harmless=frozenset(document["harmless"]),
         float_digits_certain=bool(document["float_digits"]),
     )
 
 
-def _names(relations: Mapping[int, Relation], links: Mapping[int, object]) -> dict[str, tuple[int, ...]]:
-    linked = {relations[oid].name for oid in links}
-    names: dict[str, tuple[int, ...]] = {}
+def _names(
+    relations: Mapping[int, Relation], links: Mapping[int, object], rules: Sequence[TableRule]
+) -> dict[str, tuple[int, ...]]:
+    """See ``Catalog.names``. A configured name is there even if no table bears it yet, or none that can be captured."""
+    names: dict[str, tuple[int, ...]] = {rule.table: () for rule in rules}
+    linked = names.keys() | {relations[oid].name for oid in links}
     for relation in relations.values():
         if relation.name in linked:
             names[relation.name] = (*names.get(relation.name, ()), relation.oid)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from cache import catalog_query
+from cache import binding, catalog_query
 from cache.catalog import Catalog, Scope
 from cache.statements import Statements
 
@@ -88,6 +88,10 @@ class Database:
     def plans(self, text: bytes, scope: Scope) -> tuple[tuple[Plan, ...], Literals]:
         """The plans of ``text``, by the newest catalog."""
         return self.statements.plans(text, self.catalog, scope)
+
+    def unreadable(self) -> Plan:
+        """The plan of a statement nobody could read: it may write every table, and change what the catalog says."""
+        return binding.whole(self.catalog, None, ddl=True)
 
     def question(self) -> CatalogQuestion | None:
         """The catalog query, if it is time to ask it and nobody else is asking."""

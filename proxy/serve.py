@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import uvloop
 
@@ -58,7 +58,7 @@ class _Many:
 
     async def snapshots(self) -> list[metrics.Snapshot]:
         answers = await self._supervisor.statuses()
-        return [metrics.Snapshot(**answer) for answer in answers if answer is not None]
+        return [cast("metrics.Snapshot", answer) for answer in answers if answer is not None]
 
 
 class Answers:

@@ -8,7 +8,7 @@ here ever raises: whatever cannot be followed makes the session *blind*, and the
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cache import observe
 from cache.observe import Arguments, Reader
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cache.values_types import ValueSettings
     from protocol.backend import FieldDescription
 
-    class Backlog(Sink):
+    class Backlog(Sink, Protocol):
         """What a session needs of the backlog."""
 
         date: int
@@ -42,8 +42,6 @@ CAPACITY = 262_144
 _IDLE = ord("I")
 _STATEMENT = ord("S")
 _NO_ARGUMENTS = Arguments(())
-_UNREADABLE = b"\0"
-"""A text no statement has: its plan is that of one that cannot be read."""
 
 
 class Session:
@@ -215,9 +213,6 @@ class Session:
 
     def _on_query(self, buffer: bytes, start: int, end: int) -> None:
         text = buffer[start : end - 1]
-        self._query(text)
-
-    def _query(self, text: bytes) -> None:
         found = self._database.plans(text, self._settings.scope)
         for plan in found[0]:
             if plan.ddl:
@@ -257,10 +252,11 @@ class Session:
     def _frontend_oversize(self, kind: int, length: int, prefix: bytes) -> None:
         """A message too long to be looked at: what it may write is everything."""
         if kind == frontend.QUERY:
-            self._query(_UNREADABLE)
+            self._outcomes.ddl_forwarded()
+            self._send(Kind.QUERY, ((self._database.unreadable(),), (), b""))
         elif kind == frontend.PARSE:
             name = prefix[: prefix.index(0)]
-            self._send(Kind.PARSE, (name, Prepared(_UNREADABLE)))
+            self._send(Kind.PARSE, (name, Prepared(None)))
         elif kind == frontend.BIND:
             portal, _, rest = prefix.partition(b"\0")
             statement = rest[: rest.index(0)]
@@ -310,7 +306,7 @@ class Session:
         name, statement = body[:portal_end], body[portal_end + 1 : statement_end]
         prepared = self._statements.get(statement)
         if prepared is None:  # made where nobody could see it
-            prepared = Prepared(_UNREADABLE)
+            prepared = Prepared(None)
         plan = self._plan_of(prepared)
         portal = Portal(plan, _NO_ARGUMENTS, request.date, request.began)
         portal.prepared = prepared
@@ -477,14 +473,18 @@ class Session:
     def _plan_of(self, prepared: Prepared) -> Plan:
         """The plan by the newest catalog and the scope in force, as the server would analyse it again too."""
         catalog, scope = self._database.catalog, self._settings.scope
-        if prepared.plan is None or prepared.catalog is not catalog or prepared.scope != scope:
+        if prepared.plan is not None and prepared.catalog is catalog and prepared.scope == scope:
+            return prepared.plan
+        if prepared.text is None:
+            plan = self._database.unreadable()
+        else:
             plans, prepared.literals = self._database.plans(prepared.text, scope)
             plan = plans[prepared.index] if plans else EMPTY
             if prepared.by_sql:
                 assert plan.inner is not None
                 plan = plan.inner
-            prepared.plan, prepared.catalog, prepared.scope = plan, catalog, scope
-        return prepared.plan
+        prepared.plan, prepared.catalog, prepared.scope = plan, catalog, scope
+        return plan
 
     def _trivial(self, head: Request[object]) -> bool:
         """The statement at the head is a Query's and concerns nobody: the common case, kept short."""
@@ -526,7 +526,7 @@ class Session:
         assert isinstance(request.payload, bytes)
         portal = self._portals.get(request.payload)
         if portal is None:  # made where nobody could see it
-            return Execution(self._plan_of(Prepared(_UNREADABLE)), _NO_ARGUMENTS, request.date, request.began)
+            return Execution(self._plan_of(Prepared(None)), _NO_ARGUMENTS, request.date, request.began)
         execution = self._resolve(portal.plan, portal.arguments, request)
         if portal.plan.command not in (Command.EXECUTE, Command.FETCH):
             # Its snapshot is as old as its Bind.
@@ -565,7 +565,7 @@ class Session:
     def _resolve_execute(self, plan: Plan, arguments: Arguments, request: Request[object]) -> Execution:
         prepared = self._statements.get((plan.name or "").encode())
         if prepared is None:
-            return Execution(self._plan_of(Prepared(_UNREADABLE)), arguments, request.date, request.began)
+            return Execution(self._plan_of(Prepared(None)), arguments, request.date, request.began)
         inner = self._plan_of(prepared)
         inner_arguments = Arguments(
             prepared.literals, types=prepared.types, settings=self._value_settings(), outer=(arguments, plan.arguments)
@@ -608,8 +608,8 @@ class Session:
         else:
             assert isinstance(request.payload, bytes)
             portal = self._portals.get(request.payload)
-            text = portal.prepared.text if portal is not None and portal.prepared is not None else _UNREADABLE
-            prepared = Prepared(text, by_sql=text is not _UNREADABLE)
+            text = portal.prepared.text if portal is not None and portal.prepared is not None else None
+            prepared = Prepared(text, by_sql=text is not None)
         self._statements[name.encode()] = prepared
 
 

@@ -31,7 +31,7 @@ def connection(postgres, database):
 def learn(connection: psycopg.Connection, *rules: TableRule) -> Catalog:
     with connection.transaction():
         connection.execute("SET LOCAL search_path TO pg_catalog, pg_temp")
-        row = connection.execute(catalog_query.text(rules)).fetchone()  # type: ignore[arg-type]
+        row = connection.execute(catalog_query.text(rules)).fetchone()
     assert row is not None
     return catalog_query.parse(row[0].encode(), "app", rules)
 
@@ -56,7 +56,7 @@ def test_columns_types_and_keys(connection):
     assert (columns["name"].type_kind, columns["name"].base_oid) == ("d", 1043)
     assert columns["name"].base_name == "varchar"
     assert columns["tags"].element_oid == 23
-    assert columns["tags"].inner == {23}
+    assert columns["tags"].inner == frozenset({23})
     assert columns["id"].inner is None
     assert columns["m"].type_kind == "e"
     assert columns["twice"].generated
@@ -72,10 +72,10 @@ def test_what_is_within_containers(connection):
     """)
     (bound,) = learn(connection, rule("users")).bound
     columns = bound.relation.columns
-    assert columns["name"].inner == {1184, 3500}
-    assert columns["s"].inner == {701}
-    assert columns["ms"].inner == {23}
-    assert (columns["d"].base_kind, columns["d"].inner) == ("b", {3500})
+    assert columns["name"].inner == frozenset({1184, 3500})
+    assert columns["s"].inner == frozenset({701})
+    assert columns["ms"].inner == frozenset({23})
+    assert (columns["d"].base_kind, columns["d"].inner) == ("b", frozenset({3500}))
     assert columns["b"].inner is None, "points make up a box, but its type has no elements of its own"
 
 
@@ -247,7 +247,7 @@ def test_functions_that_read_only(connection):
 def test_float_digits_are_certain_unless_a_role_or_database_sets_them(connection, database, setting, certain):
     connection.execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
     if setting is not None:
-        connection.execute(f"ALTER DATABASE {database} SET extra_float_digits TO {setting}")  # type: ignore[arg-type]
+        connection.execute(f"ALTER DATABASE {database} SET extra_float_digits TO {setting}")
     assert learn(connection, rule("users")).float_digits_certain is certain
 
 

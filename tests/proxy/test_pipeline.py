@@ -18,6 +18,12 @@ def kinds(line: Pipeline[None]) -> list[str]:
     return [request.kind.name for request in line.outstanding()]
 
 
+def failed(line: Pipeline[None]) -> Kind:
+    request = line.error()
+    assert request is not None
+    return request.kind
+
+
 P, B, D, E, C, S, Q, F, END = (Kind(value) for value in range(9))
 
 
@@ -41,7 +47,7 @@ def test_nothing_is_due():
 
 def test_an_error_skips_to_the_sync_even_over_a_query():
     line = pipeline(P, B, Q, E, S, P, S)
-    assert line.error().kind is P
+    assert failed(line) is P
     assert kinds(line) == ["SYNC", "PARSE", "SYNC"]
     line.ready()
     line.pop(P)
@@ -64,7 +70,7 @@ def test_an_error_before_the_sync_was_sent_ignores_what_is_sent_until_then():
 @pytest.mark.parametrize("kind", [Q, F, S])
 def test_an_error_in_what_owes_ready_for_query_skips_nothing(kind: Kind):
     line = pipeline(kind, P, S)
-    assert line.error().kind is kind
+    assert failed(line) is kind
     assert kinds(line) == [kind.name, "PARSE", "SYNC"]
     assert line.ready().kind is kind
 
@@ -125,7 +131,7 @@ def test_an_error_in_copy_data_skips_to_the_sync():
 def test_an_error_in_a_querys_copy_data_leaves_the_query_due():
     line = pipeline(Q)
     line.copy_in()
-    assert line.error().kind is Q
+    assert failed(line) is Q
     line.send(Request(END, None, 0, 0))
     assert line.ready().kind is Q
     assert line.at_rest
