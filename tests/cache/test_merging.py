@@ -1,0 +1,113 @@
+"""What two changes of one key become."""
+
+import pytest
+
+from cache.changes import Change, Kind
+from cache.keys import KeyTemplate
+from cache.merging import merge
+from cache.rules import TableRule, ValueFormat
+
+TEMPLATE = KeyTemplate.default(database="d", schema="s", table="t", key_columns=("id",))
+RULE = TableRule("d", "s", "t", ("id",), ("a",), TEMPLATE, ValueFormat.HASH)
+
+
+def make(kind, began, ended, value=None, **facts):
+    facts.setdefault("date", began)
+    return Change(kind, RULE, b"t:1", value, began=began, ended=ended, **facts)
+
+
+def fill(began, ended, value=b"f", **facts):
+    return make(Kind.FILL, began, ended, value, **facts)
+
+
+def store(began, ended, value=b"s", **facts):
+    return make(Kind.STORE, began, ended, value, **facts)
+
+
+def evict(began, ended, **facts):
+    return make(Kind.EVICT, began, ended, **facts)
+
+
+def outcome(change):
+    return change.kind, change.value, change.date
+
+
+@pytest.mark.parametrize("first", [store(1, 3), evict(1, 3)], ids=["store", "evict"])
+def test_a_write_after_another_replaces_it(first):
+    assert outcome(merge(first, store(4, 6, b"new"))) == (Kind.STORE, b"new", 4)
+
+
+@pytest.mark.parametrize("began", [2, 3])
+def test_overlapping_writes_evict(began):
+    merged = merge(store(1, 3), store(began, 5))
+    assert outcome(merged) == (Kind.EVICT, None, began)
+    assert merged.ended == 5
+    assert merge(merged, store(4, 7, b"x")).kind is Kind.EVICT
+
+
+def test_a_fill_that_began_before_the_write_ended_is_dropped():
+    write = store(1, 3)
+    assert merge(write, fill(3, 5)) is write
+    assert outcome(write) == (Kind.STORE, b"s", 1)
+
+
+@pytest.mark.parametrize("write", [store(1, 3), evict(1, 3)], ids=["store", "evict"])
+def test_a_fill_that_began_after_it_takes_its_place(write):
+    merged = merge(write, fill(4, 6, date=9))
+    assert outcome(merged) == (Kind.STORE, b"f", 9)
+    assert merged.ended == 3, "the write's, so that the next write is not thought to overlap"
+    assert outcome(merge(merged, store(5, 8, b"n"))) == (Kind.STORE, b"n", 5)
+
+
+def test_of_fills_the_later_dated_stays():
+    early, late = fill(1, 9, b"early"), fill(2, 8, b"late")
+    assert merge(early, late) is late
+    assert merge(late, early) is late
+    placed = merge(evict(0, 0), fill(5, 6, b"late"))
+    assert merge(placed, fill(4, 7, b"early")).value == b"late"
+    assert merge(placed, fill(6, 7, b"later")).value == b"later"
+
+
+def test_a_write_replaces_a_fill_whenever_it_began():
+    assert outcome(merge(fill(2, 3), store(1, 4))) == (Kind.STORE, b"s", 1)
+    assert outcome(merge(fill(2, 3), evict(1, 4))) == (Kind.EVICT, None, 1)
+
+
+def test_hold_stays_through_everything():
+    held = evict(1, 3, hold=True)
+    assert merge(held, fill(4, 5)) is held
+    merged = merge(held, store(6, 7))
+    assert (merged.kind, merged.hold) == (Kind.EVICT, True)
+    merged = merge(store(1, 2), evict(3, 4, hold=True))
+    assert (merged.kind, merged.hold) == (Kind.EVICT, True)
+
+
+def test_a_partial_value_goes_over_a_whole_one():
+    whole = store(1, 3, {b"a": b"1", b"b": b"2", b"c": b"3"})
+    merged = merge(whole, store(4, 6, {b"a": b"9"}, partial=True, removed=(b"b",)))
+    assert outcome(merged) == (Kind.STORE, {b"a": b"9", b"c": b"3"}, 1)
+    assert (merged.partial, merged.removed, merged.ended) == (False, (), 6)
+    assert outcome(merge(fill(2, 3, {b"a": b"1", b"b": b"2"}), store(1, 4, {b"a": b"9"}, partial=True))) == (
+        Kind.STORE,
+        {b"a": b"9", b"b": b"2"},
+        1,
+    )
+
+
+def test_partial_values_combine():
+    first = store(1, 3, {b"a": b"1", b"b": b"2"}, partial=True, removed=(b"c", b"d"))
+    merged = merge(first, store(4, 6, {b"c": b"3"}, partial=True, removed=(b"a",)))
+    assert outcome(merged) == (Kind.STORE, {b"b": b"2", b"c": b"3"}, 1)
+    assert merged.partial
+    assert set(merged.removed) == {b"a", b"d"}
+
+
+def test_a_partial_value_after_a_removal_or_an_overlap_is_a_removal():
+    assert merge(evict(1, 3), store(4, 6, {b"a": b"1"}, partial=True)).kind is Kind.EVICT
+    merged = merge(store(1, 5, {b"a": b"0"}), store(4, 6, {b"a": b"1"}, partial=True))
+    assert (merged.kind, merged.partial, merged.removed) == (Kind.EVICT, False, ())
+
+
+def test_a_whole_value_replaces_a_partial_one():
+    merged = merge(store(1, 3, {b"a": b"0"}, partial=True), store(4, 6, {b"b": b"1"}))
+    assert (merged.value, merged.partial) == ({b"b": b"1"}, False)
