@@ -21,7 +21,7 @@ ONLY_IN = {
     "sqlglotc": {"cache/statements.py"},
     "redis": {"cache/writer.py", "proxy/demo.py", "proxy/embedded.py"},
     "psycopg": {"proxy/lookup.py", "proxy/demo.py"},
-    "typer": {"proxy/commands.py"},
+    "typer": {"proxy/commands.py", "proxy/explaining.py"},
     "prometheus_client": {"proxy/metrics.py", "proxy/admin.py"},
     "structlog": {"proxy/logs.py"},
     "pydantic": {"proxy/settings.py", "proxy/config.py"},

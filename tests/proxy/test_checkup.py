@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from proxy import checkup, config, lookup
+from proxy import checkup, config
 from proxy.checkup import Verdict
 from proxy.embedded import HOST, free_port
 
@@ -179,16 +179,6 @@ def test_a_redis_that_may_fill_up_is_a_warning(configure, redis_client):
     finally:
         redis_client.config_set("maxmemory", "0")
     assert found[-1][:2] == ("warning", "redis")
-
-
-def test_a_supposed_catalog_binds_every_rule(configure):
-    rules = configure([USERS, USERS | {"value": "email", "redis_key": "mail:{id}"}]).rules()
-    catalog = lookup.suppose("app", rules)
-    assert [bound.rule for bound in catalog.bound] == rules
-    assert len({bound.relation.oid for bound in catalog.bound}) == 1
-    assert set(catalog.bound[0].relation.columns) == {"id", "name", "email"}
-    (oid,) = catalog.names["users"]
-    assert {bound.rule for bound in catalog.by_oid(oid)} == set(rules)
 
 
 def test_the_report_is_plain_in_a_pipe(rowtap_command, postgres, database, connect, redis_url):

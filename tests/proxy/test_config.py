@@ -149,22 +149,6 @@ def test_secrets_are_not_printed(load):
     assert found.redis.safe_url == "redis://u:***@h/0?…"
 
 
-@pytest.mark.parametrize(
-    ("url", "safe"),
-    [
-        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
-        ("redis://:pw@localhost/0", "redis://:***@localhost/0"),
-        ("redis://user@localhost/0", "redis://user@localhost/0"),
-        ("redis+sentinel://:pw@a:1,b:2/main/3", "redis+sentinel://:***@a:1,b:2/main/3"),
-        ("redis+sentinel://a,b/main", "redis+sentinel://a,b/main"),
-        ("unix://:p%40w@/run/redis.sock", "unix://:***@/run/redis.sock"),
-        ("redis://u:a@b@h/0", "redis://u:***@h/0"),
-    ],
-)
-def test_safe_url(load, url, safe):
-    assert load(f'[redis]\nurl = "{url}"').redis.safe_url == safe
-
-
 def test_it_cannot_be_changed(load):
     found = load(TABLE)
     with pytest.raises(ValidationError, match="frozen"):
@@ -326,14 +310,6 @@ def test_refusals(refusals, text, expected):
     assert refusals(text) == [expected]
 
 
-@pytest.mark.parametrize(
-    "redis_key", ["users", "{id}", "rowtap:{id}", "users:{nope}", "users:{id", "r{id}", "{name}:{id}"]
-)
-def test_refused_templates(refusals, redis_key):
-    (message,) = refusals(TABLE + f'redis_key = "{redis_key}"')
-    assert message.startswith("7: table[1].redis_key: ")
-
-
 def test_all_refusals_at_once_in_the_files_order(refusals):
     assert [
         message.split(": ")[0] for message in refusals("[proxy]\nx = 1\nworkers = 0\n[log]\nlevel = 1\n[zzz]\n")
@@ -372,41 +348,3 @@ def test_files_that_cannot_be_read(tmp_path):
         with pytest.raises(ConfigError) as caught:
             config.load(path, environment={})
         assert caught.value.messages == [f"{path}: {expected}"]
-
-
-# -- entries that meet
-
-
-def entry(**keys):
-    return {"name": "users", "key": "id", "value": "name"} | keys
-
-
-def build(load, *entries):
-    lines = ['postgres.database = "app"']
-    for keys in entries:
-        lines.append("[[table]]")
-        lines += [f"{name} = {value!r}" for name, value in keys.items()]
-    return load("\n".join(lines))
-
-
-def test_two_entries_for_the_same_keys(load):
-    with pytest.raises(ConfigError, match=r"table\[2\].redis_key: makes the same keys as the entry for public.users"):
-        build(load, entry(), entry(value="email"))
-    with pytest.raises(ConfigError, match="makes the same keys"):
-        build(load, entry(), entry(name="other", redis_key="users:{id}"))
-
-
-def test_entries_on_one_table_are_told_apart_by_their_keys(load):
-    found = build(load, entry(), entry(value="email", redis_key="mail:{id}"), entry(name="other"))
-    assert [rule.label for rule in found.rules()] == [
-        "app.public.users#{table}:{id}",
-        "app.public.users#mail:{id}",
-        "app.public.other",
-    ]
-    assert found.warnings() == []
-
-
-def test_keys_that_may_meet_are_a_warning(load):
-    found = build(load, entry(), entry(value="email", redis_key="users:{id}:email"))
-    (warning,) = found.warnings()
-    assert '"users:{id}:email"' in warning

@@ -1,0 +1,49 @@
+"""The sections' own rules: what is allowed beside what, and what others see of them."""
+
+import pytest
+
+from proxy import config
+from proxy.settings import PostgresSection
+
+
+@pytest.fixture
+def load(tmp_path):
+    """`load(text)`: the configuration of a file with this text."""
+
+    def load(text):
+        path = tmp_path / "config.toml"
+        path.write_text(text)
+        return config.load(path, environment={})
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("url", "safe"),
+    [
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+        ("redis://:pw@localhost/0", "redis://:***@localhost/0"),
+        ("redis://user@localhost/0", "redis://user@localhost/0"),
+        ("redis+sentinel://:pw@a:1,b:2/main/3", "redis+sentinel://:***@a:1,b:2/main/3"),
+        ("redis+sentinel://a,b/main", "redis+sentinel://a,b/main"),
+        ("unix://:p%40w@/run/redis.sock", "unix://:***@/run/redis.sock"),
+        ("redis://u:a@b@h/0", "redis://u:***@h/0"),
+    ],
+)
+def test_safe_url(load, url, safe):
+    assert load(f'[redis]\nurl = "{url}"').redis.safe_url == safe
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "shown"),
+    [
+        ("localhost", None, "localhost:5432"),
+        ("::1", None, "[::1]:5432"),
+        ("/run/postgresql", "/run/postgresql/.s.PGSQL.5432", "/run/postgresql/.s.PGSQL.5432"),
+        ("@abstract", "\0abstract/.s.PGSQL.5432", "@abstract/.s.PGSQL.5432"),
+    ],
+)
+def test_where_postgres_is(host, path, shown):
+    section = PostgresSection(host=host)
+    assert section.socket_path == path
+    assert str(section) == shown
