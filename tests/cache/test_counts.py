@@ -1,0 +1,29 @@
+"""Counting, as exporters read it."""
+
+from cache.counts import Counts, Histogram
+
+
+def test_configured_rules_show_from_the_start():
+    counts = Counts.of(["a", "b"])
+    assert set(counts.rules) == {"a", "b"}
+    counts.rule("a").fills += 1
+    counts.rule("c").fills += 2
+    assert {label: rule.fills for label, rule in counts.rules.items()} == {"a": 1, "b": 0, "c": 2}
+
+
+def test_statements_and_rows_by_reason():
+    counts = Counts()
+    counts.statement("a", "update")
+    counts.statement("a", "update")
+    counts.row_unfilled("a", "null key")
+    counts.row_unfilled("a", "null key", 3)
+    assert counts.statements == {("a", "update"): 2}
+    assert counts.unfilled == {("a", "null key"): 4}
+
+
+def test_histogram_bounds_are_inclusive():
+    histogram = Histogram((1.0, 2.0))
+    histogram.add(1.0)
+    histogram.add(1.5, 2)
+    histogram.add(9.0)
+    assert (histogram.buckets, histogram.count, histogram.total) == ([1, 2, 1], 4, 13.0)
