@@ -26,6 +26,8 @@ def test_status_and_metrics_count_what_happened(rowtap, table, database):
     with proxy.connect() as connection:
         connection.execute("SELECT id, name FROM users")
         connection.execute("UPDATE users SET name = 'Ada K.' WHERE id = 1")
+        for _ in range(50):  # latency is sampled
+            connection.execute("SELECT 1")
         assert proxy.status()["sessions"] == 1
     proxy.settle()
     status = proxy.status()
