@@ -53,7 +53,7 @@ class Traffic:
     refused: dict[str, int] = field(default_factory=dict)
     """Connections Rowtap itself refused, by SQLSTATE ("garbage" where nothing could be answered)."""
     latency: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS))
-    """Seconds a chunk of PostgreSQL's answer kept Rowtap busy; a sample of all chunks."""
+    """Seconds it took to pass on a chunk of PostgreSQL's answer; a sample of all chunks."""
 
     def refuse(self, reason: str) -> None:
         """Count one refused connection."""
@@ -195,7 +195,7 @@ class _Collector(Collector):
         )
         yield _histogram(
             "rowtap_added_latency_seconds",
-            "Time a chunk of PostgreSQL's answer kept Rowtap busy (sampled)",
+            "Time Rowtap took to pass on a chunk of PostgreSQL's answer (sampled)",
             [one["latency"] for one in self._snapshots],
         )
         yield from self._workers()
