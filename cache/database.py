@@ -20,6 +20,7 @@ RETRY_NS = 1_000_000_000
 """How long after a failed catalog question the next session asks, in nanoseconds."""
 MAX_AGE_NS = 300_000_000_000
 """A catalog this old is asked again: DDL may have passed by on another road."""
+MAX_STRANGERS = 10_000
 MAX_PREPARED = 10_000
 """How many prepared transactions are remembered; the rest count as unknown."""
 
@@ -68,6 +69,7 @@ class Database:
         self._asking = False
         self._asked_at = 0
         self._retry_at = 0
+        self._strangers: set[int] = set()
         self.configure(rules)
 
     def configure(self, rules: Sequence[TableRule]) -> None:
@@ -125,6 +127,16 @@ class Database:
         self._asked_at = time.monotonic_ns()
         if self._on_learned is not None:
             self._on_learned(catalog)
+
+    def strange(self, oid: int) -> None:
+        """Rows of a relation came by that the catalog does not know, where a configured name stands in the statement:
+        the table may have been made anew on another road. Asked for once for each oid."""
+        if oid not in self._strangers and self.learned:
+            if len(self._strangers) >= MAX_STRANGERS:
+                self._strangers.clear()
+            self._strangers.add(oid)
+            self._stale = True
+            self._generation += 1
 
     def ddl_began(self) -> None:
         """A statement that may change the catalog was forwarded. Pair with ``ddl_ended``."""

@@ -191,6 +191,7 @@ class Outcomes:
 
     def ready(self, status: int, *, at_rest: bool) -> None:
         """ReadyForQuery came; ``at_rest`` when nothing more has been asked."""
+        self._settings.settle()
         released = self.buffer.ready(status)
         if released:
             self._backlog.put(released)

@@ -11,6 +11,14 @@ from cache.values_types import ValueSettings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+_REPORTED = {
+    name.lower(): name
+    for name in ("client_encoding", "DateStyle", "IntervalStyle", "TimeZone", "search_path", "session_authorization")
+}
+"""Parameters whose value is taken from ParameterStatus, by the name a statement sets them by."""
+_AMBIGUOUS = frozenset({"SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030", "JOHAB"})
+"""Encodings in which a byte that is a quote or backslash in ASCII may be the second half of a character."""
+
 _IDENTIFIER = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",\s]+))\s*(?:,|$)')
 
 
@@ -41,7 +49,7 @@ class Settings:
     ``scope`` and ``values`` are hashable and stay the same object until something changes them.
     """
 
-    __slots__ = ("_float_digits", "_parameters", "_role", "_scope", "_shadowed", "_values")
+    __slots__ = ("_float_digits", "_parameters", "_role", "_scope", "_shadowed", "_unsettled", "_values")
 
     def __init__(self, parameters: Mapping[str, str], startup: Mapping[str, str]) -> None:
         """``parameters`` as ParameterStatus reported them so far, ``startup`` as StartupMessage asked for them."""
@@ -54,6 +62,9 @@ class Settings:
         if "role" in startup or "role" in startup.get("options", ""):
             self._role = None
         self._shadowed: frozenset[str] = frozenset()
+        self._unsettled: set[str] = set()
+        """Reported parameters that a statement has set since the last ReadyForQuery: only before the next one are their
+        new values reported."""
         self._scope: Scope | None = None
         self._values: dict[bool, ValueSettings] = {}
 
@@ -66,7 +77,7 @@ class Settings:
         """What decides which relation an unqualified name means."""
         scope = self._scope
         if scope is None:
-            path = self._parameters.get("search_path")
+            path = None if "search_path" in self._unsettled else self._parameters.get("search_path")
             scope = self._scope = Scope(
                 search_path=None if path is None else parse_search_path(path, self._role),
                 shadowed=self._shadowed,
@@ -79,8 +90,16 @@ class Settings:
         certain = float_digits_certain and self._float_digits
         found = self._values.get(certain)
         if found is None:
-            found = self._values[certain] = ValueSettings.from_parameters(self._parameters, float_digits_certain=certain)
+            known = {name: value for name, value in self._parameters.items() if name not in self._unsettled}
+            found = self._values[certain] = ValueSettings.from_parameters(known, float_digits_certain=certain)
         return found
+
+    def readable(self, text: bytes) -> bool:
+        """Where a literal of ``text`` ends can be told without knowing its encoding."""
+        if text.isascii():
+            return True
+        encoding = self._parameters.get("client_encoding", "").upper()
+        return bool(encoding) and encoding not in _AMBIGUOUS and "client_encoding" not in self._unsettled
 
     def report(self, name: str, value: str) -> None:
         """ParameterStatus."""
@@ -90,11 +109,13 @@ class Settings:
         self._forget()
 
     def apply(self, settings: Iterable[tuple[str, str | None, bool]]) -> None:
-        """A statement that sets parameters ran: see ``Plan.settings``. Reported ones are left to their reports."""
+        """A statement that sets parameters ran: see ``Plan.settings``."""
         for name, value, _ in settings:
-            if name == "extra_float_digits" and value is not None and _positive(value):
-                continue
-            if name in {"extra_float_digits", "*"}:
+            if name == "*":
+                self._unsettled.update(_REPORTED.values())
+            elif name in _REPORTED:
+                self._unsettled.add(_REPORTED[name])
+            if name == "*" or (name == "extra_float_digits" and not (value is not None and _positive(value))):
                 self._float_digits = False
             if name in {"role", "session_authorization", "*"}:
                 self._role = None
@@ -102,8 +123,13 @@ class Settings:
 
     def doubt(self) -> None:
         """Something ran that may have set anything."""
-        if self._float_digits or self._role is not None:
-            self.apply((("*", None, False),))
+        self.apply((("*", None, False),))
+
+    def settle(self) -> None:
+        """ReadyForQuery: what was set has been reported."""
+        if self._unsettled:
+            self._unsettled.clear()
+            self._forget()
 
     def shadow(self, names: Iterable[str]) -> None:
         """The session created temporary relations."""

@@ -89,9 +89,7 @@ class Session:
             self._frontend_handlers(), frontend.LIMITS, capacity=CAPACITY, oversize=self._frontend_oversize
         )
         self._handlers = self._backend_handlers()
-        self._backend = FrameScanner(
-            self._handlers, backend.LIMITS, capacity=CAPACITY, oversize=self._backend_oversize
-        )
+        self._backend = FrameScanner(self._handlers, backend.LIMITS, capacity=CAPACITY, oversize=self._backend_oversize)
 
     # -- what the relay calls
 
@@ -213,7 +211,7 @@ class Session:
 
     def _on_query(self, buffer: bytes, start: int, end: int) -> None:
         text = buffer[start : end - 1]
-        found = self._database.plans(text, self._settings.scope)
+        found = self._plans(text)
         for plan in found[0]:
             if plan.ddl:
                 self._outcomes.ddl_forwarded()
@@ -397,6 +395,8 @@ class Session:
         self._outcomes.finished(execution, buffer[start : end - 1])
         self._names(execution.plan, head)
         self._next(head)
+        if execution.plan.settings or execution.plan.shadows:
+            self._plan_again()
 
     def _on_empty_query(self, buffer: bytes, start: int, end: int) -> None:
         head = self._pipeline.head()
@@ -470,6 +470,11 @@ class Session:
 
     # -- statements
 
+    def _plans(self, text: bytes) -> tuple[tuple[Plan, ...], Literals]:
+        if not self._settings.readable(text):
+            return (self._database.unreadable(),), ()
+        return self._database.plans(text, self._settings.scope)
+
     def _plan_of(self, prepared: Prepared) -> Plan:
         """The plan by the newest catalog and the scope in force, as the server would analyse it again too."""
         catalog, scope = self._database.catalog, self._settings.scope
@@ -478,7 +483,7 @@ class Session:
         if prepared.text is None:
             plan = self._database.unreadable()
         else:
-            plans, prepared.literals = self._database.plans(prepared.text, scope)
+            plans, prepared.literals = self._plans(prepared.text)
             plan = plans[prepared.index] if plans else EMPTY
             if prepared.by_sql:
                 assert plan.inner is not None
@@ -511,6 +516,14 @@ class Session:
                 raise OutOfStep(f"rows or a tag came while an answer to {head.kind.name} was due")
             self._running = execution
         return execution
+
+    def _plan_again(self) -> None:
+        """Names may mean something else now in statements that were sent already."""
+        for request in self._pipeline.outstanding():
+            if request.kind is Kind.QUERY:
+                text = _query_payload(request)[2]
+                if text:
+                    request.payload = (*self._plans(text), text)
 
     def _query_execution(self, head: Request[object]) -> Execution:
         plans, literals, _ = _query_payload(head)
@@ -579,9 +592,18 @@ class Session:
         plan = execution.plan
         if not plan.fills and not plan.writes:
             return
+        if plan.fills:
+            self._look_for_strangers(fields)
         taps, refused = observe.taps(plan, fields, formats, self._value_settings())
         execution.readers = tuple(Reader(tap, execution.arguments) for tap in taps)
         execution.refused = tuple((bound.rule.label, reason) for bound, reason in refused)
+
+    def _look_for_strangers(self, fields: Sequence[FieldDescription]) -> None:
+        relations = self._database.catalog.relations
+        oids = {field.table_oid for field in fields if field.table_oid}
+        if oids and not oids & relations.keys():
+            for oid in oids:
+                self._database.strange(oid)
 
     def _names(self, plan: Plan, request: Request[object]) -> None:
         """What a finished statement did to prepared statements and cursors."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cache.catalog import Catalog
     from cache.rules import TableRule
-    from proxy.relay import Observer
+    from proxy.observer import Observer
 
 DRAIN_TIMEOUT = 10.0
 """Seconds the backlog has to reach Redis after the last session ended."""
@@ -176,9 +176,7 @@ class Worker:
             else:
                 database.configure(its_rules)
 
-    def _observe(
-        self, name: str, user: str, parameters: dict[str, str], startup: dict[str, str]
-    ) -> Observer | None:
+    def _observe(self, name: str, user: str, parameters: dict[str, str], startup: dict[str, str]) -> Observer | None:
         database = self._databases.get(name)
         if database is None:
             return Bystander(self._bystanders, name)
