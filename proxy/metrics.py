@@ -13,7 +13,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -141,7 +141,7 @@ def _process() -> dict[str, float]:
     return found
 
 
-def status(snapshots: Sequence[Snapshot], *, version: str, started: float) -> dict[str, object]:
+def status(snapshots: Sequence[Snapshot], *, version: str, started: float) -> dict[str, Any]:
     """The numbers of ``/status`` over all workers. ``started`` is the ``time.monotonic()`` of the start."""
     tables: dict[str, dict[str, int]] = {}
     for one in snapshots:
