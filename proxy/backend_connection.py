@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from dataclasses import dataclass
@@ -224,7 +225,9 @@ class Backend:
             return f"TLS failed: {error.reason or error}"
         if isinstance(error, TimeoutError) and error.errno is None:
             return f"no answer within {self._settings.connect_timeout:g} s"
-        return error.strerror.lower() if error.strerror else str(error) or type(error).__name__
+        if isinstance(error, socket.gaierror) or error.errno is None:
+            return error.strerror or str(error) or type(error).__name__
+        return os.strerror(error.errno).lower()
 
 
 async def _connect(connection: socket.socket, place: Place) -> None:

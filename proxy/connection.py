@@ -19,7 +19,8 @@ from protocol.message import HEADER
 from protocol.startup import packet_end
 from proxy import logs
 from proxy.backend_connection import UnreachableError, receive
-from proxy.relay import Host, Relay
+from proxy.observer import Host
+from proxy.relay import Relay
 from proxy.startup import fatal, parse, request_code
 from proxy.tls import ALPN
 from proxy.waiting import Waiting

@@ -12,7 +12,7 @@ import contextlib
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from protocol.backend import ReadyForQuery
 from protocol.frontend import Terminate
@@ -21,10 +21,10 @@ from proxy.exchange import Exchange
 from proxy.startup import Startup, fatal, text
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     from protocol.startup import StartupMessage
-    from proxy.metrics import Traffic
+    from proxy.observer import HoldingObserver, Host, Observer, Question
     from proxy.waiting import Waiting
 
 SAMPLED = 15
@@ -39,78 +39,6 @@ LINGER_TIMEOUT = 60.0
 """Seconds without progress in which a client may leave the server's last words unread."""
 
 log = logs.get()
-
-
-class Question(Protocol):
-    """What an observed session wants to know of its database."""
-
-    @property
-    def query(self) -> bytes:
-        """One SQL statement, in the session's encoding; all its names are found in pg_catalog."""
-
-    def answer(self, payload: bytes | None) -> None:
-        """Called once: the first column of all rows, concatenated, or None if there is no answer."""
-
-
-class Observer(Protocol):
-    """What the relay asks of a session's observation, which begins after the first ReadyForQuery. Never raises."""
-
-    @property
-    def idle(self) -> bool:
-        """Nothing outstanding, transaction status I, both directions between messages."""
-
-    @property
-    def outstanding(self) -> bool:
-        """There are requests without their answer."""
-
-    @property
-    def blinded(self) -> bool:
-        """The session could not be followed."""
-
-    def lose(self, reason: str) -> None:
-        """Bytes went by that were not shown: the session is blind."""
-
-    def frontend(self, data: bytes) -> None:
-        """The client's bytes."""
-
-    def backend(self, data: bytes) -> None:
-        """The backend's bytes, after they went to the client."""
-
-    def wants_catalog(self) -> Question | None:
-        """None unless idle; a question is asked at once."""
-
-    def closed(self, *, backend_ended: bool) -> None:
-        """Called once, last. ``backend_ended``: all the backend had to say was seen, up to its end of stream."""
-
-
-class HoldingObserver(Observer, Protocol):
-    """An observer whose attribute ``before_commit`` is true: it sees the client's bytes before they are forwarded."""
-
-    @property
-    def hold(self) -> Awaitable[object] | None:
-        """What the bytes last given to ``frontend`` have to wait for; bounded by its maker."""
-
-
-class Host(Protocol):
-    """What a relay needs of the server it belongs to."""
-
-    traffic: Traffic
-
-    def observe(self, database: str, user: str, parameters: dict[str, str], startup: dict[str, str]) -> Observer | None:
-        """A new session's observation, given what ParameterStatus reported and what the client's startup message said;
-        None: this session is only relayed."""
-
-    def spawn(self, coroutine: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
-        """Run a task that is the server's to keep."""
-
-    def started(self, relay: Relay, key: bytes | None) -> None:
-        """The session is authenticated and may be cancelled by this key (BackendKeyData's body)."""
-
-    def cancel(self, relay: Relay, key: bytes) -> None:
-        """Send a CancelRequest to where the session's backend is."""
-
-    def ended(self, relay: Relay) -> None:
-        """Both connections are closed."""
 
 
 _READY = frozenset(bytes(ReadyForQuery(status)) for status in b"ITE")
@@ -145,8 +73,8 @@ class Leg(asyncio.Protocol):
         if waiting.lost:
             asyncio.get_running_loop().call_soon(self.connection_lost, waiting.error)
             return
-        # So low a mark makes uvloop write at once instead of at the end of its turn, so that forwarding does come before
-        # observing; and no more than the chunk just read ever waits in memory. Its TLS would never resume at zero.
+        # So low a mark makes uvloop write at once instead of at the end of its turn: forwarding does come before
+        # observing, and no more than the chunk just read ever waits in memory. At zero its TLS would never resume.
         transport.set_write_buffer_limits(high=1, low=0)
         transport.set_protocol(self)
         if waiting.ended:

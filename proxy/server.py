@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from proxy.backend_connection import Place
-    from proxy.relay import Observer, Relay
+    from proxy.observer import Observer
+    from proxy.relay import Relay
     from proxy.settings import PostgresSection, ProxySection
 
 BURST = 64
@@ -41,8 +42,8 @@ log = logs.get()
 class Server:
     """One worker's clients and their connections to PostgreSQL.
 
-    ``listeners`` are the caller's to open and close. ``observe`` is called as ``relay.Host.observe``. ``shared`` says
-    that other workers accept from the same sockets. Raises TlsError if certificates cannot be used.
+    ``listeners`` are the caller's to open and close. ``observe`` is called as ``observer.Host`` says; ``shared`` if
+    other workers accept from the same sockets. Raises TlsError if certificates cannot be used.
     """
 
     def __init__(
@@ -247,14 +248,14 @@ class Server:
             log.error("task failed", task=task.get_name(), exc_info=error)
 
     def started(self, relay: Relay, key: bytes | None) -> None:
-        """See ``relay.Host``."""
+        """See ``observer.Host``."""
         place, _ = self._relays[relay]
         self._relays[relay] = (place, key)
         if key is not None:
             self._places[key] = place
 
     def cancel(self, relay: Relay, key: bytes) -> None:
-        """See ``relay.Host``."""
+        """See ``observer.Host``."""
         self.traffic.cancels += 1
         place, _ = self._relays[relay]
         self.spawn(self._cancel(key, place), "cancel")
@@ -266,7 +267,7 @@ class Server:
             log.warning("a statement without its client could not be cancelled", reason=str(error))
 
     def ended(self, relay: Relay) -> None:
-        """See ``relay.Host``."""
+        """See ``observer.Host``."""
         _, key = self._relays.pop(relay)
         self.traffic.client_bytes += relay.client.received
         self.traffic.backend_bytes += relay.backend.received

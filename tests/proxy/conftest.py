@@ -25,16 +25,21 @@ class Recorder:
         self.idle = True
         self.outstanding = False
         self.blinded = False
+        self.terminated = False
         self.ended = threading.Event()
+
+    def lose(self, reason):
+        self.blinded = True
 
     def frontend(self, data):
         self.calls.append(("frontend", data))
+        self.terminated = data.endswith(b"X\0\0\0\4")
         self.outstanding, self.idle = data[:1] != b"X", False
 
     def backend(self, data):
         self.calls.append(("backend", data))
         if data[-6:-1] == b"Z\0\0\0\5":
-            self.outstanding, self.idle = False, data[-1:] == b"I"
+            self.outstanding, self.idle = False, data[-1:] == b"I" and not self.terminated
 
     def wants_catalog(self):
         return Question(self, self.questions.pop(0)) if self.idle and self.questions else None
@@ -63,7 +68,7 @@ class RunningServer:
     """A `Server` and the thread its event loop runs in. `failures` is what went to the loop's exception handler."""
 
     def __init__(self, proxy, postgres, observe):
-        self.failures = []
+        self.failures: list[dict[str, object]] = []
         self.observed = []
         self._loop = uvloop.new_event_loop()
         self._loop.set_exception_handler(lambda _loop, context: self.failures.append(context))

@@ -18,6 +18,7 @@ from psycopg.rows import tuple_row
 
 from protocol import backend, codes, frontend, startup
 from proxy import relay
+from tests.proxy.conftest import Recorder
 
 STATM = Path("/proc/self/statm")
 
@@ -201,7 +202,7 @@ def test_replication_is_never_observed(serve, database, recorder):
 
 
 def test_an_observer_that_fails_costs_nothing(serve, database, recorder):
-    class Failing(recorder):
+    class Failing(Recorder):
         def backend(self, data):
             super().backend(data)
             raise RuntimeError("observer's mistake")
@@ -307,7 +308,7 @@ def test_a_client_that_leaves_during_a_question(serve, database, recorder, backe
 
 
 def test_bytes_wait_for_a_hold_and_keep_their_order(serve, database, recorder):
-    class Holding(recorder):
+    class Holding(Recorder):
         before_commit = True
         hold = None
 
@@ -473,7 +474,7 @@ def resident():
 @pytest.mark.skipif(not STATM.exists(), reason="resident memory is read from /proc")
 @pytest.mark.parametrize("observed", [True, False])
 def test_a_client_that_does_not_read_costs_a_bounded_buffer(serve, database, recorder, observed):
-    class Forgetful(recorder):
+    class Forgetful(Recorder):
         def backend(self, data):
             super().backend(data)
             self.calls.clear()

@@ -96,7 +96,7 @@ def test_what_a_client_sends_ahead_is_kept_without_its_password(cuts):
     follower = Startup()
     for piece in chunks(PASSWORD + PASSWORD + QUERY + PASSWORD, cuts):
         follower.frontend(piece)
-    assert follower.early == QUERY + PASSWORD
+    assert follower.early == bytearray(QUERY + PASSWORD)
     follower.backend(b"".join(BEGIN) + READY)
     assert follower.followed
 

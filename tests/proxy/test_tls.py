@@ -194,10 +194,10 @@ def test_authorities_and_names_are_checked(serve, postgres_tls, database_tls, ot
     ours = postgres_tls.tls.ca
     refused(sslmode="verify-ca", sslrootcert=other.ca)
     refused(sslmode="require", sslrootcert=other.ca)
-    refused(sslmode="verify-full", sslrootcert=ours, host="127.0.0.2")
-    with serve(
-        postgres=postgres_tls, settings={"sslmode": "verify-ca", "sslrootcert": ours, "host": "127.0.0.2"}
-    ).connect(database_tls) as client:
+    refused(sslmode="verify-full", sslrootcert=ours, host="127.1")
+    with serve(postgres=postgres_tls, settings={"sslmode": "verify-ca", "sslrootcert": ours, "host": "127.1"}).connect(
+        database_tls
+    ) as client:
         assert client.execute(SECURE).fetchone() == (True,)
     # As libpq: "prefer" falls back to no TLS when TLS fails.
     with serve(postgres=postgres_tls, settings={"sslmode": "prefer", "sslrootcert": other.ca}).connect(

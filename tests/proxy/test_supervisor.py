@@ -1,0 +1,171 @@
+"""Workers as processes: shared sockets, status, restart, signals, and no orphans."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from proxy import supervisor
+from proxy.supervisor import Place, Supervisor
+
+WORKER = textwrap.dedent("""
+    import asyncio, os, sys
+    from proxy.supervisor import Place, answer, signals
+
+    async def main():
+        place = Place.parse(sys.argv[sys.argv.index("--worker") + 1])
+        (listener,) = place.sockets()
+        ended = asyncio.Event()
+        reloads = []
+        loop = asyncio.get_running_loop()
+
+        def accept():
+            try:
+                connection, _ = listener.accept()
+            except BlockingIOError:
+                return
+            connection.send(str(os.getpid()).encode())
+            connection.close()
+
+        loop.add_reader(listener, accept)
+        status = lambda: {"index": place.index, "pid": os.getpid(), "reloads": len(reloads)}
+        with signals(stop=ended.set, reload=lambda: reloads.append(1)):
+            task = asyncio.create_task(answer(place.channel, status, ended.set))
+            await ended.wait()
+            task.cancel()
+
+    asyncio.run(main())
+""")
+
+
+@pytest.fixture
+def listener():
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        found.setblocking(False)
+        yield found
+
+
+@pytest.fixture
+def start(listener, monkeypatch):
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.05)
+    root = str(Path(supervisor.__file__).parent.parent)
+    script = f"import sys; sys.path.insert(0, {root!r})\n{WORKER}"
+
+    def make(workers=2, script=script):
+        found = Supervisor([sys.executable, "-c", script], workers, [listener], shutdown_timeout=1)
+        return found, asyncio.ensure_future(found.run())
+
+    return make
+
+
+async def all_there(found, seconds=8.0):
+    deadline = time.monotonic() + seconds
+    while None in (statuses := await found.statuses()):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+    return statuses
+
+
+async def served_by(listener):
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    pid = int(await reader.read())
+    writer.close()
+    return pid
+
+
+async def test_workers_serve_one_socket_tell_their_status_and_stop(start, listener):
+    found, running = start()
+    statuses = await all_there(found)
+    assert [status["index"] for status in statuses] == [0, 1]
+    pids = {status["pid"] for status in statuses}
+    assert {await served_by(listener) for _ in range(5)} <= pids
+    found.reload()
+    await asyncio.sleep(0.1)
+    assert [status["reloads"] for status in await found.statuses()] == [1, 1]
+    found.stop()
+    assert await asyncio.wait_for(running, 5) == 0
+    assert found.restarts == 0
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+async def test_a_dead_worker_is_replaced_and_its_place_stays_served(start, listener):
+    found, running = start()
+    first, other = await all_there(found)
+    os.kill(first["pid"], signal.SIGKILL)
+    assert await served_by(listener) != first["pid"]
+    while (statuses := await found.statuses())[0] in (None, first):
+        await asyncio.sleep(0.02)
+    assert statuses[0]["index"] == 0
+    assert statuses[1]["pid"] == other["pid"]
+    assert found.restarts == 1
+    found.stop()
+    assert await asyncio.wait_for(running, 5) == 0
+
+
+async def test_a_stopped_worker_does_not_hold_up_the_others_status(start):
+    found, running = start()
+    first, other = await all_there(found)
+    os.kill(first["pid"], signal.SIGSTOP)
+    try:
+        assert await found.statuses(0.2) == [None, other]
+    finally:
+        os.kill(first["pid"], signal.SIGCONT)
+    found.stop()
+    await asyncio.wait_for(running, 5)
+
+
+async def test_workers_that_cannot_start_are_tried_with_growing_pauses(start):
+    found, running = start(1, "raise SystemExit(3)")
+    await asyncio.sleep(1.2)
+    assert 2 <= found.restarts <= 6
+    found.stop()
+    assert await asyncio.wait_for(running, 5) == 1
+
+
+async def test_a_worker_that_does_not_stop_is_killed(start, monkeypatch):
+    found, running = start(1, "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)")
+    found._patience = 0.3
+    await asyncio.sleep(0.5)
+    found.stop()
+    assert await asyncio.wait_for(running, 5) == 1
+
+
+async def test_workers_end_with_their_supervisor(start):
+    found, running = start()
+    statuses = await all_there(found)
+    for worker in found._workers:
+        worker.hang_up()  # as the supervisor's death would
+    found._stopping.set()
+    assert await asyncio.wait_for(running, 5) == 0
+    for status in statuses:
+        with pytest.raises(ProcessLookupError):
+            os.kill(status["pid"], 0)
+
+
+def test_place_on_a_command_line():
+    place = Place(3, 7, (8, 9))
+    assert Place.parse(str(place)) == place
+    for text in ("", "1:2", "a:b:c", "1:2:"):
+        with pytest.raises(ValueError):
+            Place.parse(text)
+
+
+def test_command_runs_this_installation(tmp_path):
+    (tmp_path / "proxy").mkdir()
+    (tmp_path / "proxy" / "__init__.py").write_text("raise SystemExit('the wrong package')")
+    done = subprocess.run(supervisor.command("--help"), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "serve" in done.stdout
+
+
+def test_cores():
+    assert supervisor.cores() >= 1
