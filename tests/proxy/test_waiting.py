@@ -1,0 +1,71 @@
+"""A connection kept for later: what arrived, and what became of it, is not lost."""
+
+import asyncio
+import socket
+
+import pytest
+
+from protocol.errors import StartupError
+from proxy.waiting import Waiting, at_once, never
+
+
+@pytest.fixture
+async def pair():
+    """`pair(enough, begun)`: a Waiting on one end of a socket pair, and the other end."""
+    opened = []
+
+    async def open_pair(enough, begun=b""):
+        ours, theirs = socket.socketpair()
+        waiting = Waiting(enough, begun)
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: waiting, ours)
+        opened.extend((waiting.transport, theirs))
+        return waiting, theirs
+
+    yield open_pair
+    for connection in opened:
+        connection.close()
+
+
+async def test_it_reads_until_there_is_enough_and_then_no_more(pair):
+    waiting, peer = await pair(lambda data: len(data) >= 4)
+    peer.send(b"ab")
+    await asyncio.sleep(0.02)
+    peer.send(b"cd")
+    await asyncio.wait_for(waiting.wait(), 2)
+    peer.send(b"ef")
+    await asyncio.sleep(0.05)
+    assert waiting.data == b"abcd"
+    assert not waiting.over
+
+
+async def test_what_had_begun_counts(pair):
+    waiting, _ = await pair(at_once, b"begun")
+    await asyncio.wait_for(waiting.wait(), 2)
+    assert waiting.data == b"begun"
+
+
+async def test_the_end_is_enough(pair):
+    waiting, peer = await pair(never)
+    peer.send(b"last words")
+    peer.shutdown(socket.SHUT_WR)
+    await asyncio.wait_for(waiting.wait(), 2)
+    assert (waiting.data, waiting.ended, waiting.over) == (b"last words", True, True)
+
+
+async def test_what_enough_raises_is_raised_to_who_waits(pair):
+    def refuse(_data):
+        raise StartupError("invalid length")
+
+    waiting, peer = await pair(refuse)
+    peer.send(b"x")
+    with pytest.raises(StartupError, match="invalid length"):
+        await asyncio.wait_for(waiting.wait(), 2)
+
+
+async def test_a_cancelled_wait_can_be_repeated(pair):
+    waiting, peer = await pair(at_once)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(waiting.wait(), 0.02)
+    peer.send(b"x")
+    await asyncio.wait_for(waiting.wait(), 2)
+    assert waiting.data == b"x"
