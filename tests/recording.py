@@ -6,7 +6,8 @@
 
 A `Session` is its messages, in order, as readable lines. What differs from run to run though nobody did anything else
 is replaced: process ids, cancel keys, salts and SCRAM payloads, the numbers in asyncpg's names (counted per process),
-and object ids above the server's own, which become "first seen, second seen, …". Nothing else is: a byte too many, a
+object ids above the server's own, which become "first seen, second seen, …", and a Flush right behind a Sync, which
+asks for nothing and which psycopg sends if the Sync has not been answered yet. Nothing else is: a byte too many, a
 message missing or moved is a different line.
 """
 
@@ -202,10 +203,14 @@ def frontend_lines(stream, normaliser):
     for packet in packets:
         cancel = int.from_bytes(packet[4:8]) == codes.CANCEL_REQUEST
         lines.append(line("packet", packet[:8] + bytes(len(packet) - 8) if cancel else packet))
-    return lines + [
-        line("rest", body) if kind is None else line(chr(kind), normaliser.frontend(kind, body))
-        for kind, body in split_messages(stream[pos:])
-    ]
+    before = None
+    for kind, body in split_messages(stream[pos:]):
+        if kind is None:
+            lines.append(line("rest", body))
+        elif (before, kind) != (frontend.SYNC, frontend.FLUSH):
+            lines.append(line(chr(kind), normaliser.frontend(kind, body)))
+        before = kind
+    return lines
 
 
 def backend_lines(stream, normaliser, *, answers=0):

@@ -70,7 +70,7 @@ LITERALS = {
     "SELECT timestamp(3) '2020-01-01', interval '1' second(3)": [s("2020-01-01"), s("1")],
     "SELECT coalesce(1, 2), round(x, 3), length('abc')": [i(1), i(2), i(3), s("abc")],
     "SELECT numeric(10), 2": [i(2)],
-    "SELECT f(x)::vector(3), x::\"a b\" (4), x::int + f(5), cast((x)as bit (6))": [i(5)],
+    'SELECT f(x)::vector(3), x::"a b" (4), x::int + f(5), cast((x)as bit (6))': [i(5)],
     "SELECT x AS b, (1), (VALUES (2)), x AS c, f(3), has f(4)": [i(1), i(2), i(3), i(4)],
     "SELECT x[1], x[2:3] FROM t ORDER BY 1 LIMIT 4 OFFSET 5": [i(1), i(2), i(3), i(1), i(4), i(5)],
     "SELECT x IN (1, 2) OR y IN ('a')": [i(1), i(2), s("a")],

@@ -1,5 +1,7 @@
 """One database and one proxy in front of it for the whole folder, and `both`: the same thing said to each."""
 
+from operator import attrgetter
+
 import psycopg
 import pytest
 from psycopg import sql
@@ -85,10 +87,11 @@ def ways(postgres, proxied):
 def both(ways, refill, conformance_database):
     """`both(script) -> Wire`: run `script(wire)` directly and through the proxy; every message must be the same.
 
-    Returns the direct one, so that a test can say what the answer should have been.
+    Returns the direct one, so that a test can say what the answer should have been. `transcript(wire)` is what to
+    compare, when it is not all.
     """
 
-    def compare(script, *, started=True, **options):
+    def compare(script, *, started=True, transcript=attrgetter("transcript"), **options):
         wires = []
         for address in ways:
             refill()
@@ -99,7 +102,24 @@ def both(ways, refill, conformance_database):
                 wire.leave()
             wires.append(wire)
         direct, proxied = wires
-        assert proxied.transcript == direct.transcript
+        assert transcript(proxied) == transcript(direct)
         return direct
 
     return compare
+
+
+@pytest.fixture
+def senseless():
+    """For tests that send what makes no sense, and so may make the proxy give up following the session."""
+
+
+@pytest.fixture(autouse=True)
+def followed(request, proxied):
+    """In all others no session may have become one that is only relayed: what passed through had been understood."""
+    before = len(_lost(proxied))
+    yield
+    assert "senseless" in request.fixturenames or _lost(proxied)[before:] == []
+
+
+def _lost(proxied):
+    return [line for line in proxied.log_text().splitlines() if "not followed any longer" in line]

@@ -96,12 +96,20 @@ def test_copy_in_of_many_rows(both):
         pytest.param([FAIL], id="fail"),
         pytest.param([data("not a number\tx\n"), data("2\ttwo\n"), DONE], id="bad row"),
         pytest.param([data("1\tone\textra\n"), FAIL], id="bad row, fail"),
-        pytest.param([query("SELECT 'inside'")], id="query"),
-        pytest.param([run("SELECT 'inside'")], id="extended query"),
         pytest.param([data("1\tone\n"), DONE, DONE, FAIL, data("late")], id="late"),
     ],
 )
 def test_copy_in_that_ends_otherwise(both, ending, extended):
+    end_copy(both, ending, extended)
+
+
+@pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
+@pytest.mark.parametrize("inside", [query("SELECT 'inside'"), run("SELECT 'inside'")], ids=["query", "extended query"])
+def test_another_request_inside_copy(both, senseless, inside, extended):
+    end_copy(both, [inside], extended)
+
+
+def end_copy(both, ending, extended):
     def script(wire):
         wire.send(run(FROM) if extended else query(FROM))
         if extended:
@@ -117,7 +125,7 @@ def test_copy_in_that_ends_otherwise(both, ending, extended):
     both(script)
 
 
-def test_an_unknown_type_inside_copy(both):
+def test_an_unknown_type_inside_copy(both, senseless):
     def script(wire):
         wire.send(query(FROM))
         wire.read_until("G")

@@ -198,7 +198,7 @@ def test_a_session_ended_from_outside(both, connect_there):
 
 
 @pytest.mark.parametrize("garbage", [b"!\0\0\0\x04", b"\0\0\0\0\x04", b"Z\0\0\0\x05I"])
-def test_unknown_types(both, garbage):
+def test_unknown_types(both, senseless, garbage):
     def script(wire):
         wire.query("SELECT name FROM items WHERE id = 1")
         wire.send(garbage)
@@ -212,7 +212,7 @@ def test_unknown_types(both, garbage):
 @pytest.mark.parametrize(
     "garbage", [b"Q\0\0\0\x03", b"Q\xff\xff\xff\xff", b"S\x00\x00\xff\xff", b"Q\x7f\xff\xff\xff", b"X\0\0\0\0"]
 )
-def test_impossible_lengths(both, garbage):
+def test_impossible_lengths(both, senseless, garbage):
     """The server logs them, says nothing and closes."""
 
     def script(wire):

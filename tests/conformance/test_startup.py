@@ -47,7 +47,6 @@ def test_a_startup_packet_in_pieces(both):
 )
 def test_minor_versions(both, version):
     def script(wire):
-        wire.start()
         wire.query("SELECT 1")
 
     both(script, version=version)
