@@ -16,7 +16,9 @@ class Prepared:
 
     __slots__ = ("by_sql", "catalog", "fields", "fields_catalog", "index", "literals", "plan", "scope", "text", "types")
 
-    def __init__(self, text: bytes | None, types: tuple[int, ...] = (), *, by_sql: bool = False, index: int = 0) -> None:
+    def __init__(
+        self, text: bytes | None, types: tuple[int, ...] = (), *, by_sql: bool = False, index: int = 0
+    ) -> None:
         self.text = text
         """Parse's text, or the one with the SQL PREPARE, whose plan's ``inner`` is the statement. None when it was too
         long, or passed by unseen."""

@@ -144,9 +144,7 @@ async def _serve_as_worker(config: Config, place: Place, workers: int) -> int:
 async def _supervise(config: Config, workers: int, command: Sequence[str]) -> int:
     opened = listeners.listen(config.proxy.listen)
     try:
-        crew = Supervisor(
-            supervisor.command(*command), workers, opened, shutdown_timeout=config.proxy.shutdown_timeout
-        )
+        crew = Supervisor(supervisor.command(*command), workers, opened, shutdown_timeout=config.proxy.shutdown_timeout)
         many = _Many(crew)
 
         def stop() -> None:

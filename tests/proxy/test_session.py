@@ -88,7 +88,8 @@ class Dialogue:
 
     def got(self):
         found = [
-            f"{change.kind.name} {change.key.decode()}" + (f"={change.value.decode()}" if change.value else "")
+            f"{change.kind.name} {change.key.decode()}"
+            + (f"={change.value.decode()}" if isinstance(change.value, bytes) else "")
             for change in self.sink.changes
         ]
         self.sink.changes.clear()
