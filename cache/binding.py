@@ -11,7 +11,7 @@ from cache import writes
 from cache.catalog import How, Scope
 from cache.functions import CALM, QUIET
 from cache.operands import Operands
-from cache.plans import Action, Command, FillPlan, Plan, Reason, WritePlan
+from cache.plans import Action, Command, FillPlan, Plan, Reason, Source, WritePlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,13 +28,13 @@ def bind(shape: Shape, catalog: Catalog, scope: Scope, types: tuple[str, ...] = 
     return _Binder(catalog, scope, types).plan(shape)
 
 
-def whole(catalog: Catalog, words: Iterable[str] | None) -> Plan:
+def whole(catalog: Catalog, words: Iterable[str] | None, *, ddl: bool) -> Plan:
     """The plan of a text whose statements cannot be told apart: it may write every table that ``words`` name; None:
     every table there is."""
     binder = _Binder(catalog, Scope(), ())
     rules = catalog.bound if words is None else binder.named(words)
     flushes = tuple(WritePlan(bound, Action.FLUSH, counted=False) for bound in rules)
-    return Plan(Reason.OPAQUE, Command.UTILITY, writes=flushes, opaque=True, ddl=True, modifies=True, whole=True)
+    return Plan(Reason.OPAQUE, Command.UTILITY, writes=flushes, opaque=True, ddl=ddl, modifies=True, whole=True)
 
 
 class _Binder:
@@ -43,7 +43,7 @@ class _Binder:
     def __init__(self, catalog: Catalog, scope: Scope, types: tuple[str, ...]) -> None:
         self._catalog = catalog
         self._scope = scope
-        self._operands = Operands(types)
+        self._types = types
 
     def plan(self, shape: Shape) -> Plan:
         if shape.inner is not None:
@@ -132,7 +132,11 @@ class _Binder:
     def _writes(self, shape: Shape) -> list[writes.Planned]:
         planned: list[writes.Planned] = []
         for write in shape.writes:
-            planned += self._write(write)
+            planned += self._write(write, Operands(self._types, _doubtful(shape, write)))
+        bounds_written = [id(write.bound) for write, _ in planned]
+        planned = [
+            entry if bounds_written.count(id(entry[0].bound)) == 1 else writes.doubted(*entry) for entry in planned
+        ]
         flushed: tuple[list[BoundRule], Reason] = ([], Reason.OPAQUE)
         if shape.everything:
             reason = Reason.FLUSH_TRUNCATE if shape.writes else Reason.FLUSH_DEFINITION
@@ -145,13 +149,13 @@ class _Binder:
         planned += [(WritePlan(bound, Action.FLUSH, counted=False), reason) for bound in bounds]
         return planned
 
-    def _write(self, write: Write) -> Iterable[writes.Planned]:
+    def _write(self, write: Write, operands: Operands) -> Iterable[writes.Planned]:
         resolution = self._catalog.resolve(write.target.schema, write.target.name, self._scope)
         for oid in resolution.oids:
             for link in self._catalog.links.get(oid, ()):
                 joined = any(self._may_mean(mention.name, link.bound) for mention in write.others)
                 relation = self._catalog.relations[oid]
-                case = writes.Case(write, link, relation, resolution.certain, joined, self._operands)
+                case = writes.Case(write, link, relation, resolution.certain, joined, operands)
                 planned = writes.plan(case)
                 if planned is not None:
                     yield planned
@@ -167,6 +171,7 @@ class _Binder:
         reasons: list[Reason] = []
         refusals: list[Reason] = []
         labels: list[str] = []
+        operands = Operands(self._types, _doubtful(shape, None))
         for bound in self._catalog.bound:
             mentions = [mention for mention in shape.mentions if self._may_mean(mention.name, bound)]
             named = bool(mentions) or any(self._may_mean(name, bound) for name in shape.names)
@@ -177,18 +182,35 @@ class _Binder:
             if reason is not None:
                 refusals.append(reason)
                 continue
-            fill, why = self._fill(bound, mentions[0])
+            fill, why = _fill(bound, mentions[0], operands)
             fills.append(fill)
             reasons.append(why)
         found = [*reasons, *refusals]
         return tuple(fills), found[0] if found else Reason.UNRELATED, tuple(labels)
 
-    def _fill(self, bound: BoundRule, mention: Mention) -> tuple[FillPlan, Reason]:
-        nothing = (None,) * len(bound.key)
-        fixed = self._operands.fixed(bound, mention.fixes)
-        if mention.nullable:
-            return FillPlan(bound, nothing), Reason.FILL if fixed == nothing else Reason.OUTER_JOIN
-        return FillPlan(bound, fixed), Reason.FILL if fixed == nothing else Reason.FILL_FIXED_KEY
+
+def _fill(bound: BoundRule, mention: Mention, operands: Operands) -> tuple[FillPlan, Reason]:
+    nothing = (None,) * len(bound.key)
+    fixed = operands.fixed(bound, mention.fixes)
+    if mention.nullable:
+        return FillPlan(bound, nothing), Reason.FILL if fixed == nothing else Reason.OUTER_JOIN
+    return FillPlan(bound, fixed), Reason.FILL if fixed == nothing else Reason.FILL_FIXED_KEY
+
+
+def _doubtful(shape: Shape, write: Write | None) -> frozenset[int]:
+    """The parameters that occur several times, unless all the places are of one and the same column of ``write``."""
+    repeated = frozenset(index for index, count in shape.parameters.items() if count > 1)
+    if not repeated or write is None:
+        return repeated
+    places: dict[tuple[int, str], int] = {}
+    pairs = [
+        *write.assignments,
+        *(pair for fix in write.fixes for row in fix.rows for pair in zip(fix.columns, row, strict=True)),
+    ]
+    for column, operand in pairs:
+        if operand is not None and operand.source is Source.PARAMETER and operand.cast is None:
+            places[operand.index, column] = places.get((operand.index, column), 0) + 1
+    return repeated - {index for (index, _), count in places.items() if count == shape.parameters[index]}
 
 
 def _refused(modifies: bool, opaque: bool, shape: Shape) -> Reason | None:

@@ -24,9 +24,13 @@ CURRENT_OF = CALLED + "current of"
 LONG_LIST = 16
 MANY_ROWS = 64
 """Further rows of constants in VALUES are left out."""
-MAX_DEPTH = 120
+MAX_DEPTH = 80
 """Nesting beyond this is not parsed: the parser recurses."""
-MAX_PARSED = 12_000
+MAX_BRACKETS = 8
+"""Nested ``[``: the parser's time doubles with each. PostgreSQL's arrays have at most 6 dimensions."""
+MAX_SUBSCRIPTS = 40
+"""``a[1][2]…``: the parser's time grows with the cube."""
+MAX_PARSED = 6_000
 """Lexemes a parser is given at most."""
 
 
@@ -187,10 +191,16 @@ def _array(found: Sequence[Token]) -> Literal:
 
 def depth(found: Sequence[Token]) -> int:
     """How deep the statement nests: parentheses, brackets, CASE, and runs of prefix operators and NOT."""
-    deepest = level = run = 0
+    deepest = level = run = subscripts = brackets = 0
+    before = ""
     for token in found:
         text = token.text
         if token.kind == MARK:
+            if text in "[]":
+                brackets += 1 if text == "[" else -1
+                subscripts = subscripts + (before == "]") if text == "[" else subscripts
+                if subscripts > MAX_SUBSCRIPTS or brackets > MAX_BRACKETS:
+                    return MAX_DEPTH + 1
             if text in "([":
                 level += 1
             elif text in ")]":
@@ -199,6 +209,7 @@ def depth(found: Sequence[Token]) -> int:
             level += 1 if text == "case" else -1
         run = run + 1 if token.kind == OPERATOR or (token.kind == WORD and text == "not") else 0
         deepest = max(deepest, level + run)
+        before = text
     return deepest
 
 

@@ -104,20 +104,28 @@ def _shape(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape
 def _query(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
     if canonical.depth(found) > canonical.MAX_DEPTH:
         raise UnreadError("nested too deeply")
+    ignores_keys = any(_is(found, position, "overriding", "user") for position in range(len(found)))
     found = canonical.simplified(found)
-    if found[0].text == "insert":
-        found = canonical.shortened(found) or found
+    shorter = canonical.shortened(found) if found[0].text == "insert" else None
+    found = found if shorter is None else shorter
     found, temporary = _without_into_words(found)
     found, rows = _without_returning_names(found)
     if len(found) > canonical.MAX_PARSED:
         raise UnreadError("too long")
     result = read(found, rows)
+    for token in found:
+        if token.kind == PARAMETER:
+            index = int(token.text) - 1
+            result.parameters[index] = result.parameters.get(index, 0) + 1
     if result.created:  # SELECT INTO
         if temporary:
             result.temporary = tuple(name.name for name in result.created)
         result.command = Command.UTILITY
         result.mentions = ()
     for write in result.writes:
+        if ignores_keys or shorter is not None:
+            # Identity columns take other values than VALUES gives them; or not all of the rows were looked at.
+            write.rows = None
         # A view of the server's settings: an UPDATE of it is a SET.
         if write.target.name == "pg_settings":
             result.settings += (("*", None, False),)

@@ -25,6 +25,8 @@ MAX_TEXT = 1_048_576
 """Bytes; a longer text is not read."""
 MAX_REMEMBERED = 8_192
 """Bytes; a longer text is not remembered as it is."""
+MAX_READ = 300
+"""Queries of one text that are parsed; what follows is opaque."""
 MAX_SCOPES = 256
 """How many different scopes' plans are kept apart before all are forgotten."""
 MAX_SCOPE_OBJECTS = 16_384
@@ -35,6 +37,7 @@ _WRITING = re.compile(
     rb"insert|update|delete|merge|truncate|copy|drop|alter|create|call|do|execute|import|declare|prepare|into",
     re.IGNORECASE,
 )
+_DEFINING = re.compile(rb"create|alter|drop|import", re.IGNORECASE)
 
 
 class _Plans:
@@ -72,6 +75,9 @@ class Memo:
         self._size = size
         self._read = read
         self._catalogs: dict[int, tuple[Catalog, _Scopes]] = {}
+        self._catalog: Catalog | None = None
+        """The one asked for last, and its plans: with one database there is no other."""
+        self._by_object: dict[int, tuple[Scope, _Plans]] = {}
 
     def plans(self, text: bytes, catalog: Catalog, scope: Scope) -> tuple[tuple[Plan, ...], Literals]:
         """The plans of the statements in ``text``, in order, and its literals. Never raises.
@@ -79,14 +85,19 @@ class Memo:
         Empty statements have no plan, as they have no answer. If the statements cannot be told apart there is one plan,
         whose ``whole`` says that it stands for them all.
         """
-        known = self._catalogs.get(id(catalog))
-        scopes = self._scopes(catalog) if known is None else known[1]
-        entry = scopes.by_object.get(id(scope))
-        plans = scopes.plans(scope) if entry is None else entry[1]
+        if catalog is not self._catalog:
+            self._turn_to(catalog)
+        entry = self._by_object.get(id(scope))
+        plans = self._catalogs[id(catalog)][1].plans(scope) if entry is None else entry[1]
         found = plans.young.get(text)
         if found is not None:
             return found
         return plans.older(text) or self._find(text, catalog, scope, plans)
+
+    def _turn_to(self, catalog: Catalog) -> None:
+        known = self._catalogs.get(id(catalog))
+        self._by_object = (self._scopes(catalog) if known is None else known[1]).by_object
+        self._catalog = catalog
 
     def _scopes(self, catalog: Catalog) -> _Scopes:
         # Another catalog object of the same database is a newer answer: what the old one meant is gone.
@@ -130,9 +141,15 @@ class Memo:
         return self._bind(tokens, catalog, scope), literals
 
     def _bind(self, tokens: Sequence[Token], catalog: Catalog, scope: Scope) -> tuple[Plan, ...]:
+        budget = iter(range(MAX_READ))
+
+        def read(found: Sequence[Token], rows: Rows) -> Shape:
+            if next(budget, None) is None:
+                raise commands.UnreadError("too many statements in one text")
+            return self._read(found, rows)
+
         return tuple(
-            binding.bind(commands.shape(statement, self._read), catalog, scope)
-            for statement in lexer.statements(tokens)
+            binding.bind(commands.shape(statement, read), catalog, scope) for statement in lexer.statements(tokens)
         )
 
 
@@ -169,15 +186,17 @@ class _Scopes:
 
 def _opaque(text: bytes, catalog: Catalog) -> Plan:
     """The one plan of a text that cannot be read: what it may write is every table whose name is in it."""
+    ddl = _DEFINING.search(text) is not None
     if _WRITING.search(text) is None:
-        return binding.whole(catalog, ())
+        return binding.whole(catalog, (), ddl=ddl)
     lower = text.lower()
     if b"u&" in lower:  # a name may be spelled in escapes
-        return binding.whole(catalog, None)
+        return binding.whole(catalog, None, ddl=ddl)
     readable = _is_utf8(text)
     return binding.whole(
         catalog,
         [name for name in catalog.names if name.lower().encode() in lower or not (readable or name.isascii())],
+        ddl=ddl,
     )
 
 

@@ -41,10 +41,17 @@ Keys = tuple[tuple[Operand, ...], ...]
 
 
 class Operands:
-    """Judges the constants of one statement; ``types`` are those its PREPARE declared for its parameters."""
+    """Judges the constants of one statement.
 
-    def __init__(self, types: tuple[str, ...] = ()) -> None:
+    Args:
+        types: what its PREPARE declared for its parameters.
+        doubtful: indexes of parameters that occur several times: unless it was declared, the type of such a one may
+            come from another place than the one that is looked at.
+    """
+
+    def __init__(self, types: tuple[str, ...] = (), doubtful: frozenset[int] = frozenset()) -> None:
         self._types = types
+        self._doubtful = doubtful
 
     def key(self, column: Column, operand: Operand | None) -> Operand | None:
         """The constant that ``column = operand`` fixes the column to; None if equal need not mean same text."""
@@ -71,11 +78,11 @@ class Operands:
 
     def declared(self, operand: Operand) -> Operand | None:
         """The operand with the type that PREPARE declared as its cast; None if that may change its text."""
-        if operand.source is not Source.PARAMETER or operand.index >= len(self._types):
+        if operand.source is not Source.PARAMETER:
             return operand
-        declared = self._types[operand.index]
+        declared = self._types[operand.index] if operand.index < len(self._types) else UNKNOWN
         if declared == UNKNOWN:
-            return operand
+            return None if operand.index in self._doubtful else operand
         if not declared:
             return None
         if operand.cast is None:

@@ -145,6 +145,88 @@ class Reason(Enum):
     UNRELATED = "unrelated"
     """Names no configured or related table; not counted."""
 
+    FILL = "fill"
+    FILL_FIXED_KEY = "fill-fixed-key"
+    SELF_JOIN = "self-join"
+    SET_OPERATION = "set-operation"
+    GROUPING_SETS = "grouping-sets"
+    OUTER_JOIN = "outer-join"
+    NOT_SHOWN = "not-shown"
+    VOLATILE_FUNCTION = "volatile-function"
+    READ_WITH_WRITE = "read-with-write"
+    NOT_RUN = "not-run"
+
+    STORE = "store"
+    STORE_RETURNING = "store-returning"
+    EVICT_DELETE = "evict-delete"
+    EVICT_EXPRESSION = "evict-expression"
+    EVICT_TYPE = "evict-type"
+    EVICT_PARTIAL = "evict-partial"
+    EVICT_TRIGGER = "evict-trigger"
+    EVICT_GENERATED = "evict-generated"
+    EVICT_KEY_CHANGE = "evict-key-change"
+    EVICT_UPSERT = "evict-upsert"
+    EVICT_PARTITION = "evict-partition"
+    EVICT_UNCOUNTED = "evict-uncounted"
+    EVICT_SEVERAL = "evict-several"
+    EVICT_UNCERTAIN_NAME = "evict-uncertain-name"
+    FLUSH_UNKNOWN_KEY = "flush-unknown-key"
+    FLUSH_KEY_CHANGE = "flush-key-change"
+    FLUSH_REWRITE_RULE = "flush-rewrite-rule"
+    FLUSH_VIEW = "flush-view"
+    FLUSH_PARENT = "flush-parent"
+    FLUSH_CASCADE = "flush-cascade"
+    FLUSH_TRUNCATE = "flush-truncate"
+    FLUSH_DEFINITION = "flush-definition"
+    NOTHING_UNTOUCHED = "nothing-untouched"
+    NOTHING_INSERT = "nothing-insert"
+    OPAQUE = "opaque"
+
+    @property
+    def words(self) -> str:
+        """The reason as a sentence."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    Reason.UNRELATED: "It names no configured table, nor one whose writes reach a configured table.",
+    Reason.FILL: "Rows that carry the key and every value column as plain columns fill.",
+    Reason.FILL_FIXED_KEY: "WHERE fixes the key to a constant, so rows that carry every value column fill.",
+    Reason.SELF_JOIN: "The table comes more than once into the result, so one row's key could meet another's value.",
+    Reason.SET_OPERATION: "The rows pass through UNION, INTERSECT or EXCEPT, which hides where they come from.",
+    Reason.GROUPING_SETS: "ROLLUP, CUBE or GROUPING SETS put NULL where a column has a value.",
+    Reason.OUTER_JOIN: "The table is on the null side of an outer join, so only rows that carry the key itself fill.",
+    Reason.NOT_SHOWN: "The table is used only to compute or to choose; none of its columns can be in the result.",
+    Reason.VOLATILE_FUNCTION: "It calls a function that is not known to be free of side effects.",
+    Reason.READ_WITH_WRITE: "It also writes, and what it reads may not be what it leaves behind.",
+    Reason.NOT_RUN: "The statement is explained, not run, or its rows do not go to the client.",
+    Reason.STORE: "The key and the new values are constants whose stored text is certain.",
+    Reason.STORE_RETURNING: "RETURNING shows the rows as they are stored.",
+    Reason.EVICT_DELETE: "The rows with these keys are deleted.",
+    Reason.EVICT_EXPRESSION: "A new value is not a constant.",
+    Reason.EVICT_TYPE: "A column's type may store a constant with another text.",
+    Reason.EVICT_PARTIAL: "Not every value column is assigned, and only a hash can take part of them.",
+    Reason.EVICT_TRIGGER: "A trigger of the table may change what is stored.",
+    Reason.EVICT_GENERATED: "A generated column is computed from what is written.",
+    Reason.EVICT_KEY_CHANGE: "It changes the key: both the old and the new one are removed.",
+    Reason.EVICT_UPSERT: "ON CONFLICT DO UPDATE: which of the two happened is not shown.",
+    Reason.EVICT_PARTITION: "It writes a partition or child of the table directly.",
+    Reason.EVICT_UNCOUNTED: "The row count is not this write's own, so whether it touched a row is not known.",
+    Reason.EVICT_SEVERAL: "The statement writes the table in several places, in no certain order.",
+    Reason.EVICT_UNCERTAIN_NAME: "Which schema the table's name means in this session is not certain.",
+    Reason.FLUSH_UNKNOWN_KEY: "WHERE does not say which keys are touched.",
+    Reason.FLUSH_KEY_CHANGE: "It changes keys in a way that is not known.",
+    Reason.FLUSH_REWRITE_RULE: "A rewrite rule of the table may make another statement of it.",
+    Reason.FLUSH_VIEW: "It writes through a view over the table.",
+    Reason.FLUSH_PARENT: "It writes a table that this one is a partition or child of.",
+    Reason.FLUSH_CASCADE: "A foreign key carries the change on into the table.",
+    Reason.FLUSH_TRUNCATE: "The table is emptied.",
+    Reason.FLUSH_DEFINITION: "The definition of the table, or of something it depends on, may change.",
+    Reason.NOTHING_UNTOUCHED: "None of the configured columns is touched.",
+    Reason.NOTHING_INSERT: "New rows of which no key is in Redis yet; the next read fills them.",
+    Reason.OPAQUE: "It could not be read, or runs code that cannot be seen, and may write the table.",
+}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
@@ -180,13 +262,23 @@ class Plan:
     """DECLARE … WITH HOLD."""
     typed: bool = False
     """PREPARE with declared parameter types: a constant of EXECUTE may be changed by a conversion."""
+    modifies: bool = False
+    """It writes some table, configured or not: what the rest of its transaction reads may not be committed."""
     trivial: bool = field(init=False)
     """Nothing about the statement matters to anybody but its client."""
 
     def __post_init__(self) -> None:
         matters = (
-            self.fills or self.writes or self.labels or self.opaque or self.ddl or self.shadows or self.settings
-            or self.whole or self.command is not Command.NONE
+            self.fills
+            or self.writes
+            or self.labels
+            or self.opaque
+            or self.modifies
+            or self.ddl
+            or self.shadows
+            or self.settings
+            or self.whole
+            or self.command is not Command.NONE
         )
         object.__setattr__(self, "trivial", not matters)
 

@@ -6,7 +6,7 @@ them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -111,6 +111,8 @@ class Shape:
     """PREPARE's declared parameter types, by ``Operand.cast``'s names; empty for a type that has none there."""
     inner: Shape | None = None
     arguments: tuple[Operand | None, ...] = ()
+    parameters: dict[int, int] = field(default_factory=dict)
+    """How often each parameter, by index, occurs in it. The first occurrence decides an undeclared one's type."""
     mentions: tuple[Mention, ...] = ()
     names: frozenset[Name] = frozenset()
     """Every relation named anywhere in it."""

@@ -81,6 +81,16 @@ def plan(case: Case) -> Planned | None:
     return _with_returning(case, *planned)
 
 
+def doubted(planned: WritePlan, reason: Reason) -> Planned:
+    """The same write where another one of the same statement may have come first or last."""
+    action = Action.EVICT if planned.action is Action.STORE else planned.action
+    if action is Action.EVICT and planned.array is None and not planned.targets:
+        action = Action.FLUSH
+    targets = tuple(Target(target.key) for target in planned.targets if target.key)
+    write = WritePlan(planned.bound, action, targets, planned.array, counted=planned.counted)
+    return write, Reason.EVICT_SEVERAL if planned.action is Action.STORE else reason
+
+
 def _events(write: Write, relation: Relation) -> frozenset[str]:
     """The trigger events a write may set off."""
     if write.verb is Verb.INSERT or write.verb is Verb.COPY:
