@@ -270,11 +270,17 @@ def certain(wire):
     return wire.transcript if [MARK.encode()] in wire.values() else "ended"
 
 
+# A prepared transaction keeps its locks, and a dialogue may wait for its own.
+OPTIONS = "-c lock_timeout=200ms"
+
+
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_dialogues(both, senseless, seed):
-    both(play(seed), transcript=certain)
+    both(play(seed), transcript=certain, options=OPTIONS)
 
 
 def test_nearly_all_dialogues_are_compared_to_their_end(both, senseless):
-    ends = [both(play(seed), transcript=certain).values()[-1:] == [[MARK.encode()]] for seed in range(20)]
+    ends = [
+        both(play(seed), transcript=certain, options=OPTIONS).values()[-1:] == [[MARK.encode()]] for seed in range(20)
+    ]
     assert sum(ends) >= 16
