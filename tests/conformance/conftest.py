@@ -66,15 +66,19 @@ def refill(postgres, conformance_database):
     if not postgres.running:
         postgres.start()
 
-    def fill():
+    def forget_prepared_transactions():
         prepared = connection.execute("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")
         for (gid,) in prepared.fetchall():
             connection.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
+
+    def fill():
+        forget_prepared_transactions()
         connection.execute(CONTENT)
 
     options = "-c lock_timeout=10s"
     with psycopg.connect(postgres.dsn(conformance_database), autocommit=True, options=options) as connection:
         yield fill
+        forget_prepared_transactions()
 
 
 @pytest.fixture
