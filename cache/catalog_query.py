@@ -16,6 +16,7 @@ from cache.links import Edge, links_to
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from cache.keys import KeyTemplate
     from cache.rules import TableRule
 
 # A relation is related when a write on it may change rows of a configured table: partitions and children, ancestors,
@@ -68,7 +69,8 @@ answer AS (SELECT json_build_object(
             'not_null', a.attnotnull, 'generated', a.attgenerated <> '',
             'deterministic', coalesce((SELECT l.collisdeterministic FROM pg_collation l WHERE l.oid = a.attcollation),
                                       true)) ORDER BY a.attnum), '[]')
-        FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) ELSE '[]' END)), '[]') FROM relation c),
+        FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
+      ELSE '[]' END)), '[]') FROM relation c),
   'edges', (SELECT coalesce(json_agg(json_build_object(
       'target', e.target::int8, 'written', e.written::int8, 'how', e.how,
       'on_delete', coalesce((SELECT k.confdeltype IN ('c', 'n', 'd') FROM pg_constraint k WHERE k.oid = e.con), true),
@@ -140,14 +142,7 @@ def _catalog(document: dict[str, Any], database: str, rules: Sequence[TableRule]
     relations = {entry["oid"]: _relation(entry, types) for entry in document["relations"]}
     relations = {oid: _with_descendants(relation, relations, edges) for oid, relation in relations.items()}
     by_name = {(relation.schema, relation.name): relation for relation in relations.values()}
-    bound: list[BoundRule] = []
-    unbound: list[tuple[TableRule, str]] = []
-    for rule in rules:
-        outcome = bind(rule, by_name.get((rule.schema, rule.table)))
-        if isinstance(outcome, str):
-            unbound.append((rule, outcome))
-        else:
-            bound.append(outcome)
+    bound, unbound = _bind_all(rules, by_name)
     links = links_to(bound, edges)
     for entry in document["homonyms"]:
         relations[entry["oid"]] = Relation(entry["oid"], entry["schema"], entry["name"], entry["kind"], {})
@@ -198,6 +193,44 @@ def bind(rule: TableRule, relation: Relation | None) -> BoundRule | str:
         relation,
         tuple(relation.columns[name] for name in rule.key),
         tuple(relation.columns[name] for name in rule.value),
+    )
+
+
+def _bind_all(
+    rules: Sequence[TableRule], by_name: Mapping[tuple[str, str], Relation]
+) -> tuple[list[BoundRule], list[tuple[TableRule, str]]]:
+    """The rules that can be captured, in their order, and the others with the reason.
+
+    Two rules that can make the same Redis key would overwrite each other's values. Whether they can is decided by the
+    key columns' types, which only the catalog knows; the one that comes later in the configuration gives way.
+    """
+    bound: list[BoundRule] = []
+    unbound: list[tuple[TableRule, str]] = []
+    templates: list[KeyTemplate] = []
+    for rule in rules:
+        outcome = bind(rule, by_name.get((rule.schema, rule.table)))
+        if isinstance(outcome, str):
+            unbound.append((rule, outcome))
+            continue
+        template = typed_template(outcome)
+        earlier = next((one for one, other in zip(bound, templates, strict=True) if template.overlaps(other)), None)
+        if earlier is not None:
+            unbound.append((rule, _meeting(rule, earlier.rule)))
+            continue
+        bound.append(outcome)
+        templates.append(template)
+    return bound, unbound
+
+
+def typed_template(bound: BoundRule) -> KeyTemplate:
+    """The rule's key template, told what the key columns' types are."""
+    return bound.rule.template.with_types({column.name: column.base_oid for column in bound.key})
+
+
+def _meeting(rule: TableRule, earlier: TableRule) -> str:
+    return (
+        f'a key of "{rule.template.text}" can also be one of "{earlier.template.text}" ({earlier.label}), '
+        "so one row's value could stand under another's key; begin one redis_key differently"
     )
 
 

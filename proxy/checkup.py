@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from cache.catalog import Catalog
-    from cache.rules import TableRule
     from proxy.config import Config
     from proxy.settings import PostgresSection, RedisSection
 
@@ -146,19 +145,6 @@ def judge(catalog: Catalog) -> Iterator[Finding]:
         if obstacles:
             text += f"; writes remove keys instead of storing values, because of {' and '.join(obstacles)}"
         yield Finding(Verdict.OK, bound.rule.label, text)
-    typed = [
-        (bound.rule, bound.rule.template.with_types({column.name: column.base_oid for column in bound.key}))
-        for bound in catalog.bound
-    ]
-    for number, (rule, template) in enumerate(typed):
-        for earlier, other in typed[:number]:
-            if template.overlaps(other):
-                yield _meeting(earlier, rule)
-
-
-def _meeting(one: TableRule, other: TableRule) -> Finding:
-    text = f'a key of "{other.template.text}" can also be one of "{one.template.text}" ({one.label})'
-    return Finding(Verdict.ERROR, other.label, f"{text}: begin one of them differently")
 
 
 def _redis(settings: RedisSection) -> Iterator[Finding]:

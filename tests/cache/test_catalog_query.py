@@ -11,9 +11,15 @@ from cache.keys import KeyTemplate
 from cache.rules import TableRule
 
 
-def rule(table: str, key: tuple[str, ...] = ("id",), value: tuple[str, ...] = ("name",), schema: str = "public"):
+def rule(
+    table: str,
+    key: tuple[str, ...] = ("id",),
+    value: tuple[str, ...] = ("name",),
+    schema: str = "public",
+    redis_key: str | None = None,
+):
     template = KeyTemplate.parse(
-        "{table}:" + ":".join(f"{{{column}}}" for column in key),
+        redis_key or "{table}:" + ":".join(f"{{{column}}}" for column in key),
         database="app",
         schema=schema,
         table=table,
@@ -127,6 +133,54 @@ def test_what_cannot_be_captured_says_why(connection, ddl, wanted, words):
     catalog = learn(connection, wanted)
     assert catalog.bound == ()
     assert words in catalog.unbound[0][1]
+
+
+@pytest.mark.parametrize(
+    ("key_type", "templates", "bound"),
+    [
+        ("int", ("users:{id}", "users:{id}:more"), [0, 1]),
+        ("uuid", ("users:{id}", "users:{id}:more"), [0, 1]),
+        ("text", ("users:{id}", "users:{id}:more"), [0]),
+        ("text", ("users:{id}:more", "users:{id}"), [0]),
+        ("text", ("users:{id}", "people:{id}"), [0, 1]),
+        ("text", ("a:{id}", "a:{id}:b", "c:{id}", "c:{id}:d"), [0, 2]),
+        # Only those that are captured stand in another's way.
+        ("text", ("a:{id}", "a:{id}:b", "a:{id}:b:c"), [0]),
+        ("date", ("users:{id}", "users:{id}-x"), [0]),
+        ("short", ("users:{id}", "users:{id}:more"), [0, 1]),
+    ],
+)
+def test_of_rules_whose_keys_can_meet_the_first_is_captured(connection, key_type, templates, bound):
+    connection.execute(f"CREATE DOMAIN short AS int2; CREATE TABLE users (id {key_type} PRIMARY KEY, name text)")
+    rules = [rule("users", redis_key=template) for template in templates]
+    catalog = learn(connection, *rules)
+    assert [rules.index(one.rule) for one in catalog.bound] == bound
+    assert [rules.index(one) for one, _ in catalog.unbound] == [i for i in range(len(rules)) if i not in bound]
+    for _, reason in catalog.unbound:
+        assert "can also be one of" in reason
+        assert templates[0] in reason or templates[2] in reason
+    linked = {link.bound.rule for links in catalog.links.values() for link in links}
+    assert linked == {one.rule for one in catalog.bound}
+
+
+def test_a_rule_without_a_table_stands_in_nobodys_way(connection):
+    connection.execute("CREATE TABLE users (id text PRIMARY KEY, name text)")
+    absent = rule("absent", redis_key="users:{id}")
+    present = rule("users", redis_key="users:{id}:name")
+    catalog = learn(connection, absent, present)
+    assert [one.rule for one in catalog.bound] == [present]
+    assert catalog.unbound == ((absent, "table public.absent does not exist"),)
+
+
+def test_keys_of_different_tables_can_meet_too(connection):
+    connection.execute("""
+        CREATE TABLE users (id int PRIMARY KEY, name text); CREATE TABLE names (id text PRIMARY KEY, name text)
+    """)
+    numbers, names = rule("users", redis_key="x:{id}"), rule("names", redis_key="x:{id}")
+    catalog = learn(connection, numbers, names)
+    ((refused, reason),) = catalog.unbound
+    assert refused is names
+    assert "(public.users)" in reason
 
 
 def test_an_index_with_included_columns_covers_its_key(connection):
