@@ -1,0 +1,228 @@
+"""A round: run a workload, stop, settle, compare every key of Redis with PostgreSQL.
+
+    world = World(postgres, database, redis_url)         # a database with the tables, and the Redis beside it
+    await world.round([proxy], seed=7, operations=2000)  # fails with all there is to know about a stale key
+
+`hosts` are running proxies; sessions are spread over them. While a round runs, `during` may break things.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from random import Random
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+
+from tests.consistency import tables, workload
+from tests.consistency.invariants import Difference, stale
+from tests.consistency.sessions import PATIENCE, AsyncpgSession, Journal, Prepared, PsycopgSession, Session
+from tests.fix_faults import FaultyLink
+
+SESSIONS = 10
+ROUND = 2_000
+"""Operations of a round, when many are asked for: stale values show at the end of one, until the next write."""
+
+During = Callable[["Round"], Awaitable[None]]
+"""What is to happen while a round runs. The round goes on until it is over, and for a while after that."""
+
+
+class World:
+    """The tables in a database of their own, the Redis that mirrors them, and who compares the two."""
+
+    def __init__(self, postgres, database, redis_url) -> None:
+        self.postgres, self.database = postgres, database
+        self.redis_url = redis_url
+        with psycopg.connect(postgres.dsn(database), autocommit=True) as connection:
+            connection.execute(tables.SCHEMA)
+            for setting in ("deadlock_timeout = '20ms'", "lock_timeout = '2s'"):
+                connection.execute(f"ALTER DATABASE {database} SET {setting}".encode())
+            for run in workload.fixture():
+                connection.execute(run.literal.encode())
+
+    # What is there.
+
+    def rows(self) -> dict[bytes, Any]:
+        """What Redis should hold, if it held everything."""
+        found: dict[bytes, Any] = {}
+        with psycopg.connect(self.postgres.dsn(self.database), autocommit=True) as connection:
+            for table in tables.TABLES:
+                found |= tables.expected(table.name, connection.execute(tables.query(table.name).encode()).fetchall())
+        return found
+
+    def held(self) -> dict[bytes, Any]:
+        """What Redis holds, without Rowtap's own keys."""
+        with redis.Redis.from_url(self.redis_url) as client:
+            names = [key for key in client.scan_iter(count=1000) if not key.startswith(b"rowtap:")]
+            return {key: tables.decode(key, _value(client, key)) for key in names}
+
+    # What happens.
+
+    async def rounds(self, hosts: Sequence[Any], *, seed: int, operations: int, **choices: Any) -> int:
+        """Rounds of a few thousand operations each until there were so many; how many there were."""
+        done = 0
+        while done < operations:
+            finished = await self.round(hosts, seed=seed, operations=min(ROUND, operations - done), **choices)
+            done += finished.journal.operations
+            seed += 1
+        return done
+
+    async def round(
+        self, hosts: Sequence[Any], *, seed: int, operations: int, during: During | None = None, **choices: Any
+    ) -> "Round":
+        """Run, settle, compare. A stale key fails the test."""
+        done = Round(self, hosts, seed=seed, operations=operations, **choices)
+        await done.run(during)
+        differences = await done.settled()
+        if differences:
+            pytest.fail(done.report(differences))
+        return done
+
+    def quiet(self, patience: float = PATIENCE) -> None:
+        """Wait until the server runs nothing in the database any more, not for clients that are gone either."""
+        deadline = time.monotonic() + patience
+        query = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend' AND state <> 'idle'"
+        )
+        with psycopg.connect(self.postgres.dsn(self.database), autocommit=True) as connection:
+            while (connection.execute(query.encode()).fetchone() or (0,))[0]:
+                assert time.monotonic() < deadline, "statements still run in PostgreSQL"
+                time.sleep(0.01)
+
+    def resolve(self, dsn: str) -> int:
+        """Commit what is left prepared, through a proxy; how many there were."""
+        with (
+            psycopg.connect(self.postgres.dsn(self.database), autocommit=True) as direct,
+            psycopg.connect(dsn, autocommit=True) as connection,
+        ):
+            query = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
+            gids = [gid for (gid,) in direct.execute(query).fetchall()]
+            for gid in gids:
+                connection.execute(f"COMMIT PREPARED '{gid}'".encode())
+        return len(gids)
+
+
+class Round:
+    """One round under way. `.journal` knows what was done."""
+
+    def __init__(
+        self,
+        world: World,
+        hosts: Sequence[Any],
+        *,
+        seed: int,
+        operations: int,
+        sessions: int = SESSIONS,
+        reads: float = 0.5,
+    ) -> None:
+        self.world, self.hosts, self.seed = world, hosts, seed
+        self.journal = Journal()
+        self.operations = operations
+        self._reads = reads
+        self._prepared = Prepared()
+        self._over = asyncio.Event()
+        self.sessions = [self._session(number) for number in range(sessions)]
+
+    def _session(self, number: int) -> Session:
+        kind = AsyncpgSession if number % 3 == 2 else PsycopgSession
+        host = self.hosts[number % len(self.hosts)]
+        dsn = host.url()
+        return kind(f"{'ap'[kind is PsycopgSession]}{number}", dsn, self.journal, self._prepared)
+
+    async def run(self, during: During | None = None) -> None:
+        """Every session's share of the operations, and what is to happen meanwhile."""
+        async with asyncio.TaskGroup() as group:
+            for number, session in enumerate(self.sessions):
+                group.create_task(self._work(number, session))
+            group.create_task(self._happen(during))
+
+    async def _happen(self, during: During | None) -> None:
+        if during is not None:
+            await self.passed(0.3)
+            await during(self)
+            end = self.journal.operations + 0.3 * self.operations
+            await self.reached(end)
+        self._over.set()
+
+    async def _work(self, number: int, session: Session) -> None:
+        share = self.operations // len(self.sessions)
+        done = 0
+        for unit in workload.units(self.seed, number, reads=self._reads):
+            await session.work(unit)
+            done += workload.size(unit)
+            if done >= share and self._over.is_set():
+                break
+        await session.close()
+
+    async def passed(self, share: float) -> None:
+        """Wait until this share of the operations is done."""
+        await self.reached(share * self.operations)
+
+    async def reached(self, operations: float) -> None:
+        """Wait until so many operations are done."""
+        while self.journal.operations < operations:
+            await asyncio.sleep(0.005)
+
+    async def settled(self) -> list[Difference]:
+        """Wait until nothing moves any more; then what is stale."""
+        for host in self.hosts:
+            await asyncio.to_thread(ready, host)
+        await asyncio.to_thread(self.world.quiet)
+        await asyncio.to_thread(self.world.resolve, self.hosts[0].dsn())
+        for host in self.hosts:
+            await asyncio.to_thread(host.settle)
+        return stale(self.world.held(), self.world.rows())
+
+    def report(self, differences: Sequence[Difference]) -> str:
+        """Everything there is to know about stale keys."""
+        lines = [f"seed {self.seed}: {len(differences)} stale keys after {self.journal.operations} operations"]
+        for difference in differences[:3]:
+            lines += ["", f"{difference.key!r}", f"  Redis      {difference.redis!r}"]
+            lines += [f"  PostgreSQL {difference.postgres!r}"]
+            for table in tables.TABLES:
+                for key in tables.keys(table, 2):
+                    if difference.key in tables.redis_keys(table.name, key):
+                        lines += map(str, self.journal.about(table.name, key))
+        return "\n".join(lines)
+
+
+def ready(host: Any, patience: float = PATIENCE) -> None:
+    """Wait until a proxy has all its workers, PostgreSQL and Redis."""
+    deadline = time.monotonic() + patience
+    while True:
+        status, text = host.get("/readyz")
+        if status == 200:
+            return
+        assert time.monotonic() < deadline, text
+        time.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def jitter(link: FaultyLink, random: Random, most: float) -> AsyncIterator[None]:
+    """Delays of up to ``most`` seconds on a link, other ones all the time and in each direction."""
+
+    async def vary() -> None:
+        while True:
+            for direction in (link.to_server, link.to_client):
+                direction.delay = random.choice((0.0, 0.0, random.uniform(0, most)))
+            await asyncio.sleep(0.01)
+
+    task = asyncio.create_task(vary())
+    try:
+        yield
+    finally:
+        task.cancel()
+        link.to_server.delay = link.to_client.delay = 0.0
+
+
+def _value(client: redis.Redis, key: bytes) -> Any:
+    kind = client.type(key)
+    if kind == b"hash":
+        return client.hgetall(key)
+    if kind == b"string":
+        return client.get(key)
+    return kind
