@@ -65,6 +65,7 @@ _TYPES = words(
     "timestamp varchar"
 )
 _AFTER = {
+    "values": {"default"},
     "key": {"no", "for"},
     "share": {"for", "key"},
     "first": {"nulls", "fetch", "breadth", "depth"},

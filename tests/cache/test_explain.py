@@ -1,0 +1,60 @@
+"""Plans in words."""
+
+import json
+from pathlib import Path
+
+from cache.explain import explain
+from cache.plans import Reason
+from tests.cache.catalogs import PUBLIC, USERS
+
+
+def lines(text):
+    return [line for one in explain(text, USERS, PUBLIC) for line in one.lines()]
+
+
+def test_reads_and_writes():
+    assert lines("SELECT name FROM users WHERE id = 42; UPDATE users SET name = 'x' WHERE id IN (1, $1)") == [
+        "1. fill-fixed-key: WHERE fixes the key to a constant, so rows that carry every value column fill.",
+        "   Fill public.users: id = 42 (if the result has name)",
+        "2. store: The key and the new values are constants whose stored text is certain.",
+        "   Store public.users: id = 1; id = $1 (if it touches a row)",
+    ]
+
+
+def test_many_keys_are_counted():
+    (line,) = [line for line in lines("DELETE FROM users WHERE id IN (1,2,3,4,5,6,7,8,9,10,11,12)") if "Evict" in line]
+    assert line.endswith("id = 10; and 2 more (if it touches a row)")
+
+
+def test_returning_and_notes():
+    shown = "\n".join(
+        lines("UPDATE users SET name = 'x' WHERE n = 1 RETURNING *; CALL p(); ALTER TABLE users ADD x int")
+    )
+    assert "or a Store of each row of RETURNING" in shown
+    assert "the rest of its transaction fills nothing" in shown
+    assert "The catalog is asked again" in shown
+
+
+def test_inner():
+    (held,) = explain("PREPARE q AS DELETE FROM users WHERE id = ANY ($1)", USERS, PUBLIC)
+    assert held.lines()[0] == "1. prepare: what it names does this when it runs:"
+    assert any("id = ANY($1)" in line for line in held.lines())
+
+
+def test_json():
+    (one,) = explain(b"SET LOCAL search_path TO a", USERS, PUBLIC)
+    document = json.loads(json.dumps(one.to_json()))
+    assert document["command"] == "set"
+    assert document["reason"] == "unrelated"
+    assert document["notes"] == ["It sets search_path to a for the transaction."]
+
+
+def test_anything():
+    assert explain("", USERS, PUBLIC) == []
+    assert explain("UPDATE users SET name = '\udcff", USERS, PUBLIC)[0].reason.value == "opaque"
+
+
+def test_the_manual_lists_every_reason():
+    manual = Path(__file__).parents[2].joinpath("docs/capture.md").read_text()
+    for reason in Reason:
+        assert f"| `{reason.value}` | {reason.words} |" in manual
