@@ -67,7 +67,7 @@ def _pattern(string: str) -> re.Pattern[str]:
     | (?P<unicode_name>[uU]&"[^"]*+(?:""[^"]*+)*+")
     | (?P<national>[nN]{string})
     | (?P<string>{string})
-    | (?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*+)
+    | (?P<word>(?![eEbBxXnN]'|[uU]&['"])[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*+)
     | (?P<name>"[^"]*+(?:""[^"]*+)*+")
     | (?P<number>(?:0[xX](?:_?[0-9A-Fa-f])+|0[oO](?:_?[0-7])+|0[bB](?:_?[01])+
         | \d++(?:_\d++)*+(?=\.\.)

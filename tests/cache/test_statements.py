@@ -1,136 +1,12 @@
-"""Texts to statements: commands, settings, literals, what is remembered, and texts made to hurt."""
+"""Texts to statements: literals, and texts made to hurt."""
 
 import time
 
 import pytest
 
 from cache.catalog import Scope
-from cache.plans import Action, Command, Literal, Operand, Reason, Source
-from cache.statements import Statements
-from tests.cache.catalogs import PUBLIC, USERS, catalog, plan, plans, told
-
-COMMANDS = [
-    ("BEGIN", Command.BEGIN, None),
-    ("begin isolation level serializable, read only", Command.BEGIN, None),
-    ("START TRANSACTION READ WRITE", Command.BEGIN, None),
-    ("COMMIT", Command.COMMIT, None),
-    ("END WORK", Command.COMMIT, None),
-    ("ROLLBACK", Command.ROLLBACK, None),
-    ("ABORT TRANSACTION", Command.ROLLBACK, None),
-    ('SAVEPOINT "A b"', Command.SAVEPOINT, "A b"),
-    ("SAVEPOINT A", Command.SAVEPOINT, "a"),
-    ("RELEASE a", Command.RELEASE, "a"),
-    ("RELEASE SAVEPOINT savepoint", Command.RELEASE, "savepoint"),
-    ("ROLLBACK TO a", Command.ROLLBACK_TO, "a"),
-    ("ROLLBACK WORK TO SAVEPOINT a", Command.ROLLBACK_TO, "a"),
-    ("PREPARE TRANSACTION 'it''s'", Command.PREPARE_TRANSACTION, "it's"),
-    ("COMMIT PREPARED E'a\\tb'", Command.COMMIT_PREPARED, "a\tb"),
-    ("ROLLBACK PREPARED $$x$$", Command.ROLLBACK_PREPARED, "x"),
-    ("EXECUTE q", Command.EXECUTE, "q"),
-    ('EXECUTE "Q" (1, $1)', Command.EXECUTE, "Q"),
-    ("DEALLOCATE q", Command.DEALLOCATE, "q"),
-    ("DEALLOCATE PREPARE ALL", Command.DEALLOCATE, None),
-    ("FETCH c", Command.FETCH, "c"),
-    ("FETCH FORWARD 10 FROM c", Command.FETCH, "c"),
-    ("MOVE ALL IN c", Command.FETCH, "c"),
-    ("CLOSE c", Command.CLOSE, "c"),
-    ("CLOSE ALL", Command.CLOSE, None),
-    ("DISCARD ALL", Command.DISCARD_ALL, None),
-    ("DISCARD TEMP", Command.UTILITY, None),
-    ("LISTEN x", Command.UTILITY, None),
-    ("LOCK users", Command.UTILITY, None),
-    ("REFRESH MATERIALIZED VIEW m", Command.UTILITY, None),
-    ("SHOW search_path", Command.NONE, None),
-    ("COPY users TO STDOUT", Command.COPY, None),
-    ("TRUNCATE users", Command.UTILITY, None),
-    ("SELECT 1", Command.NONE, None),
-    ("(SELECT 1)", Command.NONE, None),
-]
-
-
-@pytest.mark.parametrize(("text", "command", "name"), COMMANDS)
-def test_command(text, command, name):
-    for spelled in (text, f"/* a /* b */ */ {text} ;; -- c"):
-        made = plan(spelled)
-        assert (made.command, made.name) == (command, name)
-        assert not made.whole
-
-
-@pytest.mark.parametrize(
-    ("text", "chain"),
-    [("COMMIT AND CHAIN", True), ("COMMIT AND NO CHAIN", False), ("ROLLBACK WORK AND CHAIN", True), ("COMMIT", False)],
-)
-def test_chain(text, chain):
-    assert plan(text).chain is chain
-
-
-@pytest.mark.parametrize(
-    ("text", "settings"),
-    [
-        ("SET search_path = a, \"B c\", 'd'", (("search_path", 'a, "B c", d', False),)),
-        ("SET SESSION search_path TO 'x, y'", (("search_path", '"x, y"', False),)),
-        ("SET LOCAL search_path TO a", (("search_path", "a", True),)),
-        ("SET search_path TO DEFAULT", (("search_path", None, False),)),
-        ("SET SCHEMA 'a'", (("search_path", "a", False),)),
-        ("SET TIME ZONE 'UTC'", (("timezone", "UTC", False),)),
-        ("SET TIME ZONE LOCAL", (("timezone", None, False),)),
-        ("SET TIME ZONE INTERVAL '1' HOUR TO MINUTE", (("timezone", None, False),)),
-        ("SET DateStyle = ISO, DMY", (("datestyle", "iso, dmy", False),)),
-        ("SET extra_float_digits = -1", (("extra_float_digits", "-1", False),)),
-        ("SET NAMES 'LATIN1'", (("client_encoding", "LATIN1", False),)),
-        ('SET ROLE "Me"', (("role", "Me", False),)),
-        ("SET SESSION AUTHORIZATION DEFAULT", (("session_authorization", None, False),)),
-        ("SET my.thing TO 'x'", (("my.thing", "x", False),)),
-        ("SET local = 4", (("local", "4", False),)),
-        ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", ()),
-        ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", ()),
-        ("RESET ALL", (("*", None, False),)),
-        ("RESET search_path", (("search_path", None, False),)),
-        ("RESET TIME ZONE", (("timezone", None, False),)),
-        ("RESET SESSION AUTHORIZATION", (("session_authorization", None, False), ("role", None, False))),
-        ("DISCARD ALL", (("*", None, False),)),
-        ("SELECT set_config('Search_Path', 'a', true)", (("search_path", "a", True),)),
-        ("SELECT pg_catalog.set_config('role', 'x', false), 1", (("role", "x", False),)),
-        ("SELECT set_config($1, 'x', false)", (("*", None, False),)),
-        ("SELECT set_config('role', $1, false)", (("role", None, False),)),
-        ("SELECT set_config('role', x, y) FROM t", (("*", None, False),)),
-        ("UPDATE pg_settings SET setting = 'x' WHERE name = 'search_path'", (("*", None, False),)),
-        ("DO $$ BEGIN PERFORM set_config('search_path', 'x', false); END $$", (("*", None, False),)),
-        ("SELECT 1", ()),
-    ],
-)
-def test_settings(text, settings):
-    assert plan(text).settings == settings
-
-
-def test_cursors_and_prepared_statements_hold_their_statement():
-    held = plan("DECLARE c BINARY INSENSITIVE NO SCROLL CURSOR WITH HOLD FOR SELECT name FROM users WHERE id = 4")
-    assert (held.command, held.name, held.holdable) == (Command.DECLARE, "c", True)
-    assert held.inner.reason is Reason.FILL_FIXED_KEY
-    assert not held.fills
-    assert not plan("DECLARE c CURSOR WITHOUT HOLD FOR SELECT 1").holdable
-    prepared = plan("PREPARE q AS DELETE FROM users WHERE id = $1")
-    assert (prepared.command, prepared.name, prepared.typed) == (Command.PREPARE, "q", False)
-    assert prepared.inner.writes[0].action is Action.EVICT
-    assert not prepared.writes
-    assert plan("PREPARE q (int) AS SELECT 1").typed
-
-
-def test_execute_arguments():
-    found, literals = plans("EXECUTE q (1, -2, 'it''s', NULL, true, $2, 1 + 1, '3'::int)")
-    arguments = found[0].arguments
-    assert arguments[:6] == (
-        Operand(Source.LITERAL, 0),
-        Operand(Source.LITERAL, 1, negative=True),
-        Operand(Source.LITERAL, 2),
-        Operand(Source.NULL),
-        Operand(Source.TRUE),
-        Operand(Source.PARAMETER, 1),
-    )
-    assert arguments[6:] == (None, None)
-    assert literals[2] == Literal(b"it's", "string")
-    assert not found[0].opaque
-    assert plan("EXECUTE q (mine(1))").opaque
+from cache.plans import Action, Reason
+from tests.cache.catalogs import catalog, plan, plans, relation, told
 
 
 def test_several_statements_share_their_literals():
@@ -142,14 +18,6 @@ def test_several_statements_share_their_literals():
 @pytest.mark.parametrize("text", ["", ";", " ;; -- nothing\n /* at all */ ;"])
 def test_empty(text):
     assert plans(text)[0] == ()
-
-
-def test_routine_bodies_hold_semicolons():
-    text = (
-        "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END;"
-        "CREATE RULE r AS ON INSERT TO o DO (DELETE FROM a; DELETE FROM b); SELECT 1"
-    )
-    assert [one.command for one in plans(text)[0]] == [Command.UTILITY, Command.UTILITY, Command.NONE]
 
 
 LITERALS = [
@@ -224,64 +92,6 @@ def test_many_rows_are_not_all_looked_at():
     assert told(f"INSERT INTO users VALUES {rows} RETURNING id, name") == "nothing returning store"
 
 
-# What is remembered
-
-
-def test_plans_are_remembered_by_text_and_template():
-    memo = Statements(100)
-    first = memo.plans(b"SELECT name FROM users WHERE id = 1", USERS, PUBLIC)
-    assert memo.plans(b"SELECT name FROM users WHERE id = 1", USERS, PUBLIC) is first
-    second = memo.plans(b"SELECT name FROM users WHERE id = 2", USERS, PUBLIC)
-    assert second[0] is first[0]
-    assert second[1][0].value == b"2"
-
-
-def test_scopes_are_told_apart():
-    memo = Statements(100)
-    text = b"DELETE FROM users WHERE id = 1"
-    assert memo.plans(text, USERS, PUBLIC)[0][0].writes
-    assert not memo.plans(text, USERS, Scope(("nowhere",)))[0][0].writes
-    assert memo.plans(text, USERS, Scope(("public",)))[0][0].writes
-    shadowed = Scope(("public",), frozenset(["unknown"]))
-    assert memo.plans(text, USERS, shadowed)[0] is memo.plans(text, USERS, PUBLIC)[0]
-
-
-def test_another_catalog_forgets():
-    memo = Statements(100)
-    text = b"DELETE FROM users WHERE id = 1"
-    first = memo.plans(text, USERS, PUBLIC)
-    newer = catalog()
-    assert memo.plans(text, newer, PUBLIC)[0][0].writes[0].bound is newer.bound[0]
-    assert memo.plans(text, newer, PUBLIC) is not first
-
-
-def test_memory_is_bounded():
-    memo = Statements(10)
-    hot = b"SELECT name FROM users WHERE id = 1"
-    kept = memo.plans(hot, USERS, PUBLIC)
-    for number in range(200):
-        memo.plans(b"SELECT a%d" % number, USERS, PUBLIC)
-        assert memo.plans(hot, USERS, PUBLIC) is kept
-    assert memo.plans(b"SELECT a0", USERS, PUBLIC) is not memo.plans(b"SELECT a1", USERS, PUBLIC)
-    entry = memo._by_object[id(PUBLIC)][1]
-    assert len(entry.young) + len(entry._old) <= 20
-
-
-def test_a_remembered_text_costs_next_to_nothing():
-    memo = Statements(100)
-    text = b"SELECT name FROM users WHERE id = 1"
-    memo.plans(text, USERS, PUBLIC)
-    best = min(_timed(memo, text) for _ in range(20))
-    assert best < 5e-6
-
-
-def _timed(memo, text):
-    start = time.perf_counter()
-    for _ in range(100):
-        memo.plans(text, USERS, PUBLIC)
-    return (time.perf_counter() - start) / 100
-
-
 # Texts made to hurt
 
 
@@ -315,7 +125,6 @@ def test_unreadable_texts_that_name_nothing_or_write_nothing():
 
 
 def test_names_that_another_encoding_may_hide():
-    from tests.cache.catalogs import relation
 
     where = catalog(relation(1, "münze", (("id", 1, "int4"), ("name", 2, "text"))))
     assert plan(b'UPDATE "m\xfcnze" SET name = upper(name)', where).writes

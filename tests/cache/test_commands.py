@@ -1,0 +1,98 @@
+"""Statements by their leading words."""
+
+import pytest
+
+from cache.plans import Action, Command, Literal, Operand, Reason, Source
+from tests.cache.catalogs import plan, plans
+
+COMMANDS = [
+    ("BEGIN", Command.BEGIN, None),
+    ("begin isolation level serializable, read only", Command.BEGIN, None),
+    ("START TRANSACTION READ WRITE", Command.BEGIN, None),
+    ("COMMIT", Command.COMMIT, None),
+    ("END WORK", Command.COMMIT, None),
+    ("ROLLBACK", Command.ROLLBACK, None),
+    ("ABORT TRANSACTION", Command.ROLLBACK, None),
+    ('SAVEPOINT "A b"', Command.SAVEPOINT, "A b"),
+    ("SAVEPOINT A", Command.SAVEPOINT, "a"),
+    ("RELEASE a", Command.RELEASE, "a"),
+    ("RELEASE SAVEPOINT savepoint", Command.RELEASE, "savepoint"),
+    ("ROLLBACK TO a", Command.ROLLBACK_TO, "a"),
+    ("ROLLBACK WORK TO SAVEPOINT a", Command.ROLLBACK_TO, "a"),
+    ("PREPARE TRANSACTION 'it''s'", Command.PREPARE_TRANSACTION, "it's"),
+    ("COMMIT PREPARED E'a\\tb'", Command.COMMIT_PREPARED, "a\tb"),
+    ("ROLLBACK PREPARED $$x$$", Command.ROLLBACK_PREPARED, "x"),
+    ("EXECUTE q", Command.EXECUTE, "q"),
+    ('EXECUTE "Q" (1, $1)', Command.EXECUTE, "Q"),
+    ("DEALLOCATE q", Command.DEALLOCATE, "q"),
+    ("DEALLOCATE PREPARE ALL", Command.DEALLOCATE, None),
+    ("FETCH c", Command.FETCH, "c"),
+    ("FETCH FORWARD 10 FROM c", Command.FETCH, "c"),
+    ("MOVE ALL IN c", Command.FETCH, "c"),
+    ("CLOSE c", Command.CLOSE, "c"),
+    ("CLOSE ALL", Command.CLOSE, None),
+    ("DISCARD ALL", Command.DISCARD_ALL, None),
+    ("DISCARD TEMP", Command.UTILITY, None),
+    ("LISTEN x", Command.UTILITY, None),
+    ("LOCK users", Command.UTILITY, None),
+    ("REFRESH MATERIALIZED VIEW m", Command.UTILITY, None),
+    ("SHOW search_path", Command.NONE, None),
+    ("COPY users TO STDOUT", Command.COPY, None),
+    ("TRUNCATE users", Command.UTILITY, None),
+    ("SELECT 1", Command.NONE, None),
+    ("(SELECT 1)", Command.NONE, None),
+]
+
+
+@pytest.mark.parametrize(("text", "command", "name"), COMMANDS)
+def test_command(text, command, name):
+    for spelled in (text, f"/* a /* b */ */ {text} ;; -- c"):
+        made = plan(spelled)
+        assert (made.command, made.name) == (command, name)
+        assert not made.whole
+
+
+@pytest.mark.parametrize(
+    ("text", "chain"),
+    [("COMMIT AND CHAIN", True), ("COMMIT AND NO CHAIN", False), ("ROLLBACK WORK AND CHAIN", True), ("COMMIT", False)],
+)
+def test_chain(text, chain):
+    assert plan(text).chain is chain
+
+
+def test_cursors_and_prepared_statements_hold_their_statement():
+    held = plan("DECLARE c BINARY INSENSITIVE NO SCROLL CURSOR WITH HOLD FOR SELECT name FROM users WHERE id = 4")
+    assert (held.command, held.name, held.holdable) == (Command.DECLARE, "c", True)
+    assert held.inner.reason is Reason.FILL_FIXED_KEY
+    assert not held.fills
+    assert not plan("DECLARE c CURSOR WITHOUT HOLD FOR SELECT 1").holdable
+    prepared = plan("PREPARE q AS DELETE FROM users WHERE id = $1")
+    assert (prepared.command, prepared.name, prepared.typed) == (Command.PREPARE, "q", False)
+    assert prepared.inner.writes[0].action is Action.EVICT
+    assert not prepared.writes
+    assert plan("PREPARE q (int) AS SELECT 1").typed
+
+
+def test_execute_arguments():
+    found, literals = plans("EXECUTE q (1, -2, 'it''s', NULL, true, $2, 1 + 1, '3'::int)")
+    arguments = found[0].arguments
+    assert arguments[:6] == (
+        Operand(Source.LITERAL, 0),
+        Operand(Source.LITERAL, 1, negative=True),
+        Operand(Source.LITERAL, 2),
+        Operand(Source.NULL),
+        Operand(Source.TRUE),
+        Operand(Source.PARAMETER, 1),
+    )
+    assert arguments[6:] == (None, None)
+    assert literals[2] == Literal(b"it's", "string")
+    assert not found[0].opaque
+    assert plan("EXECUTE q (mine(1))").opaque
+
+
+def test_routine_bodies_hold_semicolons():
+    text = (
+        "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END;"
+        "CREATE RULE r AS ON INSERT TO o DO (DELETE FROM a; DELETE FROM b); SELECT 1"
+    )
+    assert [one.command for one in plans(text)[0]] == [Command.UTILITY, Command.UTILITY, Command.NONE]

@@ -1,0 +1,88 @@
+"""Lexemes as PostgreSQL reads them."""
+
+import pytest
+
+from cache import lexer
+from cache.lexer import BITS, MARK, NAME, NUMBER, OPERATOR, PARAMETER, STRING, WORD, LexicalError
+
+
+def read(text, conforming=True):
+    return [(token.kind, token.text) for token in lexer.tokens(text, conforming)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("SELECT Ünï_1$", [(WORD, "select"), (WORD, "Ünï_1$")]),
+        ('"A""b"', [(NAME, 'A"b')]),
+        (r'U&"d\0061t\+000061"', [(NAME, "data")]),
+        (r"""U&"d!0061t!!" UESCAPE '!'""", [(NAME, "dat!")]),
+        ("a.b", [(WORD, "a"), (MARK, "."), (WORD, "b")]),
+        ("1.5 .5 5. 1e-3", [(NUMBER, "1.5"), (NUMBER, ".5"), (NUMBER, "5."), (NUMBER, "1e-3")]),
+        ("1..2", [(NUMBER, "1"), (MARK, ".."), (NUMBER, "2")]),
+        ("$1::int", [(PARAMETER, "1"), (MARK, "::"), (WORD, "int")]),
+        ("a*-1", [(WORD, "a"), (OPERATOR, "*"), (OPERATOR, "-"), (NUMBER, "1")]),
+        ("a@-1", [(WORD, "a"), (OPERATOR, "@-"), (NUMBER, "1")]),
+        ("a--1\n+b", [(WORD, "a"), (OPERATOR, "+"), (WORD, "b")]),
+        ("a+/*x*/b", [(WORD, "a"), (OPERATOR, "+"), (WORD, "b")]),
+        ("a!=b", [(WORD, "a"), (OPERATOR, "<>"), (WORD, "b")]),
+        ("a=>b", [(WORD, "a"), (MARK, "=>"), (WORD, "b")]),
+        ("a=>>b", [(WORD, "a"), (OPERATOR, "=>>"), (WORD, "b")]),
+        ("/* a /* b */ ' */ c", [(WORD, "c")]),
+        ("B'01' X'fF'", [(BITS, "01"), (BITS, "fF")]),
+        ("'a''b'", [(STRING, "a'b")]),
+        ("'a'\n--c\n'b'", [(STRING, "ab")]),
+        ("$a$ $b$ $a$", [(STRING, " $b$ ")]),
+        ("e'a' n'b'", [(STRING, "a"), (STRING, "b")]),
+        (r"E'\\\'\b\f\n\r\t\q'", [(STRING, "\\'\b\f\n\r\tq")]),
+        ("some_e'x'", [(WORD, "some_e"), (STRING, "x")]),
+    ],
+)
+def test_lexemes(text, expected):
+    assert read(text) == expected
+
+
+def test_identifiers_are_cut_at_63_bytes():
+    assert read("A" * 70) == [(WORD, "a" * 63)]
+    assert read('"' + "é" * 40 + '"') == [(NAME, "é" * 31)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *[
+            "'",
+            '"',
+            '""',
+            "$$",
+            "$a$ $A$",
+            "/*",
+            "/* /* */",
+            "1a",
+            "0x",
+            "1_",
+            "$1a",
+            "E'\\'",
+            "'a' 'b",
+            "a\0",
+            "'\0'",
+            "X'\\'",
+        ],
+        *["E'\\u12'", 'U&"\\12"', 'U&"\\D800"', "U&'a' UESCAPE '+'", "B'1'\n'0'"],
+    ],
+)
+def test_errors(text):
+    with pytest.raises(LexicalError):
+        lexer.tokens(text)
+
+
+def test_strings_that_do_not_conform():
+    assert read(r"'a\'b'", conforming=False) == [(STRING, "a'b")]
+    assert read(r"'\'' 'x'", conforming=False) == [(STRING, "'"), (STRING, "x")]
+    with pytest.raises(LexicalError):
+        lexer.tokens("U&'a'", conforming_strings=False)
+
+
+def test_too_many_lexemes():
+    with pytest.raises(LexicalError):
+        lexer.tokens("a " * (lexer.MAX_TOKENS + 1))

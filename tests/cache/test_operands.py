@@ -1,0 +1,55 @@
+"""Which constants are keys and values, by type and cast."""
+
+import pytest
+
+from cache.plans import Reason
+from tests.cache.catalogs import catalog, column, plan, relation, told
+
+
+@pytest.mark.parametrize(
+    ("kind", "stores"),
+    [
+        *((kind, True) for kind in ("text", "varchar", "int8", "bool", "uuid", "json")),
+        *((kind, False) for kind in ("jsonb", "numeric", "bpchar", "timestamptz", "other")),
+    ],
+)
+def test_types_that_store_a_text_unchanged(kind, stores):
+    where = catalog(relation(1, "users", (("id", 1, "int4"), ("name", 2, kind))))
+    expected = "store 1=x" if stores else "evict 1"
+    assert told("UPDATE users SET name = 'x' WHERE id = 1", where) == expected
+
+
+def test_enum_and_domain_values():
+    enum = catalog(relation(1, "users", (("id", 1, "int4"), column("name", 2, "mood", type_kind="e"))))
+    assert told("UPDATE users SET name = 'x' WHERE id = 1", enum) == "store 1=x"
+    assert told("UPDATE users SET name = 'x'::text WHERE id = 1", enum) == "evict 1"
+    for base, effect in (("text", "store 1=x"), ("varchar", "evict 1")):
+        domain = column("name", 2, "d", type_kind="d", base_oid=25 if base == "text" else 1043)
+        where = catalog(relation(1, "users", (("id", 1, "int4"), domain)))
+        assert told("UPDATE users SET name = 'x' WHERE id = 1", where) == effect
+
+
+@pytest.mark.parametrize("kind", ["numeric", "bpchar", "timestamptz", "other", "json"])
+def test_keys_whose_equality_is_not_same_text(kind):
+    where = catalog(relation(1, "users", (("id", 1, kind), ("name", 2, "text"))))
+    assert told("SELECT name FROM users WHERE id = '1'", where) == "fill"
+    assert told("DELETE FROM users WHERE id = '1'", where) == "flush"
+
+
+def test_nondeterministic_collation():
+    key = column("id", 1, "text", deterministic=False)
+    where = catalog(relation(1, "users", (key, ("name", 2, "text"))))
+    assert told("SELECT name FROM users WHERE id = '1'", where) == "fill"
+    assert told("DELETE FROM users WHERE id = ANY ('{1}')", where) == "flush"
+
+
+def test_prepared_types_are_casts():
+    exact = plan("PREPARE q (int, text) AS UPDATE users SET name = $2 WHERE id = $1").inner
+    assert exact.reason is Reason.STORE
+    assert exact.writes[0].targets[0].key[0].cast == "int4"
+    changed = plan("PREPARE q (int, numeric) AS UPDATE users SET name = $2 WHERE id = $1").inner
+    assert changed.reason is Reason.EVICT_TYPE
+    unknown = plan("PREPARE q (numeric(4, 2), text) AS UPDATE users SET name = $2 WHERE id = $1").inner
+    assert unknown.reason is Reason.FLUSH_UNKNOWN_KEY
+    several = plan("PREPARE q (int, text) AS SELECT name FROM users WHERE id = $1 AND n = $1").inner
+    assert several.reason is Reason.FILL_FIXED_KEY

@@ -1,0 +1,44 @@
+"""What SET, RESET and set_config() are understood to do."""
+
+import pytest
+
+from tests.cache.catalogs import plan
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ("SET search_path = a, \"B c\", 'd'", (("search_path", 'a, "B c", d', False),)),
+        ("SET SESSION search_path TO 'x, y'", (("search_path", '"x, y"', False),)),
+        ("SET LOCAL search_path TO a", (("search_path", "a", True),)),
+        ("SET search_path TO DEFAULT", (("search_path", None, False),)),
+        ("SET SCHEMA 'a'", (("search_path", "a", False),)),
+        ("SET TIME ZONE 'UTC'", (("timezone", "UTC", False),)),
+        ("SET TIME ZONE LOCAL", (("timezone", None, False),)),
+        ("SET TIME ZONE INTERVAL '1' HOUR TO MINUTE", (("timezone", None, False),)),
+        ("SET DateStyle = ISO, DMY", (("datestyle", "iso, dmy", False),)),
+        ("SET extra_float_digits = -1", (("extra_float_digits", "-1", False),)),
+        ("SET NAMES 'LATIN1'", (("client_encoding", "LATIN1", False),)),
+        ('SET ROLE "Me"', (("role", "Me", False),)),
+        ("SET SESSION AUTHORIZATION DEFAULT", (("session_authorization", None, False),)),
+        ("SET my.thing TO 'x'", (("my.thing", "x", False),)),
+        ("SET local = 4", (("local", "4", False),)),
+        ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", ()),
+        ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", ()),
+        ("RESET ALL", (("*", None, False),)),
+        ("RESET search_path", (("search_path", None, False),)),
+        ("RESET TIME ZONE", (("timezone", None, False),)),
+        ("RESET SESSION AUTHORIZATION", (("session_authorization", None, False), ("role", None, False))),
+        ("DISCARD ALL", (("*", None, False),)),
+        ("SELECT set_config('Search_Path', 'a', true)", (("search_path", "a", True),)),
+        ("SELECT pg_catalog.set_config('role', 'x', false), 1", (("role", "x", False),)),
+        ("SELECT set_config($1, 'x', false)", (("*", None, False),)),
+        ("SELECT set_config('role', $1, false)", (("role", None, False),)),
+        ("SELECT set_config('role', x, y) FROM t", (("*", None, False),)),
+        ("UPDATE pg_settings SET setting = 'x' WHERE name = 'search_path'", (("*", None, False),)),
+        ("DO $$ BEGIN PERFORM set_config('search_path', 'x', false); END $$", (("*", None, False),)),
+        ("SELECT 1", ()),
+    ],
+)
+def test_settings(text, settings):
+    assert plan(text).settings == settings
