@@ -151,12 +151,14 @@ class Round:
     async def _work(self, number: int, session: Session) -> None:
         share = self.operations // len(self.sessions)
         done = 0
-        for unit in workload.units(self.seed, number, reads=self._reads):
-            await session.work(unit)
-            done += workload.size(unit)
-            if done >= share and self._over.is_set():
-                break
-        await session.close()
+        try:
+            for unit in workload.units(self.seed, number, reads=self._reads):
+                await session.work(unit)
+                done += workload.size(unit)
+                if done >= share and self._over.is_set():
+                    break
+        finally:
+            await session.close()
 
     async def passed(self, share: float) -> None:
         """Wait until this share of the operations is done."""

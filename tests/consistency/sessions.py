@@ -4,7 +4,6 @@ A statement may fail in any way PostgreSQL has for it. A connection that is gone
 """
 
 import asyncio
-import contextlib
 import io
 import logging
 import time
@@ -96,6 +95,14 @@ class Session:
         self._dsn = dsn
         self._journal = journal
         self._prepared = prepared
+
+    def go_to(self, dsn: str) -> None:
+        """Connect there from the next time on."""
+        self._dsn = dsn
+
+    async def execute(self, text: str) -> str:
+        """One statement in a Query, past the journal."""
+        return await self._run(Run(text))
 
     async def connect(self) -> None:
         """Have a connection, however long the server is away."""
@@ -305,9 +312,11 @@ class AsyncpgSession(Session):
 
     async def close(self) -> None:
         if self._connection is not None:
-            with contextlib.suppress(Exception):
-                await self._connection.close(timeout=2)
-            self._connection = None
+            connection, self._connection = self._connection, None
+            try:
+                await connection.close(timeout=2)
+            except (*self.FAILED, OSError, TimeoutError):
+                connection.terminate()
 
     async def abandon(self, text: str) -> None:
         task = asyncio.ensure_future(self.connection.execute(text))
