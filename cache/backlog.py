@@ -9,55 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
-from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from cache.blocks import Block, Blocks
 from cache.changes import Change, Kind
 from cache.fences import FILLED, OVERLAPPED, REFUSED, STORED
+from cache.lanes import Batch, Lane, definition, size
 from cache.merging import evict, merge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from cache.blocks import Asking, Lift
     from cache.counts import Counts
     from cache.rules import TableRule
 
 FENCE_LIFE = 60_000
 """Milliseconds for which Redis remembers, at least, that a key was written. The same for all who share a Redis."""
 
+BLOCK_KEYS = 10_000
+"""A block of more keys of one rule than this blocks the rule as a whole."""
+
 _RECENT_KEYS = 20_000
 _RECENT_LIFE = 250_000_000
-
-
-@dataclass(slots=True, eq=False)
-class Lane:
-    """What waits for one rule. A key is in ``writes`` or in ``fills``, never in both."""
-
-    rule: TableRule
-    definition: str
-    writes: dict[bytes, Change] = field(default_factory=dict)
-    fills: dict[bytes, Change] = field(default_factory=dict)
-    flush: bool = False
-    """Every key is to be removed; stands for all writes of the rule that came before."""
-    hold: bool = False
-    """``flush`` refuses Fills for a fence's life."""
-    flush_since: int = 0
-    """When the Flush was first asked for; ``time.monotonic_ns()``."""
-
-
-@dataclass(slots=True, eq=False)
-class Batch:
-    """Changes of distinct keys, and rules to flush, that Redis applies in one step."""
-
-    changes: list[Change]
-    flushes: list[tuple[Lane, bool]]
-    """With whether to refuse Fills for a fence's life."""
-
-    @property
-    def writes(self) -> bool:
-        return bool(self.flushes) or any(change.kind is not Kind.FILL for change in self.changes)
 
 
 class Backlog:
@@ -97,7 +72,9 @@ class Backlog:
         self._recent: dict[bytes, tuple[int, int, int]] = {}
         self._earlier: dict[bytes, tuple[int, int, int]] = {}
         self._recent_since = 0
+        self._blocks = Blocks(fence_life)
         self._event = asyncio.Event()
+        self._lingering: asyncio.Future[None] | None = None
         self.configure(rules)
 
     @property
@@ -120,7 +97,7 @@ class Backlog:
             self._lanes[rule.label] = lane
         for label, lane in former.items():
             self._keys -= len(lane.writes) + len(lane.fills)
-            self._bytes -= sum(_size(change) for change in (*lane.writes.values(), *lane.fills.values()))
+            self._bytes -= sum(size(change) for change in (*lane.writes.values(), *lane.fills.values()))
             self._flushing.discard(label)
             for waiting in (self._fenced, self._scanning):
                 if waiting.get(label) is lane:
@@ -140,7 +117,7 @@ class Backlog:
             lane = self._lanes.get(change.rule.label)
             if lane is None:
                 continue
-            if lane.rule is not change.rule and lane.definition != definition(change.rule):
+            if self._is_former(lane, change):
                 self._put_former(lane, change)
             elif change.kind is Kind.FILL:
                 self._put_fill(lane, change)
@@ -160,13 +137,47 @@ class Backlog:
             + len(self._flushing)
             + len(self._fenced)
             + len(self._scanning)
+            + self._blocks.pending
             + (len(flying.changes) + len(flying.flushes) if flying else 0)
         )
 
     @property
     def waiting(self) -> int:
-        """Keys and Flushes that a batch could take now."""
-        return self._keys + len(self._flushing)
+        """Keys, Flushes and blocks that could be sent now."""
+        return self._keys + len(self._flushing) + self._blocks.waiting
+
+    def block(self, changes: Iterable[Change]) -> Block:
+        """Ask that the keys of ``changes`` be gone from Redis, and stay gone until ``release``.
+
+        For a statement about to be forwarded that may make changes of these keys (EVICT) and rules (FLUSH) true. While
+        the block is there no worker's Fill is accepted for them, and any write's Store removes its key. Redis bounds a
+        block's life; this worker renews it. The caller must call ``release`` once, whatever happens.
+        """
+        keys: dict[str, list[bytes]] = {}
+        labels: dict[str, None] = {}
+        for change in changes:
+            lane = self._lanes.get(change.rule.label)
+            if lane is None or change.kind is Kind.FILL:
+                continue
+            if change.kind is Kind.FLUSH or self._is_former(lane, change):
+                labels[lane.rule.label] = None
+            else:
+                keys.setdefault(lane.rule.label, []).append(change.key)
+        labels.update((label, None) for label, many in keys.items() if len(many) > BLOCK_KEYS)
+        chosen = {key: label for label, many in keys.items() if label not in labels for key in many}
+        block = self._blocks.add(chosen, tuple(labels))
+        if self._lingering is not None:
+            _end(self._lingering)
+        self._event.set()
+        return block
+
+    def release(self, block: Block) -> None:
+        """The outcome is known. What became true must have been ``put`` just before, without an await between."""
+        self._blocks.release(block)
+        self._event.set()
+
+    def _is_former(self, lane: Lane, change: Change) -> bool:
+        return lane.rule is not change.rule and lane.definition != definition(change.rule)
 
     def _put_former(self, lane: Lane, change: Change) -> None:
         """A session that still goes by the former meaning of a rule: which of today's keys it wrote cannot be told."""
@@ -178,12 +189,12 @@ class Backlog:
         self._redate(change)
         waiting = lane.writes.get(key)
         if waiting is not None:
-            before = _size(waiting)
+            before = size(waiting)
             merged = merge(waiting, change)
             if merged is waiting:
                 self.counts.rule(lane.rule.label).refused += 1
                 return
-            self._bytes += _size(merged) - before
+            self._bytes += size(merged) - before
             lane.writes[key] = merged
             return
         if lane.flush:
@@ -193,14 +204,14 @@ class Backlog:
         waiting = lane.fills.get(key)
         if waiting is not None:
             merged = merge(waiting, change)
-            self._bytes += _size(merged) - _size(waiting)
+            self._bytes += size(merged) - size(waiting)
             lane.fills[key] = merged
         elif self._keys >= self._max_keys or self._bytes >= self._max_bytes:
             self.counts.rule(lane.rule.label).dropped += 1
         else:
             lane.fills[key] = change
             self._keys += 1
-            self._bytes += _size(change)
+            self._bytes += size(change)
 
     def _put_write(self, lane: Lane, change: Change) -> None:
         if lane.flush and not change.hold:
@@ -214,17 +225,17 @@ class Backlog:
             self._held_until = max(self._held_until, time.monotonic_ns() + self.fence_life * 1_000_000)
         waiting = lane.writes.get(key) or lane.fills.pop(key, None)
         if waiting is not None:
-            self._bytes -= _size(waiting)
+            self._bytes -= size(waiting)
             change = merge(waiting, change)
         else:
             if self._keys >= self._max_keys and not self._make_room(lane):
                 return
             self._keys += 1
-        size = _size(change)
-        if self._bytes + size > self._max_bytes and change.kind is Kind.STORE:
+        length = size(change)
+        if self._bytes + length > self._max_bytes and change.kind is Kind.STORE:
             change = evict(change)
-            size = 0
-        self._bytes += size
+            length = 0
+        self._bytes += length
         lane.writes[key] = change
 
     def _make_room(self, arriving: Lane) -> bool:
@@ -232,7 +243,7 @@ class Backlog:
         for lane in self._lanes.values():
             if lane.fills:
                 key = next(reversed(lane.fills))
-                self._bytes -= _size(lane.fills.pop(key))
+                self._bytes -= size(lane.fills.pop(key))
                 self._keys -= 1
                 self.counts.rule(lane.rule.label).dropped += 1
                 return True
@@ -253,7 +264,7 @@ class Backlog:
             self._held_until = max(self._held_until, time.monotonic_ns() + self.fence_life * 1_000_000)
         self._flushing.add(lane.rule.label)
         self._keys -= len(lane.fills)
-        self._bytes -= sum(map(_size, lane.fills.values()))
+        self._bytes -= sum(map(size, lane.fills.values()))
         self.counts.rule(lane.rule.label).refused += len(lane.fills)
         lane.fills = {}
         self._drop_writes(lane, {key: change for key, change in lane.writes.items() if change.hold})
@@ -261,7 +272,7 @@ class Backlog:
 
     def _drop_writes(self, lane: Lane, kept: dict[bytes, Change]) -> None:
         self._keys -= len(lane.writes) - len(kept)
-        self._bytes -= sum(map(_size, lane.writes.values()))  # What is kept are Evicts, which have no value.
+        self._bytes -= sum(map(size, lane.writes.values()))  # What is kept are Evicts, which have no value.
         lane.writes = kept
 
     def _redate(self, change: Change) -> None:
@@ -287,9 +298,38 @@ class Backlog:
         except TimeoutError:
             pass
 
+    async def linger(self, seconds: float) -> None:
+        """Let more come to wait, for ``seconds``, unless somebody waits for a block."""
+        if self._blocks.asking:
+            return
+        loop = asyncio.get_running_loop()
+        self._lingering = lingering = loop.create_future()
+        timer = loop.call_later(seconds, _end, lingering)
+        try:
+            await lingering
+        finally:
+            timer.cancel()
+            self._lingering = None
+
     def wake(self) -> None:
         """Make ``wait`` return early."""
         self._event.set()
+
+    def reachable(self, *, up: bool) -> None:
+        """Whether Redis answers: while it does not, nobody waits for a block."""
+        self._blocks.reachable(up=up)
+
+    def take_blocks(self, max_keys: int) -> Asking | None:
+        """What Redis is to be asked to keep absent, before anything else is sent; until ``confirm_blocks``."""
+        return self._blocks.take(max_keys) if self._blocks.asking else None
+
+    def confirm_blocks(self, asking: Asking) -> None:
+        for label in self._blocks.confirm(asking, self._lanes):
+            self._fenced[label] = self._lanes[label]
+
+    def renew_blocks(self) -> None:
+        """Ask again for blocks that Redis would let go of soon; to be called every few seconds."""
+        self._blocks.renew()
 
     def take(self, max_keys: int, max_bytes: int) -> Batch | None:
         """The next batch, of at least one key if any waits; None when there is nothing to send.
@@ -313,8 +353,8 @@ class Backlog:
             taken: list[bytes] = []
             for key, change in islice(waiting.items(), max_keys - len(changes)):
                 taken.append(key)
-                self._bytes -= _size(change)
-                room -= len(key) + _size(change) + 64
+                self._bytes -= size(change)
+                room -= len(key) + size(change) + 64
                 if change.began < too_old:
                     if change.kind is Kind.FILL:
                         self.counts.rule(lane.rule.label).refused += 1
@@ -328,10 +368,18 @@ class Backlog:
             for key in taken:
                 del waiting[key]
             self._keys -= len(taken)
-        if not changes and not flushes:
+        lifts = self._blocks.lift(max_keys, self._outcome_waits)
+        if not changes and not flushes and not lifts:
             return None
-        self.flying = Batch(changes, flushes)
+        self.flying = Batch(changes, flushes, lifts)
         return self.flying
+
+    def _outcome_waits(self, lift: Lift) -> bool:
+        """Whether changes that a block protects are still to be sent. A Flush goes with every batch."""
+        lane = self._lanes.get(lift.label)
+        if lane is None:
+            return False
+        return lift.key in lane.writes if lift.key else bool(lane.writes)
 
     def _turns(self) -> Iterator[tuple[Lane, dict[bytes, Change]]]:
         """Writes before Fills; the rule that was served first is served last the next time."""
@@ -353,6 +401,7 @@ class Backlog:
         now = time.monotonic_ns()
         if now - self._recent_since > _RECENT_LIFE or len(self._recent) > _RECENT_KEYS:
             self._earlier, self._recent, self._recent_since = self._recent, {}, now
+        self._blocks.lifted()
         self.counts.batches += 1
         lag = self.counts.lag
         for change, outcome in zip(batch.changes, outcomes, strict=True):
@@ -393,6 +442,7 @@ class Backlog:
         """
         assert batch is self.flying
         self.flying = None
+        self._blocks.put_back()
         for change in batch.changes:
             lane = self._lanes.get(change.rule.label)
             if lane is None or lane.definition != definition(change.rule):
@@ -412,24 +462,24 @@ class Backlog:
     def _put_fill_back(self, lane: Lane, change: Change) -> None:
         newer = lane.writes.pop(change.key, None) or lane.fills.pop(change.key, None)
         if newer is not None:
-            self._bytes -= _size(newer)
+            self._bytes -= size(newer)
             change = merge(change, newer)
         elif lane.flush:
             self.counts.rule(lane.rule.label).refused += 1
             return
         else:
             self._keys += 1
-        self._bytes += _size(change)
+        self._bytes += size(change)
         (lane.fills if change.kind is Kind.FILL else lane.writes)[change.key] = change
 
     def _put_write_back(self, lane: Lane, change: Change) -> None:
         newer = lane.writes.pop(change.key, None) or lane.fills.pop(change.key, None)
         if newer is not None:
-            self._bytes -= _size(newer)
+            self._bytes -= size(newer)
             self._keys -= 1
             change = merge(change, newer)
         self._keys += 1
-        self._bytes += _size(change)
+        self._bytes += size(change)
         lane.writes[change.key] = change
 
     # Flushes whose fence is set.
@@ -438,6 +488,7 @@ class Backlog:
         """The rules to look for the keys of, in one pass; call ``end_scan`` when all are gone."""
         assert not self._scanning
         self._scanning, self._fenced = self._fenced, {}
+        self._blocks.start_scan()
         return tuple(lane.rule for lane in self._scanning.values())
 
     @property
@@ -452,6 +503,7 @@ class Backlog:
         else:
             self._fenced = {**self._scanning, **self._fenced}
         self._scanning = {}
+        self._blocks.end_scan(complete=complete)
 
     def flush(self, labels: Iterable[str], *, hold: bool = False) -> None:
         """Flush rules for a reason that no statement gave."""
@@ -466,6 +518,7 @@ class Backlog:
         self._recent = {}
         self._earlier = {}
         self.flush(self._lanes, hold=hold)
+        self._blocks.ask_again()
 
     def forget(self) -> None:
         """This process or Redis's clock stood still or jumped: fences may be gone that statements begun before now
@@ -475,16 +528,6 @@ class Backlog:
         self._earlier = {}
 
 
-def definition(rule: TableRule) -> str:
-    """What decides which keys a rule has and what their values are. Equal definitions mean the same keys."""
-    facts = (rule.database, rule.schema, rule.table, rule.key, rule.value, rule.template.text, rule.format.value)
-    return sha256(repr(facts).encode()).hexdigest()[:16]
-
-
-def _size(change: Change) -> int:
-    value = change.value
-    if value is None:
-        return 0
-    if isinstance(value, bytes):
-        return len(value)
-    return sum(len(name) + len(text) for name, text in value.items())
+def _end(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -5,6 +5,7 @@ Everything lives in three hashes without expiry, so that no eviction policy take
 ``rowtap:state``
     ``seq`` the counter · ``epoch`` its value when the epoch began · ``floor`` dates below it are refused ·
     ``run`` Redis's run_id · ``time`` of the last script, ms · ``generation``, ``rotated`` of the fences ·
+    ``held`` when the last hold ends, ms · ``barred`` until then no value is accepted at all, ms ·
     ``t:<label>`` a table's fence · ``r:<label>`` a rule's definition ·
     ``w:<worker>`` a worker's registration: counter value and time of its last script, and its token ·
     ``l:<worker>`` the labels of its rules
@@ -12,7 +13,8 @@ Everything lives in three hashes without expiry, so that no eviction policy take
     the keys' fences, this generation's and the last one's; a generation lasts for a fence's life, so that a fence is
     kept for one to two of them. The field ``rowtap:generation`` tells that the hash is whole.
 
-A fence is the counter value of the last write, and, while Fills must not come at all, `` <until ms>@<holder>``.
+A fence is the counter value of the last write (0: none is known), and, while no value must come at all, one or more
+`` <until ms>@<holder>``. A holder is a block, lifted by its name, or ``-``, which nobody lifts before its time.
 Scripts run on Redis 6.2 and later and Valkey 7.2 and later, without modules.
 """
 
@@ -53,6 +55,31 @@ local function doubts(state, life)
   local previous = call('HGET', FENCES .. ((state.generation + 1) % 2), WHOLE)
   lost = lost or tonumber(current) ~= state.generation or tonumber(previous) ~= state.generation - 1
   return lost, back or now - state.rotated >= life
+end
+
+-- With the fences, holds may have been lost that were still running: a write may yet come that they were there for.
+local function bar(state, life)
+  if (state.held or 0) > state.time then
+    state.barred = now + life
+    call('HSET', STATE, 'barred', text(state.barred))
+  end
+end
+
+-- A fence's counter value, and the holds on it that still run, but those of holders in `lifted`.
+local function fence(value, lifted)
+  if not value then return 0, nil end
+  local number = tonumber(value)
+  if number then return number, nil end
+  local parts = split(value, ' ')
+  local holds
+  for i = 2, #parts do
+    local till, holder = string.match(parts[i], '^(%d+)@(.*)$')
+    till = tonumber(till)
+    if not (lifted and lifted[holder or '']) and (not till or till > now) then
+      holds = (holds or '') .. ' ' .. parts[i]
+    end
+  end
+  return tonumber(parts[1]) or math.huge, holds
 end
 
 local function rotate(state)
@@ -115,6 +142,7 @@ else
   if lost then
     state.seq = state.seq + 1
     state.floor = state.seq
+    bar({held = tonumber(map.held), time = state.time}, life)
   end
   if lost or ended then rotate(state) end
 end
@@ -169,20 +197,21 @@ return {1, state.seq, state.epoch, now, changed, orphans}
 APPLY = (
     _COMMON
     + """
--- Apply a batch. KEYS: the keys of the changes, all different.
--- ARGV: worker, token, seen, sent (ms, this clock), frugal (0/1), writes (0/1), life ms, number of rules, number of
--- flushes, the rules' labels; for each flush: rule, hold ms; then, for each key, operation, rule, date and
+-- Apply a batch. KEYS: the keys of the changes, then those that are only lifted, all different.
+-- ARGV: worker, token, seen, sent (ms, this clock), frugal (0/1), writes (0/1), life ms, number of changes, of rules,
+-- of lifts and of flushes, the rules' labels; for each lift: number of a key, or of a rule and negative, and holder;
+-- for each flush: rule, hold ms; then, for each change, operation, rule, date and
 --   F S  ttl ms (0: none), value                   a Fill, a Store
 --   f s  ttl ms, number of fields, field, value …   the same of a hash
 --   p    number of fields, field, value …, number of removed fields, field …
 --   E    hold ms (0: none)
--- Returns {REJOIN} with nothing done, or {DONE, seq, epoch, ms, an outcome for each key}.
+-- Returns {REJOIN} with nothing done, or {DONE, seq, epoch, ms, an outcome for each change}.
 local id, token, seen, sent = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local frugal, writes, life = ARGV[5] == '1', ARGV[6] == '1', tonumber(ARGV[7])
-local rules, flushes = tonumber(ARGV[8]), tonumber(ARGV[9])
+local changes, rules, lifts, flushes = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 
-local names = {'seq', 'epoch', 'floor', 'time', 'generation', 'rotated', 'w:' .. id}
-for rule = 1, rules do names[7 + rule] = 't:' .. ARGV[9 + rule] end
+local names = {'seq', 'epoch', 'floor', 'time', 'generation', 'rotated', 'w:' .. id, 'held', 'barred'}
+for rule = 1, rules do names[9 + rule] = 't:' .. ARGV[11 + rule] end
 local found = call('HMGET', STATE, unpack(names))
 local state = {}
 for i = 1, 6 do
@@ -191,55 +220,56 @@ for i = 1, 6 do
 end
 local own, owner = string.match(found[7] or '', '^(%d+) %d+ (.*)$')
 if owner ~= token or tonumber(own) < seen then return {0} end
-
--- A fence's counter value, and the holds on it that still run.
-local function fence(value)
-  if not value then return 0, nil end
-  local number = tonumber(value)
-  if number then return number, nil end
-  local parts = split(value, ' ')
-  local holds
-  for i = 2, #parts do
-    local till = tonumber(string.match(parts[i], '^(%d+)@'))
-    if not till or till > now then holds = (holds or '') .. ' ' .. parts[i] end
-  end
-  return tonumber(parts[1]) or math.huge, holds
-end
+state.held, state.barred = tonumber(found[8]), tonumber(found[9])
 
 -- The holds to write back, with a new one that nobody will end before its time; it outlasts the last one of its kind.
 local function held(holds, milliseconds)
   holds = holds or ''
   if milliseconds == 0 then return holds end
+  state.held = math.max(state.held or 0, now + milliseconds)
   return string.gsub(holds, ' %d+@%-', '') .. ' ' .. text(now + milliseconds) .. '@-'
 end
 
 local lost, ended = doubts(state, life)
 if writes or lost then state.seq = state.seq + 1 end
 if lost then state.floor = state.seq end
-local late = now - sent > life / 4
 
 -- Without memory to spare Redis refuses the first write of a script, and then nothing is done; after one that needs
 -- none it refuses no more, which is how evictions get through.
 if frugal then call('DEL', 'rowtap:none') end
 call('HSET', STATE, 'seq', text(state.seq), 'time', text(now),
   'w:' .. id, text(state.seq) .. ' ' .. text(now) .. ' ' .. token)
+if lost then bar(state, life) end
 if lost or ended then
   rotate(state)
   call('HSET', STATE, 'floor', text(state.floor), 'generation', text(state.generation), 'rotated', text(state.rotated))
 end
 local current, previous = FENCES .. (state.generation % 2), FENCES .. ((state.generation + 1) % 2)
 local stamp = text(state.seq)
+local late = now - sent > life / 4 or now < (state.barred or 0)
 
+local p = 12 + rules
+local lifted = {}
+for _ = 1, lifts do
+  local number, holder = tonumber(ARGV[p]), ARGV[p + 1]
+  lifted[number] = lifted[number] or {}
+  lifted[number][holder] = true
+  p = p + 2
+end
 local table_seq, table_holds = {}, {}
-for rule = 1, rules do table_seq[rule], table_holds[rule] = fence(found[7 + rule]) end
-local p = 10 + rules
+for rule = 1, rules do
+  table_seq[rule], table_holds[rule] = fence(found[9 + rule], lifted[-rule])
+  if lifted[-rule] then
+    call('HSET', STATE, 't:' .. ARGV[11 + rule], text(table_seq[rule]) .. (table_holds[rule] or ''))
+  end
+end
 for _ = 1, flushes do
   local rule = tonumber(ARGV[p])
   local holds = held(table_holds[rule], tonumber(ARGV[p + 1]))
   p = p + 2
   table_seq[rule] = state.seq
   table_holds[rule] = holds ~= '' and holds or nil
-  call('HSET', STATE, 't:' .. ARGV[9 + rule], stamp .. holds)
+  call('HSET', STATE, 't:' .. ARGV[11 + rule], stamp .. holds)
 end
 
 local function chunks(command, first, list)
@@ -261,6 +291,12 @@ local function write_fence(key, value)
   fences[#fences + 1] = value
 end
 
+-- The fence as it was before the block; none, if that was for the block alone.
+local unused = {}
+local function lift_fence(key, seq, holds)
+  if seq == 0 and not holds then unused[#unused + 1] = key else write_fence(key, text(seq) .. (holds or '')) end
+end
+
 local function fields(from, count)
   local list = {}
   for i = from, from + count - 1 do list[#list + 1] = ARGV[i] end
@@ -276,16 +312,22 @@ local function update(key, set, drop)
   return true
 end
 
-for i = 1, #KEYS do
+-- What becomes of a write whose value is not taken: removed alone, unless another write was newer than its date.
+local function removal(seq, rule, date)
+  local alone = not late and date >= state.floor and seq <= date and table_seq[rule] <= date
+  return alone and 'E' or 'O'
+end
+
+for i = 1, changes do
   local key, operation, rule, date = KEYS[i], ARGV[p], tonumber(ARGV[p + 1]), tonumber(ARGV[p + 2])
-  local seq, holds = fence(known[i])
+  local seq, holds = fence(known[i], lifted[i])
   local newest = not late and date >= state.floor and seq <= date and table_seq[rule] <= date
     and not holds and not table_holds[rule]
   p = p + 3
   if operation == 'E' then
     gone[#gone + 1] = key
     write_fence(key, stamp .. held(holds, tonumber(ARGV[p])))
-    outcomes[i] = newest and 'E' or 'O'
+    outcomes[i] = removal(seq, rule, date)
     p = p + 1
   elseif operation == 'p' then
     local count = tonumber(ARGV[p])
@@ -298,9 +340,9 @@ for i = 1, #KEYS do
       outcomes[i] = 'S'
     else
       gone[#gone + 1] = key
-      outcomes[i] = newest and 'E' or 'O'
+      outcomes[i] = removal(seq, rule, date)
     end
-    write_fence(key, stamp .. held(holds, 0))
+    write_fence(key, stamp .. (holds or ''))
   else
     local ttl = tonumber(ARGV[p])
     local fill = operation == 'F' or operation == 'f'
@@ -320,16 +362,63 @@ for i = 1, #KEYS do
     end
     if fill then
       outcomes[i] = newest and 'F' or 'R'
+      if lifted[i] then lift_fence(key, seq, holds) end
     else
       if not newest then gone[#gone + 1] = key end
-      outcomes[i] = newest and 'S' or 'O'
-      write_fence(key, stamp .. held(holds, 0))
+      outcomes[i] = newest and 'S' or removal(seq, rule, date)
+      write_fence(key, stamp .. (holds or ''))
     end
   end
 end
+for i = changes + 1, #KEYS do
+  local seq, holds = fence(known[i], lifted[i])
+  lift_fence(KEYS[i], seq, holds)
+end
+if state.held ~= tonumber(found[8]) then call('HSET', STATE, 'held', text(state.held)) end
+chunks('HDEL', current, unused)
+chunks('HDEL', previous, unused)
 for i = 1, #gone, 400 do call('UNLINK', unpack(gone, i, math.min(i + 399, #gone))) end
 chunks('HSET', current, fences)
 return {1, state.seq, state.epoch, now, table.concat(outcomes)}
+"""
+)
+
+BLOCK = (
+    _COMMON
+    + """
+-- Remove keys and keep every value from them, until they are lifted or a life has passed. Not a write: no fence is
+-- newer for it, so that its holder's own write finds the fences as they would be without it.
+-- KEYS: the keys. ARGV: worker, token, seen, life ms, number of rules, label and holder of each, the keys' holders.
+-- Returns {REJOIN} with nothing done, or {DONE}.
+local id, token, seen, life, rules = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local found = call('HMGET', STATE, 'seq', 'generation', 'w:' .. id, 'held')
+local generation = tonumber(found[2])
+local own, owner = string.match(found[3] or '', '^(%d+) %d+ (.*)$')
+if not found[1] or not generation or owner ~= token or tonumber(own) < seen then return {0} end
+
+-- What Redis has no memory for is the first write of a script; this one needs none.
+call('DEL', 'rowtap:none')
+local till = now + life
+call('HSET', STATE, 'held', text(math.max(tonumber(found[4]) or 0, till)))
+
+local function blocked(value, holder)
+  local seq, holds = fence(value, {[holder] = true})
+  return text(seq) .. (holds or '') .. ' ' .. text(till) .. '@' .. holder
+end
+
+for rule = 1, rules do
+  local name, holder = 't:' .. ARGV[4 + 2 * rule], ARGV[5 + 2 * rule]
+  call('HSET', STATE, name, blocked(call('HGET', STATE, name), holder))
+end
+-- Whether these hashes are whole is for APPLY to find out; what is written to the current one outlives a generation.
+local current, previous = FENCES .. (generation % 2), FENCES .. ((generation + 1) % 2)
+for i = 1, #KEYS do
+  local key = KEYS[i]
+  local value = call('HGET', current, key) or call('HGET', previous, key)
+  call('HSET', current, key, blocked(value, ARGV[5 + 2 * rules + i]))
+  call('UNLINK', key)
+end
+return {1}
 """
 )
 

@@ -31,14 +31,16 @@ from redis.exceptions import (
 )
 
 from cache import fences
-from cache.backlog import definition
 from cache.changes import Kind
+from cache.lanes import definition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from cache.backlog import Backlog, Batch
+    from cache.backlog import Backlog
+    from cache.blocks import Lift
     from cache.changes import Change
+    from cache.lanes import Batch
     from cache.rules import TableRule
 
 MAX_KEYS = 500
@@ -111,6 +113,7 @@ class Script:
 
 _JOIN = Script(fences.JOIN)
 _APPLY = Script(fences.APPLY)
+_BLOCK = Script(fences.BLOCK)
 _LEAVE = Script(fences.LEAVE)
 
 
@@ -263,6 +266,7 @@ class Writer:
     def _state(self, *, connected: bool) -> None:
         if connected != self.connected:
             self.connected = connected
+            self._backlog.reachable(up=connected)
             if self._on_state is not None:
                 self._on_state(connected)
 
@@ -361,10 +365,13 @@ class Writer:
         while not self._finished():
             if self._scan is None and not backlog.scan_waits:
                 await backlog.wait(max(self._next_heartbeat - time.monotonic(), 0))
+                await self._send_blocks()
                 if self._flush_interval and 0 < backlog.waiting < MAX_KEYS:
-                    await asyncio.sleep(self._flush_interval)
+                    await backlog.linger(self._flush_interval)
             if time.monotonic() >= self._next_heartbeat:
                 await self._join()
+                backlog.renew_blocks()
+            await self._send_blocks()
             batch = backlog.take(MAX_KEYS, MAX_BYTES)
             if batch is not None:
                 await self._send(batch)
@@ -373,6 +380,22 @@ class Writer:
 
     def _finished(self) -> bool:
         return self._ending and self._backlog.pending == 0
+
+    async def _send_blocks(self) -> None:
+        """Ask Redis for blocks as long as there are any: sessions wait for them."""
+        while (asking := self._backlog.take_blocks(MAX_KEYS)) is not None:
+            arguments: list[bytes | int] = [len(asking.keys)]
+            arguments += [key for key, _ in asking.keys]
+            arguments += (self._worker.encode(), self._token.encode(), self._seen, self._backlog.fence_life)
+            arguments.append(len(asking.labels))
+            for label, block in asking.labels:
+                arguments += (label.encode(), block.holder.encode())
+            arguments += [block.holder.encode() for _, block in asking.keys]
+            reply = await self._script(_BLOCK, *arguments)
+            if reply[0] == fences.REJOIN:
+                await self._join()
+                return
+            self._backlog.confirm_blocks(asking)
 
     async def _send(self, batch: Batch) -> None:
         try:
@@ -405,9 +428,11 @@ class Writer:
             labels.setdefault(change.rule.label, len(labels) + 1)
         for lane, _ in batch.flushes:
             labels.setdefault(lane.rule.label, len(labels) + 1)
-        arguments: list[bytes | int] = [len(batch.changes)]
-        arguments += [change.key for change in batch.changes]
-        arguments += (
+        keys = [change.key for change in batch.changes]
+        lifts = _number(batch.lifts, keys, labels) if batch.lifts else []
+        arguments: list[bytes | int] = [
+            len(keys),
+            *keys,
             self._worker.encode(),
             self._token.encode(),
             self._seen,
@@ -415,10 +440,13 @@ class Writer:
             int(frugal),
             int(batch.writes),
             self._backlog.fence_life,
+            len(batch.changes),
             len(labels),
+            len(batch.lifts),
             len(batch.flushes),
-        )
+        ]
         arguments += [label.encode() for label in labels]
+        arguments += lifts
         for lane, hold in batch.flushes:
             arguments += (labels[lane.rule.label], self._backlog.fence_life if hold else 0)
         for change in batch.changes:
@@ -488,6 +516,21 @@ class _Scan:
             # Cut where any pattern stops being plain text, so that the prefix is one pattern's and all others'.
             plain = [_plain_prefix(pattern) for pattern in patterns]
             self.pattern = _common(plain) + b"*"
+
+
+def _number(lifts: Iterable[Lift], keys: list[bytes], labels: dict[str, int]) -> list[bytes | int]:
+    """Lifts as the script wants them; adds to ``keys`` and ``labels`` what no change is there for."""
+    places = {key: place for place, key in enumerate(keys, 1)}
+    arguments: list[bytes | int] = []
+    for lift in lifts:
+        if not lift.key:
+            number = -labels.setdefault(lift.label, len(labels) + 1)
+        else:
+            number = places.setdefault(lift.key, len(places) + 1)
+            if number > len(keys):
+                keys.append(lift.key)
+        arguments += (number, lift.block.holder.encode())
+    return arguments
 
 
 def _plain_prefix(pattern: bytes) -> bytes:

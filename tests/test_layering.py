@@ -19,8 +19,8 @@ VALUES = {"protocol.backend", "protocol.codes", "protocol.fields", "protocol.err
 ONLY_IN = {
     "sqlglot": {"cache/statements.py"},
     "sqlglotc": {"cache/statements.py"},
-    "redis": {"cache/writer.py", "proxy/demo.py", "proxy/embedded.py"},
-    "psycopg": {"proxy/lookup.py", "proxy/demo.py"},
+    "redis": {"cache/writer.py", "proxy/demo.py", "proxy/embedded.py", "proxy/reading_redis.py"},
+    "psycopg": {"proxy/lookup.py", "proxy/demo.py", "proxy/reading.py"},
     "typer": {"proxy/commands.py", "proxy/explaining.py"},
     "prometheus_client": {"proxy/metrics.py", "proxy/admin.py"},
     "structlog": {"proxy/logs.py"},
@@ -65,8 +65,8 @@ def breaches(path):
             yield f"{where}; of protocol, cache knows value types alone"
         if package == "protocol" and (top in WAITING or top == "logging"):
             yield f"{where}; protocol does no I/O"
-        if package == "cache" and top in WAITING and path.name not in {"backlog.py", "writer.py"}:
-            yield f"{where}; in cache only backlog and writer wait"
+        if package == "cache" and top in WAITING and path.name not in {"backlog.py", "blocks.py", "writer.py"}:
+            yield f"{where}; in cache only backlog, blocks and writer wait"
         if package == "proxy" and top in WAITING and path.name in SANS_IO:
             yield f"{where}; {path.name} is sans-I/O"
         if path.as_posix() not in ONLY_IN.get(top, {path.as_posix()}):

@@ -35,9 +35,8 @@ class Caller:
 
     def apply(self, key, *change, sent=None, frugal=0, writes=1):
         now = int(time.time() * 1000) if sent is None else sent
-        reply = self.client.eval(
-            fences.APPLY, 1, key, self.name, self.token, self.seen, now, frugal, writes, LIFE, 1, 0, "rule", *change
-        )
+        facts = (self.name, self.token, self.seen, now, frugal, writes, LIFE)
+        reply = self.client.eval(fences.APPLY, 1, key, *facts, 1, 1, 0, 0, "rule", *change)
         if reply[0] == fences.DONE:
             self.seen = reply[1]
         return reply

@@ -252,6 +252,247 @@ async def test_evicted_fences_refuse_what_is_under_way(redis_url, redis_client, 
         assert redis_client.get("users:1") == b"f"
 
 
+# Blocks.
+
+
+def kept(client, key=b"users:1"):
+    """The holders of a key's fence, in whichever generation it is."""
+    fence = client.hget("rowtap:fences:0", key) or client.hget("rowtap:fences:1", key) or b""
+    return [hold.partition(b"@")[2] for hold in fence.split()[1:]]
+
+
+async def test_a_block_keeps_a_key_absent_until_its_outcome(redis_url, redis_client):
+    async with working(redis_url) as w, working(redis_url, "x") as x:
+        w.fill(b"old")
+        await w.settle()
+        stamp, reader = w.stamp(), x.stamp()
+        block = w.backlog.block([w.change(Kind.EVICT, stamp=stamp)])
+        assert await block.wait(5)
+        assert redis_client.get("users:1") is None
+        x.fill(b"old", stamp=reader)
+        x.fill(b"old", stamp=x.stamp())
+        w.fill(b"old", stamp=w.stamp())
+        await x.settle()
+        await w.settle()
+        assert redis_client.get("users:1") is None
+        w.store(b"new", stamp=stamp)
+        w.backlog.release(block)
+        await w.settle()
+        assert redis_client.get("users:1") == b"new", "the holder's own write"
+        assert kept(redis_client) == []
+        x.fill(b"old", stamp=reader)
+        await x.settle()
+        assert redis_client.get("users:1") == b"new", "it began before the release"
+
+
+async def test_a_block_that_came_to_nothing_is_only_lifted(redis_url, redis_client):
+    async with working(redis_url) as w, working(redis_url, "x") as x:
+        reader = x.stamp()
+        block = w.backlog.block([w.change(Kind.EVICT), w.change(Kind.EVICT, b"users:2")])
+        assert await block.wait(5)
+        x.fill(b"v", stamp=reader)
+        await x.settle()
+        assert redis_client.get("users:1") is None
+        w.backlog.release(block)
+        await w.settle()
+        assert not redis_client.hexists("rowtap:fences:0", "users:1")
+        assert not redis_client.hexists("rowtap:fences:1", "users:1")
+        x.fill(b"v", stamp=reader)
+        await x.settle()
+        assert redis_client.get("users:1") == b"v", "nothing was written"
+
+
+async def test_a_block_makes_the_stores_of_others_evict(redis_url, redis_client):
+    async with working(redis_url) as w, working(redis_url, "x") as x:
+        stamp = w.stamp()
+        block = w.backlog.block([w.change(Kind.EVICT, stamp=stamp)])
+        assert await block.wait(5)
+        x.store(b"x")
+        await x.settle()
+        assert redis_client.get("users:1") is None
+        assert len(kept(redis_client)) == 1
+        w.store(b"w", stamp=stamp)
+        w.backlog.release(block)
+        await w.settle()
+        assert redis_client.get("users:1") is None, "the two writes overlapped"
+        w.fill(b"w")
+        await w.settle()
+        assert redis_client.get("users:1") == b"w"
+
+
+async def test_blocks_of_the_same_key_end_one_by_one(redis_url, redis_client):
+    async with working(redis_url) as w, working(redis_url, "x") as x:
+        first = w.backlog.block([w.change(Kind.EVICT)])
+        second = x.backlog.block([x.change(Kind.EVICT)])
+        assert await first.wait(5)
+        assert await second.wait(5)
+        assert len(kept(redis_client)) == 2
+        w.backlog.release(first)
+        await w.settle()
+        x.fill(b"v")
+        await x.settle()
+        assert redis_client.get("users:1") is None
+        x.backlog.release(second)
+        await x.settle()
+        x.fill(b"v")
+        await x.settle()
+        assert redis_client.get("users:1") == b"v"
+
+
+async def test_writes_of_a_hot_key_that_follow_each_other_stay_warm(redis_url, redis_client):
+    async with working(redis_url, flush_interval=0.02) as w:
+        first, stamp = w.backlog.block([w.change(Kind.EVICT)]), w.stamp()
+        assert await first.wait(5)
+        w.store(b"1", stamp=stamp)
+        w.backlog.release(first)
+        second, stamp = w.backlog.block([w.change(Kind.EVICT)]), w.stamp()
+        assert await second.wait(5)
+        await w.settle()
+        assert redis_client.get("users:1") is None
+        w.store(b"2", stamp=stamp)
+        w.backlog.release(second)
+        await w.settle()
+        assert redis_client.get("users:1") == b"2"
+
+
+async def test_a_block_of_a_rule(redis_url, redis_client):
+    rules = [make_rule("users"), make_rule("b")]
+    async with working(redis_url, rules=rules) as w, working(redis_url, "x", rules=rules) as x:
+        redis_client.mset({f"users:{i}": "old" for i in range(3000)} | {"b:1": "v"})
+        stamp, reader = w.stamp(), x.stamp()
+        block = w.backlog.block([w.change(Kind.FLUSH, b"")])
+        assert await block.wait(5)
+        assert {key for key in redis_client.scan_iter() if not key.startswith(b"rowtap:")} == {b"b:1"}
+        x.fill(b"old", stamp=reader)
+        x.store(b"x", key=b"users:2", stamp=reader)
+        x.fill(b"w", key=b"b:1", rule=rules[1])
+        await x.settle()
+        assert redis_client.mget("users:1", "users:2", "b:1") == [None, None, b"w"]
+        w.store(b"new", stamp=stamp)
+        w.store(b"new", key=b"users:2", stamp=stamp)
+        w.backlog.release(block)
+        await w.settle()
+        assert redis_client.mget("users:1", "users:2") == [b"new", None], "another wrote the second one meanwhile"
+        x.fill(b"old", stamp=reader)
+        x.fill(b"v", key=b"users:3", stamp=x.stamp())
+        await x.settle()
+        assert redis_client.mget("users:1", "users:3") == [b"new", b"v"]
+
+
+async def test_a_table_wide_write_under_its_block(redis_url, redis_client):
+    async with working(redis_url) as w, working(redis_url, "x") as x:
+        reader = x.stamp()
+        block = w.backlog.block([w.change(Kind.FLUSH, b"")])
+        assert await block.wait(5)
+        w.flush()
+        w.backlog.release(block)
+        await w.settle()
+        x.fill(b"old", stamp=reader)
+        await x.settle()
+        assert redis_client.get("users:1") is None
+        w.fill(b"new")
+        await w.settle()
+        assert redis_client.get("users:1") == b"new"
+
+
+async def test_a_dead_workers_block_ends_by_itself(redis_url, redis_client):
+    async with working(redis_url, "x", fence_life=1000, heartbeat=0.1) as x:
+        async with working(redis_url, fence_life=1000, heartbeat=0.1) as w:
+            block = w.backlog.block([w.change(Kind.EVICT), w.change(Kind.EVICT, b"users:2")])
+            assert await block.wait(5)
+            await asyncio.sleep(1.5)
+            x.fill(b"v")
+            await x.settle()
+            assert redis_client.get("users:1") is None, "it is renewed as long as its worker lives"
+        await asyncio.sleep(1.1)
+        x.fill(b"v")
+        await x.settle()
+        assert redis_client.get("users:1") == b"v"
+
+
+async def test_nobody_waits_for_a_redis_that_is_gone(server):
+    async with working(server.url) as w:
+        with redis.Redis.from_url(server.url) as client:
+            w.fill(b"old")
+            await w.settle()
+            block = w.backlog.block([w.change(Kind.EVICT)])
+            assert await block.wait(5)
+            server.kill()
+            await w.until(lambda: not w.writer.connected)
+            begun = time.monotonic()
+            late = w.backlog.block([w.change(Kind.EVICT, b"users:2")])
+            assert not await late.wait(5)
+            assert time.monotonic() - begun < 0.5
+            server.start()
+            await w.until(lambda: late.confirmed)
+            await w.until(lambda: len(kept(client)) == 1)
+            await w.settle()
+            w.fill(b"v")
+            w.fill(b"v", key=b"users:3")
+            await w.settle()
+            assert client.mget("users:1", "users:3") == [None, b"v"], "a new epoch is asked for what the old one kept"
+            for each in (block, late):
+                w.backlog.release(each)
+            await w.settle()
+            assert kept(client) == []
+
+
+async def test_a_paused_redis_costs_the_bounded_wait(server):
+    async with working(server.url) as w:
+        server.pause()
+        begun = time.monotonic()
+        block = w.backlog.block([w.change(Kind.EVICT)])
+        assert not await block.wait(0.05)
+        assert time.monotonic() - begun < 0.4
+        server.resume()
+        assert await block.wait(5) or await w.until(lambda: block.confirmed) is None
+        w.backlog.release(block)
+        await w.settle()
+
+
+async def test_a_block_on_a_full_redis(server):
+    with redis.Redis.from_url(server.url) as client:
+        async with working(server.url) as w:
+            w.store(b"old")
+            await w.settle()
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("maxmemory", 1)
+            stamp = w.stamp()
+            block = w.backlog.block([w.change(Kind.EVICT, stamp=stamp), w.change(Kind.FLUSH, b"")])
+            assert await block.wait(5)
+            assert client.get("users:1") is None
+            w.store(b"new", stamp=stamp)
+            w.backlog.release(block)
+            await w.settle()
+            client.config_set("maxmemory", 0)
+            assert client.get("users:1") is None
+            w.fill(b"new")
+            await w.settle()
+            assert client.get("users:1") == b"new"
+
+
+@pytest.mark.parametrize("hold", ["block", "evict", "flush"])
+async def test_evicted_fences_take_no_hold_with_them(redis_url, redis_client, hold):
+    facts = {"fence_life": 1000, "heartbeat": 0.1}
+    async with working(redis_url, **facts) as w, working(redis_url, "x", **facts) as x:
+        if hold == "block":
+            assert await w.backlog.block([w.change(Kind.EVICT)]).wait(5)
+        else:
+            getattr(w, hold)(hold=True)
+            await w.settle()
+        redis_client.delete("rowtap:fences:0", "rowtap:fences:1")
+        x.evict(key=b"users:9")
+        await x.settle()
+        x.fill(b"old")
+        await x.settle()
+        assert redis_client.get("users:1") is None
+        if hold != "block":
+            await asyncio.sleep(1.1)
+            x.fill(b"new")
+            await x.settle()
+            assert redis_client.get("users:1") == b"new"
+
+
 # Values.
 
 
@@ -505,36 +746,50 @@ class Row:
         self.value = 0
 
 
-async def statement(w, row, key, dice, delay):
-    """One statement of a session: forwarded, takes effect, answered."""
+async def statement(w, row, key, dice, delay, client=None):
+    """One statement of a session: forwarded, takes effect, answered. With ``client`` its writes are blocked before."""
     stamp = w.stamp()
     await asyncio.sleep(dice.random() * delay)
     kind = dice.choice(
         ["fill", "fill", "store", "evict", "flush"] if dice.random() < 0.1 else ["fill", "store", "evict"]
     )
-    if kind != "fill":
+    block = None
+    if client is not None and kind != "fill":
+        block = w.backlog.block([w.change(Kind.FLUSH if kind == "flush" else Kind.EVICT, key, stamp=stamp)])
+        assert await block.wait(10)
+    undone = block is not None and dice.random() < 0.2
+    if kind != "fill" and not undone:
         row.value += 1
     value = b"%d" % row.value
     await asyncio.sleep(dice.random() * delay)
-    if kind in ("fill", "store"):
+    if kind in ("fill", "store") and not undone:
         getattr(w, kind)(value, key=key, stamp=stamp)
-    elif kind == "evict":
+    elif kind == "evict" and not undone:
         w.evict(key=key, stamp=stamp)
-    else:
+    elif not undone:
         w.flush(stamp=stamp)
+    if block is not None:
+        w.backlog.release(block)
+        for _ in range(3):
+            seen = client.get(key)
+            assert seen is None or int(seen) >= int(value), "older than a write that was acknowledged"
+            await asyncio.sleep(dice.random() * delay / 3)
 
 
+@pytest.mark.parametrize("before_commit", [False, True], ids=["", "before_commit"])
 @pytest.mark.parametrize("seed", range(3))
-async def test_two_workers_on_the_same_few_keys(redis_url, redis_client, seed):
+async def test_two_workers_on_the_same_few_keys(redis_url, redis_client, seed, before_commit):
     dice = random.Random(seed)
     rows = {b"users:%d" % i: Row() for i in range(4)}
+    client = redis_client if before_commit else None
     present = 0
     async with working(redis_url) as w, working(redis_url, "x", flush_interval=0.004) as x:
         for _ in range(8):
             jobs = []
             for _ in range(150):
                 key = dice.choice(list(rows))
-                jobs.append(statement(dice.choice((w, x)), rows[key], key, random.Random(dice.random()), 0.03))
+                worker, own = dice.choice((w, x)), random.Random(dice.random())
+                jobs.append(statement(worker, rows[key], key, own, 0.03, client))
             await asyncio.gather(*jobs)
             await w.settle()
             await x.settle()

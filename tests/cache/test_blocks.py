@@ -1,0 +1,295 @@
+"""Blocks without Redis: what is asked for, who may go on when, and what is lifted with which batch."""
+
+import asyncio
+import time
+
+import pytest
+
+from cache.backlog import BLOCK_KEYS, Backlog
+from cache.changes import Change, Kind
+from cache.counts import Counts
+from cache.fences import STORED
+from cache.keys import KeyTemplate
+from cache.rules import TableRule
+
+
+def make_rule(table):
+    template = KeyTemplate.default(database="d", schema="s", table=table, key_columns=("id",))
+    return TableRule("d", "s", table, ("id",), ("v",), template, label=f"s.{table}")
+
+
+A, B = make_rule("a"), make_rule("b")
+
+
+@pytest.fixture
+def backlog():
+    made = Backlog([A, B], max_backlog=100_000, counts=Counts.of([A.label, B.label]), fence_life=600)
+    made.reachable(up=True)
+    return made
+
+
+def evict(key, rule=A):
+    return Change(Kind.EVICT, rule, key, None, 10, time.monotonic_ns())
+
+
+def flush(rule=A):
+    return Change(Kind.FLUSH, rule, b"", None, 10, time.monotonic_ns())
+
+
+def store(key, value=b"v", rule=A):
+    return Change(Kind.STORE, rule, key, value, 10, time.monotonic_ns())
+
+
+def ask(backlog, most=1000):
+    asking = backlog.take_blocks(most)
+    backlog.confirm_blocks(asking)
+    return asking
+
+
+def confirm(backlog, most=1000):
+    """Send one batch: which keys it changes, and which keys and labels it lifts."""
+    batch = backlog.take(most, 1 << 20)
+    if batch is None:
+        return None
+    backlog.confirm(batch, 11, bytes([STORED]) * len(batch.changes))
+    return {change.key for change in batch.changes}, {lift.key or lift.label for lift in batch.lifts}
+
+
+async def test_a_block_of_keys(backlog):
+    block = backlog.block([evict(b"a:1"), evict(b"b:1", B), evict(b"a:1")])
+    assert (backlog.pending, backlog.waiting) == (1, 1)
+    assert not block.confirmed
+    asking = backlog.take_blocks(10)
+    assert {key for key, _ in asking.keys} == {b"a:1", b"b:1"}
+    assert backlog.pending == 1
+    backlog.confirm_blocks(asking)
+    assert await block.wait(0)
+    assert backlog.take_blocks(10) is None
+    assert backlog.pending == 0, "what is blocked is no change yet"
+    backlog.put([store(b"a:1")])
+    backlog.release(block)
+    assert backlog.pending == 3
+    assert confirm(backlog) == ({b"a:1"}, {b"a:1", b"b:1"})
+    assert backlog.pending == 0
+    backlog.release(block)
+    assert backlog.pending == 0
+
+
+async def test_nothing_to_block(backlog):
+    block = backlog.block([Change(Kind.FILL, A, b"a:1", b"v", 1, 1), evict(b"c:1", make_rule("c"))])
+    assert backlog.pending == 0
+    assert await block.wait(0)
+    backlog.release(block)
+    assert confirm(backlog) is None
+
+
+async def test_a_block_of_a_rule_waits_for_a_scan_that_began_after_it(backlog):
+    backlog.put([flush()])
+    confirm(backlog)
+    backlog.start_scan()
+    block = backlog.block([flush(), evict(b"b:1", B), evict(b"a:1")])
+    asking = ask(backlog)
+    assert [label for label, _ in asking.labels] == [A.label]
+    assert [key for key, _ in asking.keys] == [b"b:1"], "a rule's block covers its keys"
+    backlog.end_scan(complete=True)
+    assert not await block.wait(0)
+    assert backlog.pending == 1
+    assert backlog.start_scan() == (A,)
+    backlog.end_scan(complete=False)
+    assert not await block.wait(0)
+    backlog.start_scan()
+    backlog.end_scan(complete=True)
+    assert await block.wait(0)
+    assert backlog.pending == 0
+
+
+async def test_a_wait_ends_in_time_and_leaves_the_block(backlog):
+    block = backlog.block([evict(b"a:1")])
+    begun = time.monotonic()
+    assert not await block.wait(0.02)
+    assert 0.01 < time.monotonic() - begun < 1
+    ask(backlog)
+    assert await block.wait(0)
+
+
+async def test_a_wait_ends_when_the_block_is_confirmed(backlog):
+    block = backlog.block([evict(b"a:1")])
+    asyncio.get_running_loop().call_later(0.01, ask, backlog)
+    async with asyncio.timeout(5):
+        assert await block.wait(60)
+
+
+async def test_nobody_waits_while_redis_cannot_be_reached(backlog):
+    early = backlog.block([evict(b"a:1")])
+    waiting = asyncio.create_task(early.wait(60))
+    await asyncio.sleep(0)
+    backlog.reachable(up=False)
+    async with asyncio.timeout(5):
+        assert not await waiting
+        late = backlog.block([evict(b"a:2")])
+        assert not await late.wait(60)
+    assert {key for key, _ in backlog.take_blocks(10).keys} == {b"a:1", b"a:2"}, "they are asked for all the same"
+
+
+async def test_a_cancelled_wait_is_cancelled(backlog):
+    block = backlog.block([evict(b"a:1")])
+    waiting = asyncio.create_task(block.wait(60))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert backlog.pending == 1
+
+
+async def test_released_before_it_was_sent(backlog):
+    block = backlog.block([evict(b"a:1"), flush(B)])
+    backlog.release(block)
+    assert backlog.pending == 0
+    assert not await block.wait(60)
+    assert backlog.take_blocks(10) is None
+    assert confirm(backlog) is None
+
+
+async def test_released_while_it_was_sent(backlog):
+    block = backlog.block([evict(b"a:1"), flush(B)])
+    asking = backlog.take_blocks(10)
+    backlog.release(block)
+    backlog.confirm_blocks(asking)
+    assert not block.confirmed
+    assert confirm(backlog) == (set(), {b"a:1", B.label})
+    assert backlog.pending == 0
+
+
+async def test_a_block_goes_in_parts(backlog):
+    block = backlog.block([evict(b"a:%d" % i) for i in range(25)])
+    other = backlog.block([evict(b"a:99")])
+    seen = []
+    while (asking := backlog.take_blocks(10)) is not None:
+        assert len(asking.keys) <= 10
+        assert not block.confirmed
+        seen += [key for key, _ in asking.keys]
+        backlog.confirm_blocks(asking)
+    assert sorted(seen) == sorted([b"a:%d" % i for i in range(25)] + [b"a:99"])
+    assert block.confirmed
+    assert other.confirmed
+
+
+def test_a_block_of_too_many_keys_blocks_the_rule(backlog):
+    backlog.block([evict(b"a:%d" % i) for i in range(BLOCK_KEYS + 1)] + [evict(b"b:1", B)])
+    asking = backlog.take_blocks(10)
+    assert [label for label, _ in asking.labels] == [A.label]
+    assert [key for key, _ in asking.keys] == [b"b:1"]
+
+
+def test_a_lift_never_goes_before_its_outcome(backlog):
+    keys = [b"a:%d" % i for i in range(10)]
+    block = backlog.block([evict(key) for key in keys] + [flush(B)])
+    ask(backlog)
+    backlog.start_scan()
+    backlog.end_scan(complete=True)
+    backlog.put([store(key) for key in keys] + [store(b"b:%d" % i, rule=B) for i in range(3)])
+    backlog.release(block)
+    sent, lifted = set(), set()
+    while (step := confirm(backlog, 4)) is not None:
+        sent |= step[0]
+        lifted |= step[1]
+        assert {key for key in keys if key in lifted} <= sent
+        assert B.label not in lifted or sent >= {b"b:0", b"b:1", b"b:2"}
+    assert lifted == {*keys, B.label}
+    assert backlog.pending == 0
+
+
+def test_a_lift_goes_with_its_rules_flush(backlog):
+    block = backlog.block([evict(b"a:1")])
+    ask(backlog)
+    backlog.put([store(b"a:1"), flush()])
+    backlog.release(block)
+    batch = backlog.take(10, 1000)
+    assert [lane.rule for lane, _ in batch.flushes] == [A]
+    assert [lift.key for lift in batch.lifts] == [b"a:1"]
+
+
+@pytest.mark.parametrize("unknown", [True, False])
+def test_a_lift_comes_back_with_its_batch(backlog, unknown):
+    block = backlog.block([evict(b"a:1")])
+    ask(backlog)
+    backlog.put([store(b"a:1")])
+    backlog.release(block)
+    batch = backlog.take(10, 1000)
+    assert backlog.pending == 2
+    backlog.put_back(batch, unknown=unknown)
+    assert backlog.pending == 2
+    assert confirm(backlog) == ({b"a:1"}, {b"a:1"})
+    assert backlog.pending == 0
+
+
+def test_blocks_are_renewed_before_redis_lets_go(backlog):
+    block = backlog.block([evict(b"a:1"), flush(B)])
+    ask(backlog)
+    backlog.start_scan()
+    backlog.end_scan(complete=True)
+    assert block.confirmed
+    backlog.renew_blocks()
+    assert backlog.take_blocks(10) is None, "it was asked for just now"
+    time.sleep(0.21)
+    backlog.renew_blocks()
+    asking = ask(backlog)
+    assert [key for key, _ in asking.keys] == [b"a:1"]
+    assert [label for label, _ in asking.labels] == [B.label]
+    assert not backlog.scan_waits
+    time.sleep(0.21)
+    backlog.release(block)
+    backlog.renew_blocks()
+    assert backlog.take_blocks(10) is None
+
+
+async def test_a_new_epoch_asks_again(backlog):
+    done, waits, gone = (backlog.block([evict(b"a:%d" % i)]) for i in range(3))
+    rule = backlog.block([flush(B)])
+    ask(backlog)
+    backlog.start_scan()
+    backlog.release(gone)
+    backlog.renew()
+    backlog.end_scan(complete=True)
+    assert (done.confirmed, waits.confirmed, rule.confirmed) == (True, True, False)
+    asking = ask(backlog)
+    assert {key for key, _ in asking.keys} == {b"a:0", b"a:1"}
+    assert [label for label, _ in asking.labels] == [B.label]
+    confirm(backlog)
+    backlog.start_scan()
+    backlog.end_scan(complete=True)
+    assert rule.confirmed
+
+
+async def test_rules_that_change_meanwhile(backlog):
+    former = make_rule("a")
+    block = backlog.block([flush(), flush(B)])
+    asking = backlog.take_blocks(10)
+    backlog.configure([former])
+    backlog.confirm_blocks(asking)
+    assert set(backlog.start_scan()) == {former, B}
+    backlog.end_scan(complete=True)
+    assert block.confirmed
+    only = backlog.block([flush(former)])
+    asking = backlog.take_blocks(10)
+    backlog.configure([])
+    backlog.confirm_blocks(asking)
+    assert only.confirmed, "nothing of it is left to be looked for but what is being removed anyway"
+
+
+async def test_a_session_with_the_former_meaning_of_a_rule_blocks_all_of_it(backlog):
+    former = TableRule("d", "s", "a", ("id",), ("other",), A.template, label=A.label)
+    backlog.block([evict(b"a:1", former)])
+    assert [label for label, _ in backlog.take_blocks(10).labels] == [A.label]
+
+
+async def test_lingering_ends_for_a_block(backlog):
+    begun = time.monotonic()
+    await backlog.linger(0.02)
+    assert time.monotonic() - begun >= 0.015
+    asyncio.get_running_loop().call_later(0.01, backlog.block, [evict(b"a:1")])
+    begun = time.monotonic()
+    await backlog.linger(60)
+    assert time.monotonic() - begun < 1
+    await backlog.linger(60)
+    assert time.monotonic() - begun < 1

@@ -1,0 +1,58 @@
+"""What makes two rules mean the same keys, and what a value weighs."""
+
+from dataclasses import replace
+
+import pytest
+
+from cache.changes import Change, Kind
+from cache.keys import KeyTemplate
+from cache.lanes import Batch, definition, size
+from cache.rules import TableRule, ValueFormat
+
+RULE = TableRule(
+    "d",
+    "s",
+    "t",
+    ("id",),
+    ("v",),
+    KeyTemplate.default(database="d", schema="s", table="t", key_columns=("id",)),
+    label="s.t",
+)
+
+
+def change(kind, value=None, **facts):
+    return Change(kind, RULE, b"t:1", value, 1, 1, **facts)
+
+
+@pytest.mark.parametrize("same", [{}, {"ttl": 5}, {"ttl_jitter": 0.5}, {"max_rows": 1}, {"label": "other"}], ids=str)
+def test_the_same_keys_and_values(same):
+    assert definition(replace(RULE, **same)) == definition(RULE)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"database": "e"},
+        {"schema": "u"},
+        {"table": "u"},
+        {"key": ("v",)},
+        {"value": ("w",)},
+        {"format": ValueFormat.JSON},
+        {"template": KeyTemplate.parse("x:{id}", database="d", schema="s", table="t", key_columns=("id",))},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_other_keys_or_values(other):
+    assert definition(replace(RULE, **other)) != definition(RULE)
+
+
+def test_sizes():
+    assert size(change(Kind.EVICT)) == 0
+    assert size(change(Kind.FILL, b"abc")) == 3
+    assert size(change(Kind.STORE, {b"a": b"12", b"bc": b""})) == 5
+
+
+def test_whether_a_batch_writes():
+    assert not Batch([], []).writes
+    assert not Batch([change(Kind.FILL, b"")], []).writes
+    assert Batch([change(Kind.FILL, b""), change(Kind.EVICT)], []).writes
