@@ -1,0 +1,237 @@
+"""One database, one proxy and one Redis for a module of tests, and the question all of them end with: which keys are in
+Redis, and does each hold what PostgreSQL holds?"""
+
+import contextlib
+import http.client
+import itertools
+import json
+import time
+
+import psycopg
+import redis
+
+from proxy.embedded import HOST, free_port
+from tests.e2e.speaker import Speaker
+from tests.fix_postgres import fresh_database
+from tests.fix_proxy import Proxy, merged
+
+CANONICAL = """
+    SET datestyle = 'ISO, MDY'; SET timezone = 'UTC'; SET intervalstyle = 'postgres'; SET extra_float_digits = 1;
+    SET bytea_output = 'hex'; SET synchronous_commit = off; SET search_path = public;
+    SET lock_timeout = '5s';
+"""
+"""How the text in Redis is defined (and no waiting for the disk, which proves nothing here)."""
+_LOGICAL_DATABASE = 15
+_NUMBERS = (b"20", b"21", b"23", b"700", b"701", b"1700", b"26")
+_JSON = (b"114", b"3802")
+
+
+class Rule:
+    """A `[[table]]` entry, and how its keys and values are made of rows: the test's own idea of it."""
+
+    def __init__(self, entry):
+        self.entry = entry
+        self.table = entry["name"]
+        self.keys = [entry["key"]] if isinstance(entry["key"], str) else list(entry["key"])
+        self.values = [entry["value"]] if isinstance(entry["value"], str) else list(entry["value"])
+        self.format = entry.get("format", "string")
+        bare = self.table.rpartition(".")[2]
+        self.template = entry.get("redis_key", bare + ":" + ":".join(f"{{{key}}}" for key in self.keys))
+
+    @property
+    def query(self):
+        """Every row: key columns, value columns, and the value columns' types."""
+        columns = ", ".join(quoted(name) for name in (*self.keys, *self.values))
+        types = ", ".join(f"pg_typeof({quoted(name)})::oid" for name in self.values)
+        return f"SELECT {columns}, {types} FROM {quoted_table(self.table)}"
+
+    def expected(self, row):
+        """The Redis key of a row and its value; None where there is to be no key."""
+        count = len(self.keys)
+        key, values = row[:count], row[count : count + len(self.values)]
+        if None in key:
+            return None
+        rendered = self.template.encode()
+        for name, part in zip(self.keys, key, strict=True):
+            encoded = part.replace(b"%", b"%25").replace(b":", b"%3A") if count > 1 else part
+            rendered = rendered.replace(f"{{{name}}}".encode(), encoded)
+        value = self.value(values, row[count + len(self.values) :])
+        return None if value is None else (rendered, value)
+
+    def value(self, values, types):
+        if self.format == "string":
+            return values[0]
+        if self.format == "hash":
+            return {
+                name.encode(): one for name, one in zip(self.values, values, strict=True) if one is not None
+            } or None
+        named = zip(self.values, values, types, strict=True)
+        return {name: _as_json(one, oid) for name, one, oid in named}
+
+
+def _as_json(value, oid):
+    if value is None:
+        return None
+    if oid == b"16":
+        return value == b"t"
+    if oid in _JSON or (oid in _NUMBERS and value not in (b"NaN", b"Infinity", b"-Infinity")):
+        return json.loads(value)
+    return value.decode()
+
+
+def quoted(name):
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quoted_table(name):
+    schema, _, table = name.rpartition(".")
+    return f"{quoted(schema or 'public')}.{quoted(table)}"
+
+
+class Scene:
+    """`.proxy` and `.redis`; `.connect(…)` a session through the proxy, `.direct` one past it, for what tests prepare
+    and compare."""
+
+    def __init__(self, postgres, redis_client, proxy, rules, database, stack, content):
+        self.postgres, self.redis, self.proxy, self.database = postgres, redis_client, proxy, database
+        self.rules = [Rule(entry) for entry in rules]
+        self.content = content
+        self._stack = stack
+        self._session = None
+        self.direct = stack.enter_context(Speaker(postgres.host, postgres.port, database=database))
+        self.direct.simple(CANONICAL)
+
+    def connect(self, *, database=None, user="postgres", **parameters):
+        """A session through the proxy."""
+        speaker = Speaker(self.proxy.host, self.proxy.port, database=database or self.database, user=user, **parameters)
+        self._stack.callback(speaker.close)
+        return speaker
+
+    def session(self):
+        """The session that tests share, or a new one if the last left it in the middle of something."""
+        if self._session is None or not self._session.at_rest:
+            if self._session is not None:
+                self._session.close()
+            self._session = self.connect()
+        return self._session
+
+    def psycopg(self, **parameters):
+        """A psycopg connection through the proxy."""
+        connection = psycopg.connect(self.proxy.dsn(), **{"autocommit": True} | parameters)
+        self._stack.callback(connection.close)
+        return connection
+
+    def reset(self, *, warm):
+        """The rows as they were at first, past the proxy, and for each its key in Redis, or none at all."""
+        answer = self.direct.simple(self.content)
+        assert not answer.errors, answer
+        kept = [key for key in self.redis.scan_iter(count=1000) if not key.startswith(b"rowtap:")]
+        pipe = self.redis.pipeline(transaction=False)
+        if kept:
+            pipe.delete(*kept)
+        if warm:
+            for key, value in self.expected().items():
+                self._write(pipe, key, value)
+        pipe.execute()
+
+    def _write(self, pipe, key, value):
+        if isinstance(value, bytes):
+            pipe.set(key, value)
+        elif all(isinstance(name, bytes) for name in value):
+            pipe.hset(key, mapping=value)
+        else:
+            pipe.set(key, json.dumps(value))
+
+    def expected(self):
+        """What every key would hold if all rows were in Redis."""
+        found = {}
+        for rule in self.rules:
+            answer = self.direct.simple(rule.query)
+            assert not answer.errors, (rule.query, answer)
+            found.update(pair for row in answer.rows if (pair := rule.expected(row)) is not None)
+        return found
+
+    def held(self):
+        """What Redis holds, by key, Rowtap's own keys left out."""
+        keys = [key for key in self.redis.scan_iter(count=1000) if not key.startswith(b"rowtap:")]
+        pipe = self.redis.pipeline(transaction=False)
+        for key in keys:
+            pipe.type(key)
+        kinds = pipe.execute()
+        for key, kind in zip(keys, kinds, strict=True):
+            pipe.hgetall(key) if kind == b"hash" else pipe.get(key)
+        return dict(zip(keys, pipe.execute(), strict=True))
+
+    def check(self):
+        """Fail if any key differs from PostgreSQL; the keys that are there."""
+        expected, held = self.expected(), self.held()
+        json_keys = {key for key, value in expected.items() if isinstance(value, dict) and any(map(_is_str, value))}
+        for key in json_keys & held.keys():
+            held[key] = json.loads(held[key])
+        stale = {key: (value, expected.get(key)) for key, value in held.items() if value != expected.get(key)}
+        assert not stale, f"Redis differs from PostgreSQL (key: Redis, PostgreSQL): {stale}"
+        return {key.decode() for key in held}
+
+    def settled(self):
+        """Wait for everything observed, then `check`."""
+        self.settle()
+        return self.check()
+
+    def settle(self, timeout=10.0):
+        """`Proxy.settle` for one worker, which has seen an answer before it can be asked for its status."""
+        deadline = time.monotonic() + timeout
+        while self.pending():
+            assert time.monotonic() < deadline, f"changes pending for {timeout} s"
+            time.sleep(0.001)
+
+    def pending(self):
+        connection = http.client.HTTPConnection(self.proxy.admin_host, self.proxy.admin_port, timeout=10)
+        with contextlib.closing(connection):
+            connection.request("GET", "/status")
+            return json.loads(connection.getresponse().read())["pending_changes"]
+
+    def counts(self, table):
+        """/status of one table."""
+        tables = self.proxy.status()["tables"]
+        return next(counts for label, counts in tables.items() if label.endswith(table))
+
+    def eventually(self, condition, timeout=10.0):
+        """Wait until `condition()` is true: for what comes about without any answer, such as a lost connection."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, "it never came about"
+            time.sleep(0.01)
+
+
+def _is_str(value):
+    return isinstance(value, str)
+
+
+_numbers = itertools.count(1)
+
+
+@contextlib.contextmanager
+def scene(postgres, valkey, directory, *, schema, rules, content="SELECT 1", config=None):
+    """A `Scene` whose database has `schema`; `content` is the SQL that `reset` puts the rows back with."""
+    with contextlib.ExitStack() as stack:
+        if not valkey.running:
+            valkey.start()
+        valkey.resume()
+        client = stack.enter_context(redis.Redis.from_url(f"{valkey.url}/{_LOGICAL_DATABASE}"))
+        client.flushdb()
+        database = stack.enter_context(fresh_database(postgres))
+        with psycopg.connect(postgres.dsn(database), autocommit=True) as connection:
+            connection.execute(schema)
+        settings = {
+            "proxy": {"listen": f"{HOST}:{free_port()}", "shutdown_timeout": "3s"},
+            "postgres": {"host": HOST, "port": postgres.port, "database": database},
+            "redis": {"url": f"{valkey.url}/{_LOGICAL_DATABASE}"},
+            "admin": {"listen": f"{HOST}:{free_port()}"},
+            "table": list(rules),
+        }
+        proxy = Proxy(directory / f"scene-{next(_numbers)}.toml", merged(settings, config or {}))
+        stack.callback(proxy.finish)
+        proxy.start()
+        with contextlib.ExitStack() as sessions:
+            yield Scene(postgres, client, proxy, rules, database, sessions, content)
+        assert "not followed any longer" not in proxy.log_text(), proxy.log_text()

@@ -1,0 +1,170 @@
+"""What fills and what does not: the first table of docs/capture.md, every row with its yes and its no, in every way a
+client can send it and every transaction it can stand in."""
+
+from typing import NamedTuple
+
+import pytest
+
+from tests.e2e import scene, shapes
+from tests.e2e.speaker import WAYS, Typed, int4, text
+from tests.e2e.tables import CONTENT, RULES, SCHEMA, keys
+
+
+class Read(NamedTuple):
+    """A statement, the keys that are to be there afterwards (none were before), and its parameters."""
+
+    sql: str
+    fills: str = ""
+    arguments: tuple[Typed, ...] = ()
+    keeps_block: bool = True
+    """False: what it did to its transaction is not a read's business to try (it calls unknown functions)."""
+
+
+ONE = (int4(1),)
+CASES = [
+    # The key in the result.
+    Read("SELECT id, name FROM users WHERE id = 1", "users:1"),
+    Read("SELECT id, name FROM users WHERE id = $1", "users:1", ONE),
+    Read("SELECT * FROM users", "users:*"),
+    Read("TABLE users", "users:*"),
+    Read("SELECT u.* FROM users u WHERE u.age > 30", "users:1 users:3"),
+    Read("SELECT u.id AS a, u.name AS b FROM public.users AS u ORDER BY b DESC LIMIT 2", "users:2 users:3"),
+    Read('SELECT "Key", "Val ue" FROM "Odd Table"', "odd:*"),
+    Read('SELECT o."Val ue", o."Key" FROM "public"."Odd Table" o WHERE "Key" = $1', "odd:1", ONE),
+    Read("SELECT code, label FROM codes", "codes:*"),
+    Read("SELECT id, v FROM parts WHERE id < 5", "parts:1 parts:2"),
+    Read("SELECT id, v FROM younger", "younger:*"),
+    Read("SELECT id, v FROM doubled", "doubled:*"),
+    Read("SELECT id, owner FROM pets WHERE owner = $1", "pets:1 pets:2", ONE),
+    Read("SELECT * FROM users WHERE id IN (1, 3)", "users:1 users:3"),
+    Read("SELECT * FROM users WHERE id = ANY($1)", "users:1 users:2", (Typed("int4[]", ["1", "2"]),)),
+    Read("SELECT * FROM users WHERE id = 1 OR id = 2", "users:1 users:2"),
+    Read("SELECT * FROM users WHERE NOT id = 1", "users:2 users:3"),
+    Read("SELECT id, name FROM users FOR UPDATE", "users:*"),
+    Read("SELECT DISTINCT id, name FROM users", "users:*"),
+    Read("SELECT id, name, count(*) FROM users GROUP BY id, name", "users:*"),
+    Read("SELECT id, name, row_number() OVER (ORDER BY age) FROM users", "users:*"),
+    Read("SELECT id, name, upper(name), twice(age) FROM users", "users:*"),
+    Read("SELECT id, name, nextval('numbers') FROM users", "users:*"),
+    Read("SELECT id, name FROM (SELECT * FROM users WHERE age > 30) AS u", "users:1 users:3"),
+    Read("WITH u AS (SELECT * FROM users) SELECT id, name FROM u WHERE id < 3", "users:1 users:2"),
+    Read("WITH u AS MATERIALIZED (SELECT id, name FROM users) SELECT * FROM u", "users:*"),
+    Read("SELECT u.id, u.name, n.t FROM users u JOIN notes n ON n.id = u.id", "users:1 users:2"),
+    Read("SELECT u.id, u.name, n.t FROM users u LEFT JOIN notes n USING (id)", "users:*"),
+    Read("SELECT u.id, u.name, n.t FROM users u LEFT JOIN notes n ON n.id = u.id", "users:*"),
+    Read("SELECT u.id, name, v FROM users u, parts p WHERE p.id = 11 AND u.id = 2", "users:2 parts:11"),
+    Read("SELECT u.id, name, p.id, v FROM users u, parts p WHERE p.id = 11 AND u.id = 2", "users:2 parts:11"),
+    Read("SELECT u.id, name, x.t FROM users u, LATERAL (SELECT t FROM notes n WHERE n.id = u.id) x", "users:1 users:2"),
+    Read("SELECT id, name FROM users WHERE EXISTS (SELECT FROM notes WHERE notes.id = users.id)", "users:1 users:2"),
+    Read("SELECT id, name FROM user_names", ""),
+    Read("SELECT id, name FROM ONLY users", "users:*"),
+    Read("SELECT id, name FROM users TABLESAMPLE BERNOULLI (100)", "users:*"),
+    Read("SELECT (users).id, (users).name FROM users", "users:*"),
+    Read("SELECT t.name, t.id FROM users AS t (name, id)", "users:*"),  # names lie, column numbers do not
+    # The key fixed by WHERE.
+    Read("SELECT name FROM users WHERE id = 1", "users:1"),
+    Read("SELECT name FROM users WHERE id = $1", "users:1", ONE),
+    Read("SELECT name FROM users WHERE $1 = id", "users:1", ONE),
+    Read("SELECT name FROM users WHERE id = $1::int", "users:1", ONE),
+    Read("SELECT name FROM users WHERE id = CAST($1 AS integer) AND age > 0", "users:1", ONE),
+    Read("SELECT name FROM users AS x WHERE x.id = 2", "users:2"),
+    Read("SELECT name AS n FROM public.users WHERE public.users.id = 2", "users:2"),
+    Read("SELECT name FROM users WHERE (id = 3)", "users:3"),
+    Read("SELECT label FROM codes WHERE code = 'a'", "code/a"),
+    Read("SELECT label FROM codes WHERE code = $1", "code/b:%", (text("b:%"),)),
+    Read("SELECT label FROM codes WHERE code = ''", "code/"),
+    Read("SELECT label FROM codes WHERE code = E'\\x61'", "code/a"),
+    Read("SELECT label FROM codes WHERE code = $q$a$q$", "code/a"),
+    Read("SELECT name FROM users JOIN notes USING (id) WHERE users.id = 1", "users:1"),
+    Read("SELECT name, t FROM users u JOIN notes n ON n.id = u.id AND u.id = 1", "users:1"),
+    Read("SELECT name FROM users WHERE id = 1 OR id = 1", ""),
+    Read("SELECT name FROM users WHERE NOT id <> 1", ""),
+    Read("SELECT name FROM users WHERE (id = 1 AND age = 36) OR false", ""),
+    Read("SELECT name FROM users WHERE id = 1 IS TRUE", ""),
+    Read("SELECT name FROM users WHERE id = 0 + 1", ""),
+    Read("SELECT name FROM users WHERE id = 1.0", ""),
+    Read("SELECT name FROM users WHERE id::text = '1'", ""),
+    Read("SELECT name FROM users WHERE id IN (1)", "users:1"),
+    Read("SELECT name FROM users WHERE id IN (1, 2)", ""),
+    Read("SELECT name FROM users WHERE id >= 1 AND id <= 1", ""),
+    Read("SELECT name FROM users WHERE name = 'Ada'", ""),
+    Read("SELECT name FROM users WHERE id = (SELECT 1)", ""),
+    Read("SELECT name FROM users u LEFT JOIN notes n ON u.id = 1 WHERE n.t = 'Cyd'", ""),
+    Read("SELECT name, id FROM users WHERE id = 99", ""),
+    # A value that is not the column.
+    Read("SELECT id FROM users WHERE name = 'Ada'", ""),
+    Read("SELECT id, upper(name) AS name FROM users", ""),
+    Read("SELECT id, name || '' AS name FROM users", ""),
+    Read("SELECT id, name::varchar(2) FROM users", ""),
+    Read("SELECT id, email AS name FROM users", ""),
+    Read("SELECT id, max(name) AS name FROM users GROUP BY id", ""),
+    Read("SELECT id + 1 AS id, name FROM users", ""),
+    Read("SELECT -id AS id, name FROM users", ""),
+    Read("SELECT name, age AS id FROM users", ""),
+    Read("SELECT x.id, x.name FROM (SELECT id, lower(name) AS name FROM users) AS x", ""),
+    Read("SELECT id, name FROM other.users", ""),
+    Read("SELECT users FROM users", ""),
+    # A key that another row's value could come with.
+    Read("SELECT a.id, b.name FROM users a, users b", ""),
+    Read("SELECT a.id, a.name, b.id, b.name FROM users a JOIN users b ON a.id = b.id", ""),
+    Read("SELECT a.id, b.name FROM users a, (SELECT * FROM users) b WHERE a.id <> b.id", ""),
+    Read("WITH u AS (SELECT * FROM users) SELECT a.id, b.name FROM u a, u b", ""),
+    Read("SELECT name FROM users WHERE id = 1 UNION ALL SELECT name FROM users WHERE id = 2", ""),
+    Read("SELECT id, name FROM users UNION SELECT id, t FROM notes", ""),
+    Read("SELECT id, name FROM users INTERSECT SELECT id, name FROM users", ""),
+    Read("SELECT id, name FROM users EXCEPT SELECT 1, 'Ada'", ""),
+    # Columns that are NULL only here.
+    Read("SELECT id, name FROM users GROUP BY ROLLUP (id, name)", ""),
+    Read("SELECT id, name FROM users GROUP BY CUBE (id, name)", ""),
+    Read("SELECT id, name FROM users GROUP BY GROUPING SETS ((id, name), (id))", ""),
+    Read("SELECT n.id, u.name FROM notes n LEFT JOIN users u ON u.id = n.id", ""),
+    Read("SELECT name FROM notes n LEFT JOIN users u ON u.id = n.id AND u.id = 1", ""),
+    Read("SELECT u.id, u.name FROM notes n LEFT JOIN users u ON u.id = n.id", "users:1 users:2"),
+    Read("SELECT u.id, u.name FROM users u RIGHT JOIN notes n ON u.id = n.id", "users:1 users:2"),
+    Read("SELECT u.id, u.name FROM users u FULL JOIN notes n ON u.id = n.id", "users:*"),
+    Read("SELECT name FROM users u FULL JOIN notes n ON u.id = n.id WHERE n.id = 7", ""),
+    # Functions that may do anything.
+    Read("SELECT id, name, grow_first() FROM users", "", keeps_block=False),
+    Read("SELECT id, name FROM users WHERE grow_first() = 1", "", keeps_block=False),
+    # Explained, or not shown.
+    Read("EXPLAIN SELECT id, name FROM users", ""),
+    Read("EXPLAIN ANALYZE SELECT id, name FROM users", ""),
+    Read("SELECT count(*) FROM users", ""),
+    Read("SELECT id, t FROM notes WHERE t IN (SELECT name FROM users)", ""),
+    Read("VALUES (1, 'Ada')", ""),
+    Read("SELECT 1 AS id, 'wrong' AS name", ""),
+]
+
+
+@pytest.fixture(scope="module")
+def stage(postgres, valkey, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("reads")
+    with scene.scene(postgres, valkey, directory, schema=SCHEMA, rules=RULES, content=CONTENT) as found:
+        found.reset(warm=False)
+        yield found
+
+
+@pytest.fixture
+def session(stage):
+    return stage.session()
+
+
+def test_every_statement_is_good_sql(stage):
+    for case in CASES:
+        answer = stage.direct.text(f"PREPARE it AS {case.sql}" if not case.sql.startswith("EXPLAIN") else "SELECT 1")
+        assert not answer.errors, (case, answer)
+        stage.direct.simple("DEALLOCATE ALL")
+
+
+@pytest.mark.parametrize(
+    ("case", "way", "shape"),
+    [
+        pytest.param(case, way, shape, id=f"{way}-{shape.__name__}-{case.sql[:70]}")
+        for case, way, shape in shapes.combinations(CASES, WAYS, every=3)
+        if case.keeps_block or shape is shapes.autocommit
+    ],
+)
+def test_reads(stage, session, case, way, shape):
+    stage.reset(warm=False)
+    shape(session, getattr(session, way), case.sql, case.arguments)
+    assert stage.settled() == keys(case.fills)
