@@ -9,7 +9,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from random import Random
 from typing import Any
 
@@ -18,12 +18,12 @@ import pytest
 import redis
 
 from tests.consistency import tables, workload
-from tests.consistency.invariants import Difference, stale
+from tests.consistency.invariants import Difference, stale, warmth
 from tests.consistency.sessions import PATIENCE, AsyncpgSession, Journal, Prepared, PsycopgSession, Session
 from tests.fix_faults import FaultyLink
 
 SESSIONS = 10
-ROUND = 2_000
+ROUND = 500
 """Operations of a round, when many are asked for: stale values show at the end of one, until the next write."""
 
 During = Callable[["Round"], Awaitable[None]]
@@ -34,9 +34,9 @@ class World:
     """The tables in a database of their own, the Redis that mirrors them, and who compares the two."""
 
     def __init__(self, postgres, database, redis_url) -> None:
-        self.postgres, self.database = postgres, database
         self.redis_url = redis_url
-        with psycopg.connect(postgres.dsn(database), autocommit=True) as connection:
+        self.dsn = postgres.dsn(database)
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
             connection.execute(tables.SCHEMA)
             for setting in ("deadlock_timeout = '20ms'", "lock_timeout = '2s'"):
                 connection.execute(f"ALTER DATABASE {database} SET {setting}".encode())
@@ -48,7 +48,7 @@ class World:
     def rows(self) -> dict[bytes, Any]:
         """What Redis should hold, if it held everything."""
         found: dict[bytes, Any] = {}
-        with psycopg.connect(self.postgres.dsn(self.database), autocommit=True) as connection:
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
             for table in tables.TABLES:
                 found |= tables.expected(table.name, connection.execute(tables.query(table.name).encode()).fetchall())
         return found
@@ -56,10 +56,33 @@ class World:
     def held(self) -> dict[bytes, Any]:
         """What Redis holds, without Rowtap's own keys."""
         with redis.Redis.from_url(self.redis_url) as client:
-            names = [key for key in client.scan_iter(count=1000) if not key.startswith(b"rowtap:")]
-            return {key: tables.decode(key, _value(client, key)) for key in names}
+            return {key: tables.decode(key, _value(client, key)) for key in _names(client)}
+
+    def warmth(self) -> float:
+        """The share of keys present, now and while others are at work."""
+        with redis.Redis.from_url(self.redis_url) as client:
+            return warmth(dict.fromkeys(_names(client)), self.rows())
+
+    def remove(self, keys: Iterable[bytes]) -> None:
+        """Take keys out of Redis."""
+        with redis.Redis.from_url(self.redis_url) as client:
+            for key in keys:
+                client.delete(key)
 
     # What happens.
+
+    async def count(self, hosts: Sequence[Any], *, seed: int, operations: int, **choices: Any) -> tuple[int, int]:
+        """How many keys were stale at the ends of short rounds, and the operations done, for ways that may be wrong."""
+        found = done = 0
+        while done < operations:
+            finished = Round(self, hosts, seed=seed, operations=min(ROUND, operations - done), **choices)
+            await finished.run()
+            differences = await finished.settled()
+            self.remove(difference.key for difference in differences)
+            found += len(differences)
+            done += finished.journal.operations
+            seed += 1
+        return found, done
 
     async def rounds(self, hosts: Sequence[Any], *, seed: int, operations: int, **choices: Any) -> int:
         """Rounds of a few thousand operations each until there were so many; how many there were."""
@@ -88,7 +111,7 @@ class World:
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
             " AND backend_type = 'client backend' AND state <> 'idle'"
         )
-        with psycopg.connect(self.postgres.dsn(self.database), autocommit=True) as connection:
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
             while (connection.execute(query.encode()).fetchone() or (0,))[0]:
                 assert time.monotonic() < deadline, "statements still run in PostgreSQL"
                 time.sleep(0.01)
@@ -96,7 +119,7 @@ class World:
     def resolve(self, dsn: str) -> int:
         """Commit what is left prepared, through a proxy; how many there were."""
         with (
-            psycopg.connect(self.postgres.dsn(self.database), autocommit=True) as direct,
+            psycopg.connect(self.dsn, autocommit=True) as direct,
             psycopg.connect(dsn, autocommit=True) as connection,
         ):
             query = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
@@ -118,20 +141,26 @@ class Round:
         operations: int,
         sessions: int = SESSIONS,
         reads: float = 0.5,
+        client: Callable[..., Session] | None = None,
     ) -> None:
+        """Without ``hosts``, ``client`` makes the sessions, which go straight to PostgreSQL."""
         self.world, self.hosts, self.seed = world, hosts, seed
         self.journal = Journal()
         self.operations = operations
+        self._client = client
         self._reads = reads
         self._prepared = Prepared()
         self._over = asyncio.Event()
         self.sessions = [self._session(number) for number in range(sessions)]
 
     def _session(self, number: int) -> Session:
-        kind = AsyncpgSession if number % 3 == 2 else PsycopgSession
-        host = self.hosts[number % len(self.hosts)]
-        dsn = host.url()
-        return kind(f"{'ap'[kind is PsycopgSession]}{number}", dsn, self.journal, self._prepared)
+        if not self.hosts:
+            assert self._client is not None
+            return self._client(f"c{number}", self.world.dsn, self.journal, self._prepared)
+        dsn = self.hosts[number % len(self.hosts)].url()
+        if number % 3 == 2:
+            return AsyncpgSession(f"a{number}", dsn, self.journal, self._prepared)
+        return PsycopgSession(f"p{number}", dsn, self.journal, self._prepared)
 
     async def run(self, during: During | None = None) -> None:
         """Every session's share of the operations, and what is to happen meanwhile."""
@@ -174,7 +203,7 @@ class Round:
         for host in self.hosts:
             await asyncio.to_thread(ready, host)
         await asyncio.to_thread(self.world.quiet)
-        await asyncio.to_thread(self.world.resolve, self.hosts[0].dsn())
+        await asyncio.to_thread(self.world.resolve, self.hosts[0].dsn() if self.hosts else self.world.dsn)
         for host in self.hosts:
             await asyncio.to_thread(host.settle)
         return stale(self.world.held(), self.world.rows())
@@ -219,6 +248,10 @@ async def jitter(link: FaultyLink, random: Random, most: float) -> AsyncIterator
     finally:
         task.cancel()
         link.to_server.delay = link.to_client.delay = 0.0
+
+
+def _names(client: redis.Redis) -> list[bytes]:
+    return [key for key in client.scan_iter(count=1000) if not key.startswith(b"rowtap:")]
 
 
 def _value(client: redis.Redis, key: bytes) -> Any:

@@ -266,6 +266,7 @@ class AsyncpgSession(Session):
 
     GONE = (
         asyncpg.InterfaceError,
+        asyncpg.InternalClientError,  # what it makes of an error that ends the session between two statements
         asyncpg.PostgresConnectionError,
         asyncpg.OperatorInterventionError,
         OSError,

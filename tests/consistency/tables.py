@@ -126,3 +126,8 @@ def _decoded(kind: str, text: str | None) -> Any:
 def decode(key: bytes, value: Any) -> Any:
     """A value as found in Redis, in the form `expected` has it."""
     return json.loads(value) if key.startswith(b"docs:") and isinstance(value, bytes) else value
+
+
+def encode(value: Any) -> bytes:
+    """What `decode` understands."""
+    return json.dumps(value).encode()

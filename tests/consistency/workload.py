@@ -68,7 +68,7 @@ def fixture() -> list[Run]:
 
 def units(seed: int, session: int, *, reads: float = 0.5, calm: bool = False) -> Iterator[Unit]:
     """A session's endless work. `reads` is the share of reads among single statements; a `calm` session only reads
-    and writes by key, one statement at a time."""
+    and updates by key, under the tables' own names and one statement at a time."""
     random = Random(f"{seed}/{session}")
     number = 0
     while True:
@@ -114,7 +114,10 @@ class _Unit:
 
     def _writer(self) -> "Statements":
         self._number += 1_000_000
-        return Statements(self.random, f"{self._session}.{self._number:x}", self.random.choice(TABLES))
+        table = self.random.choice(TABLES)
+        if self.calm:
+            table = table._replace(aliases=())
+        return Statements(self.random, f"{self._session}.{self._number:x}", table)
 
     def _any(self) -> Run:
         writer = self._writer()

@@ -4,6 +4,11 @@ Python imports a module of this name when it starts. Everything else is as ever:
 worker, epochs.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
 from cache import fences
 
 _RULE = """  local newest = not late and date >= state.floor and seq <= date and table_seq[rule] <= date

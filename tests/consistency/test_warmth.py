@@ -1,0 +1,62 @@
+"""As many keys as possible are present: all after a sweep, nearly all of the hot ones while they are read."""
+
+import asyncio
+
+from tests.consistency import tables, workload
+from tests.consistency.invariants import stale
+from tests.consistency.sessions import Journal, Prepared, PsycopgSession
+
+
+async def test_after_a_sweep_every_key_is_present(rowtap, world):
+    proxy = rowtap(tables.RULES)
+    with proxy.connect() as connection:
+        for table in tables.TABLES:
+            connection.execute(f"TABLE {table.name}".encode())
+    proxy.settle()
+    held, rows = world.held(), world.rows()
+    assert stale(held, rows) == []
+    assert sorted(held) == sorted(rows)
+
+
+async def test_after_a_workload_a_sweep_brings_every_key_back(rowtap, world, seed):
+    """Fences of writes long done keep nobody out."""
+    proxy = rowtap(tables.RULES)
+    await world.round([proxy], seed=seed, operations=800)
+    with proxy.connect() as connection:
+        for table in tables.TABLES:
+            connection.execute(f"TABLE {table.name}".encode())
+    proxy.settle()
+    assert sorted(world.held()) == sorted(world.rows())
+
+
+async def test_hot_keys_are_present_while_they_are_read(rowtap, world, seed):
+    """95 % reads and 5 % writes by key: at no time are more than a tenth of the keys absent."""
+    proxy = rowtap(tables.RULES)
+    journal = Journal()
+    with proxy.connect() as connection:
+        for table in tables.TABLES:
+            connection.execute(f"TABLE {table.name}".encode())
+    proxy.settle()
+    over = asyncio.Event()
+
+    async def work(number):
+        session = PsycopgSession(f"p{number}", proxy.url(), journal, Prepared())
+        try:
+            for unit in workload.units(seed, number, reads=0.95, calm=True):
+                await session.work(unit)
+                if over.is_set():
+                    return
+        finally:
+            await session.close()
+
+    samples = []
+    async with asyncio.TaskGroup() as group:
+        for number in range(6):
+            group.create_task(work(number))
+        for _ in range(25):
+            await asyncio.sleep(0.08)
+            samples.append(await asyncio.to_thread(world.warmth))
+        over.set()
+    assert journal.operations > 500
+    assert sum(samples) < len(samples), "no write was ever seen"
+    assert min(samples) >= 0.9, samples
