@@ -124,6 +124,18 @@ class KeyTemplate:
         key of the same form cannot be told apart."""
         return self._owned.fullmatch(key) is not None
 
+    def parts(self, key: bytes) -> tuple[bytes, ...] | None:
+        """The key columns' texts of which ``render`` makes ``key``; None when it makes it of none."""
+        match = self._owned.fullmatch(key)
+        if match is None:
+            return None
+        texts = [match[f"k{position}"] for position in range(len(self.key_columns))]
+        if len(texts) > 1:
+            characters = {_encoded(character): character.encode() for character in ("%", *self._escaped)}
+            encoded = re.compile(b"|".join(map(re.escape, characters)))
+            texts = [encoded.sub(lambda found: characters[found[0]], text) for text in texts]
+        return tuple(texts)
+
     def overlaps(self, other: KeyTemplate) -> bool:
         """Whether some key may have both templates' form. May say True needlessly, never False wrongly."""
         return _intersect(self._machine(), other._machine())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from proxy import config
+from proxy import config, units
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +37,10 @@ Dsn = Annotated[
         help="Log in to PostgreSQL with this libpq connection string; host, port and database default to the"
         " configured ones. PGUSER, PGPASSWORD and the like work too.",
     ),
+]
+Tables = Annotated[
+    list[str] | None,
+    typer.Option("--table", metavar="NAME", help="Only this table, as configured. May be given several times."),
 ]
 CONFIG_PATH = config.DEFAULT_PATH
 
@@ -188,6 +192,59 @@ def explain(
             as_json=as_json,
         )
     )
+
+
+@app.command()
+def warm(
+    path: ConfigPath = CONFIG_PATH,
+    dsn: Dsn = None,
+    table: Tables = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Remember here how far it came, to go on after an interruption."),
+    ] = None,
+    from_key: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="Begin at this key; with several key columns once for each."),
+    ] = None,
+) -> None:
+    """Read tables through the proxy in key order, so that their keys are in Redis before anybody asks.
+
+    Connects to where the proxy listens, unless --dsn names another host and port. Prints how many keys are present.
+    """
+    settings = load(path)
+    try:
+        from proxy import warm as warming
+    except ModuleNotFoundError as error:
+        raise _missing(error, "tools") from None
+    raise typer.Exit(warming.run(settings, dsn, table or [], from_key=from_key or [], state_path=state))
+
+
+@app.command()
+def verify(
+    path: ConfigPath = CONFIG_PATH,
+    dsn: Dsn = None,
+    table: Tables = None,
+    settle: Annotated[
+        str, typer.Option(metavar="DURATION", help="Time between two looks at a key that seems stale.")
+    ] = "500ms",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+) -> None:
+    """Compare Redis with PostgreSQL, key by key: equal, absent, stale.
+
+    Connects straight to PostgreSQL. Exit status: 0 nothing is stale, 1 something is, 2 not all could be compared.
+    """
+    settings = load(path)
+    try:
+        seconds = units.seconds(settle)
+    except ValueError as error:
+        typer.echo(f"error: --settle {error}", err=True)
+        raise typer.Exit(2) from None
+    try:
+        from proxy import verify as verifying
+    except ModuleNotFoundError as error:
+        raise _missing(error, "tools") from None
+    raise typer.Exit(verifying.run(settings, dsn, table or [], as_json=as_json, settle=seconds))
 
 
 def _missing(error: ModuleNotFoundError, extra: str) -> Exception:

@@ -47,7 +47,7 @@ def ask(settings: PostgresSection, dsn: str | None, database: str, rules: Sequen
     except ModuleNotFoundError:
         raise LookupFailure("a login needs psycopg: pip install 'rowtap[tools]'") from None
     try:
-        with psycopg.connect(**_parameters(settings, dsn, database)) as connection:
+        with psycopg.connect(**parameters(settings, dsn, database)) as connection:
             connection.read_only = True
             row = connection.execute(catalog_query.text(rules).encode()).fetchone()
     except psycopg.Error as error:
@@ -57,11 +57,11 @@ def ask(settings: PostgresSection, dsn: str | None, database: str, rules: Sequen
     return catalog_query.parse(str(row[0]).encode(), database, rules)
 
 
-def _parameters(settings: PostgresSection, dsn: str | None, database: str) -> dict[str, Any]:
+def parameters(settings: PostgresSection, dsn: str | None, database: str) -> dict[str, Any]:
     """libpq parameters: the connection string's, and the configured ones where it says nothing."""
     from psycopg.conninfo import conninfo_to_dict
 
-    parameters: dict[str, Any] = {
+    found: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
         "sslmode": settings.sslmode,
@@ -69,11 +69,11 @@ def _parameters(settings: PostgresSection, dsn: str | None, database: str) -> di
         "application_name": "rowtap",
     }
     if settings.sslrootcert is not None:
-        parameters["sslrootcert"] = str(settings.sslrootcert)
-    parameters.update(conninfo_to_dict(dsn or ""))
+        found["sslrootcert"] = str(settings.sslrootcert)
+    found.update(conninfo_to_dict(dsn or ""))
     # One file may configure several databases, so the rule's goes before the connection string's.
-    parameters["dbname"] = database
-    return parameters
+    found["dbname"] = database
+    return found
 
 
 def suppose(database: str, rules: Sequence[TableRule]) -> Catalog:

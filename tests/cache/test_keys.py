@@ -40,6 +40,7 @@ def test_renders(text, columns, parts, key):
     template = parse(text, *columns)
     assert template.render(parts) == key
     assert template.owns(key)
+    assert template.parts(key) == tuple(parts)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +110,27 @@ def templates(draw, columns=3):
         return KeyTemplate.parse(text, **NAMES, key_columns=names)
     except ValueError:
         assume(False)
+
+
+@given(templates(), st.data())
+def test_a_key_says_whose_it_is(template, data):
+    size = len(template.key_columns)
+    row = data.draw(st.lists(PARTS, min_size=size, max_size=size))
+    assert template.parts(template.render(row)) == tuple(row)
+
+
+@given(templates(), st.binary(max_size=12))
+def test_a_key_without_parts_is_nobodys(template, tail):
+    key = template.render([b"1"] * len(template.key_columns)) + tail
+    parts = template.parts(key)
+    assert (parts is not None) is template.owns(key)
+    if parts is not None:
+        assert template.render(parts) == key
+
+
+def test_a_foreign_key_has_no_parts():
+    assert parse("users:{id}", id=INT8).parts(b"users:x") is None
+    assert parse("u:{a}:{b}", "a", "b").parts(b"u:1%3a:2") is None, "lower-case digits are never written"
 
 
 @given(templates(), st.data())
