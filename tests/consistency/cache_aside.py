@@ -48,7 +48,7 @@ class CacheAside(PsycopgSession):
         if wanted and await self._redis.exists(*wanted) == len(wanted):
             return "hit"
         # As slow as the statement itself, and with its snapshot.
-        sleep = re.search(r"pg_sleep\([\d.]+\)", run.text)
+        sleep = re.search(r"nap\([\d.]+\)", run.text)
         query = tables.query(run.table) + (f", {sleep[0]}" if sleep else "")
         cursor = await self.connection.execute(query.encode())
         for name, value in tables.expected(run.table, await cursor.fetchall()).items():

@@ -122,9 +122,9 @@ class Statements:
         """Its snapshot is taken when it begins, its rows are sent when it has slept."""
         text = self.random.choice(
             (
-                f"SELECT t.* FROM {self.table.name} t, pg_sleep({seconds:.3f})",
-                f"WITH w AS MATERIALIZED (SELECT pg_sleep({seconds:.3f})) SELECT t.* FROM {self.table.name} t, w",
-                f"SELECT t.*, count(*) OVER (), (SELECT pg_sleep({seconds:.3f})) FROM {self.table.name} t",
+                f"SELECT t.* FROM {self.table.name} t, nap({seconds:.3f})",
+                f"WITH w AS MATERIALIZED (SELECT nap({seconds:.3f})) SELECT t.* FROM {self.table.name} t, w",
+                f"SELECT t.*, count(*) OVER (), (SELECT nap({seconds:.3f})) FROM {self.table.name} t",
             )
         )
         return self._run(text, reads=tuple(keys(self.table)))

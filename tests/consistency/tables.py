@@ -1,7 +1,7 @@
 """The tables of the consistency tests: their DDL, their rules, and what Redis should hold of a row.
 
 Together they have every format, a composite key, two rules on one table, a view, a trigger, partitions, and a foreign
-key that cascades.
+key that cascades. `nap` is a sleep that is declared free of side effects, as pg_sleep is not: beside that no row fills.
 """
 
 import json
@@ -21,6 +21,8 @@ CREATE TABLE parts_high PARTITION OF parts FOR VALUES FROM (4) TO (MAXVALUE);
 CREATE TABLE marked (id int PRIMARY KEY, name text, n int);
 CREATE FUNCTION mark() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.name := NEW.name || '!'; RETURN NEW; END $$;
 CREATE TRIGGER mark BEFORE INSERT OR UPDATE OF name ON marked FOR EACH ROW EXECUTE FUNCTION mark();
+CREATE FUNCTION nap(seconds float8) RETURNS bool STABLE LANGUAGE plpgsql AS $$
+    BEGIN PERFORM pg_sleep(seconds); RETURN true; END $$;
 CREATE TABLE owners (id int PRIMARY KEY, name text, n int);
 CREATE TABLE pets (id int PRIMARY KEY REFERENCES owners ON DELETE CASCADE ON UPDATE CASCADE, name text, n int);
 """

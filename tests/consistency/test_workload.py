@@ -38,7 +38,7 @@ def test_seeds_and_sessions_differ():
     "words",
     [
         "UPDATE ", "INSERT ", "DELETE ", "MERGE ", "TRUNCATE ", "COPY ", "ON CONFLICT (", "DO NOTHING", "RETURNING *",
-        " IN (", "ANY(", "% 7 =", "|| md5(", "SET id =", "WITH w AS (UPDATE", "WITH w AS (DELETE", "pg_sleep",
+        " IN (", "ANY(", "% 7 =", "|| md5(", "SET id =", "WITH w AS (UPDATE", "WITH w AS (DELETE", " nap(",
         "FOR UPDATE", "BEGIN", "ROLLBACK", "COMMIT AND CHAIN", "SAVEPOINT a", "ROLLBACK TO a", "REPEATABLE READ",
         "SERIALIZABLE", "PREPARE TRANSACTION", "PREPARE p", "EXECUTE p", "DECLARE c", "FETCH 3", "1 / 0", "; ",
         "people", "parts_low",
