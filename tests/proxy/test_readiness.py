@@ -1,0 +1,98 @@
+"""Whether PostgreSQL can be reached: asked for real, not too often, and never for long."""
+
+import asyncio
+import contextlib
+import socket
+import time
+
+import pytest
+
+from proxy import readiness
+from proxy.embedded import HOST, free_port
+from proxy.readiness import Readiness
+from proxy.settings import PostgresSection
+
+
+def asking(port, host=HOST):
+    return Readiness(PostgresSection(host=host, port=port))
+
+
+@contextlib.asynccontextmanager
+async def listener():
+    """A port, and the times somebody connected to it."""
+    times: list[float] = []
+
+    def accepted(_reader, writer):
+        times.append(time.monotonic())
+        writer.close()
+
+    server = await asyncio.start_server(accepted, HOST, 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], times
+
+
+async def test_postgres_is_there(postgres):
+    assert await asking(postgres.port).why_not() is None
+
+
+async def test_the_unix_socket(postgres):
+    assert await asking(postgres.port, str(postgres.socket_dir)).why_not() is None
+
+
+async def test_nobody_is_there(tmp_path):
+    port = free_port()
+    why_not = await asking(port).why_not()
+    assert why_not is not None
+    assert why_not.startswith(f"PostgreSQL at {HOST}:{port} cannot be reached: ")
+    why_not = await asking(port, str(tmp_path)).why_not()
+    assert why_not is not None
+    assert str(tmp_path) in why_not
+    assert "No such file" in why_not
+
+
+async def test_a_name_that_means_nothing():
+    why_not = await asking(5432, "host.invalid").why_not()
+    assert why_not is not None
+    assert why_not.startswith("PostgreSQL at host.invalid:5432 cannot be reached: ")
+    assert "\n" not in why_not
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_INCOMING_CPU"), reason="a full accept queue drops SYNs on Linux alone")
+async def test_somebody_who_does_not_answer(monkeypatch):
+    monkeypatch.setattr(readiness, "PATIENCE", 0.2)
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind((HOST, 0))
+        full.listen(0)
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        await asyncio.sleep(0.05)
+        began = time.monotonic()
+        why_not = await asking(full.getsockname()[1]).why_not()
+    assert why_not is not None
+    assert why_not.endswith("does not answer within 0.2 s")
+    assert time.monotonic() - began < 2
+
+
+async def test_an_answer_stands_for_a_moment(monkeypatch):
+    async with listener() as (port, times):
+        found = asking(port)
+        assert await asyncio.gather(*(found.why_not() for _ in range(20))) == [None] * 20
+        await asyncio.sleep(0.05)
+        assert len(times) == 1
+        monkeypatch.setattr(readiness, "FRESH", 0.0)
+        await found.why_not()
+        await asyncio.sleep(0.05)
+        assert len(times) == 2
+
+
+async def test_down_and_up_again(monkeypatch):
+    monkeypatch.setattr(readiness, "FRESH", 0.0)
+    port = free_port()
+    found = asking(port)
+    assert await found.why_not() is not None
+    async with await asyncio.start_server(lambda _reader, writer: writer.close(), HOST, port):
+        assert await found.why_not() is None
+    assert await found.why_not() is not None
