@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cache import binding, catalog_query
 from cache.catalog import Catalog, Scope
+from cache.observe_reads import Known
 from cache.statements import Statements
 
 if TYPE_CHECKING:
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
     from cache.changes import Change
     from cache.plans import Literals, Plan
     from cache.rules import TableRule
+    from cache.values_types import ValueSettings
 
 RETRY_NS = 1_000_000_000
 """How long after a failed catalog question the next session asks, in nanoseconds."""
 MAX_AGE_NS = 300_000_000_000
 """A catalog this old is asked again: DDL may have passed by on another road."""
 MAX_STRANGERS = 10_000
+MAX_KNOWN = 64
+"""How many different combinations of settings are told apart before all that is known is forgotten."""
 MAX_PREPARED = 10_000
 """How many prepared transactions are remembered; the rest count as unknown."""
 
@@ -67,9 +71,12 @@ class Database:
         self._generation = 0
         self._ddl_open = 0
         self._asking = False
-        self._asked_at = 0
         self._retry_at = 0
+        self.due_at = 0
+        """The instant (``time.monotonic_ns()``) from which the catalog is to be asked for; 0 when it is known to be
+        out of date."""
         self._strangers: set[int] = set()
+        self._known: dict[tuple[Scope, ValueSettings], Known] = {}
         self.configure(rules)
 
     def configure(self, rules: Sequence[TableRule]) -> None:
@@ -78,18 +85,29 @@ class Database:
         self.question_text = catalog_query.text(self.rules).encode() if self.rules else b""
         self.catalog = Catalog(self.name)
         self.learned = False
-        self._stale = True
+        self.due_at = 0
+        self._known.clear()
         self._generation += 1
         self._retry_at = 0
 
     @property
     def certain(self) -> bool:
         """The catalog is what the database has now, as far as statements show."""
-        return self.learned and not self._stale and not self._ddl_open
+        return self.learned and self.due_at > 0 and not self._ddl_open
 
     def plans(self, text: bytes, scope: Scope) -> tuple[tuple[Plan, ...], Literals]:
         """The plans of ``text``, by the newest catalog."""
         return self.statements.plans(text, self.catalog, scope)
+
+    def known(self, scope: Scope, settings: ValueSettings) -> Known:
+        """What sessions with this scope and these settings have found out, by the newest catalog."""
+        key = (scope, settings)
+        known = self._known.get(key)
+        if known is None or known.catalog is not self.catalog:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            known = self._known[key] = Known(self.catalog, settings, self.strange)
+        return known
 
     def unreadable(self) -> Plan:
         """The plan of a statement nobody could read: it may write every table, and change what the catalog says."""
@@ -97,7 +115,7 @@ class Database:
 
     def question(self) -> CatalogQuestion | None:
         """The catalog query, if it is time to ask it and nobody else is asking."""
-        if not self.rules or (not self._stale and not self._outdated()):
+        if not self.rules or time.monotonic_ns() < self.due_at:
             return None
         if not self.learned and self._is_followed is not None and not self._is_followed():
             return None
@@ -105,9 +123,6 @@ class Database:
             return None
         self._asking = True
         return CatalogQuestion(self, self._generation)
-
-    def _outdated(self) -> bool:
-        return time.monotonic_ns() - self._asked_at > MAX_AGE_NS
 
     def answered(self, payload: bytes | None, generation: int) -> None:
         """An answer to a question asked in ``generation``; one asked before the newest DDL ended says nothing."""
@@ -123,8 +138,9 @@ class Database:
         if generation != self._generation:
             return
         self.catalog = catalog
-        self.learned, self._stale = True, False
-        self._asked_at = time.monotonic_ns()
+        self._known.clear()
+        self.learned = True
+        self.due_at = time.monotonic_ns() + MAX_AGE_NS
         if self._on_learned is not None:
             self._on_learned(catalog)
 
@@ -135,13 +151,13 @@ class Database:
             if len(self._strangers) >= MAX_STRANGERS:
                 self._strangers.clear()
             self._strangers.add(oid)
-            self._stale = True
+            self.due_at = 0
             self._generation += 1
 
     def ddl_began(self) -> None:
         """A statement that may change the catalog was forwarded. Pair with ``ddl_ended``."""
         self._ddl_open += 1
-        self._stale = True
+        self.due_at = 0
         self._generation += 1
 
     def ddl_ended(self) -> None:

@@ -1,28 +1,26 @@
 """From a plan and what went over the wire to changes. Pure: no clock, no state beyond one statement's.
 
-``Arguments`` finds the text of a plan's operands; ``taps`` chooses, once for a result's shape, what to read from each
-row; ``fills`` and ``writes`` turn rows and row counts into changes.
+``Arguments`` finds the text of a plan's operands; ``fills`` and ``writes`` turn rows, which ``observe_rows`` reads, and
+row counts into changes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cache import constants, values
-from cache.changes import Change, Kind, Value
-from cache.plans import Action, Operand, Returning, Source, WritePlan
+from cache.changes import Change, Kind
+from cache.plans import Action, Operand, Source
 from cache.rules import ValueFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from cache.catalog import BoundRule, Column
-    from cache.plans import Literals, Plan
+    from cache.changes import Value
+    from cache.observe_rows import Reader
+    from cache.plans import Literals, WritePlan
     from cache.values_types import ValueSettings
-    from protocol.backend import FieldDescription
-
-MAX_RETURNED = 10_000
-"""Rows of a RETURNING result that are followed; a write of more than that is judged by its plan alone."""
 
 
 class Arguments:
@@ -111,176 +109,6 @@ class Arguments:
         if not formats:
             return 0
         return formats[0] if len(formats) == 1 else formats[index]
-
-
-class Tap(NamedTuple):
-    """What to read from each row of one result for one rule."""
-
-    bound: BoundRule
-    kind: Kind
-    """FILL, or STORE or EVICT for the rows of a RETURNING."""
-    write: WritePlan | None
-    key: tuple[tuple[int, Callable[[bytes], bytes | None]] | None, ...]
-    """For each key column its position in the row and its loader; None where the statement fixes it."""
-    fixed: tuple[Operand | None, ...]
-    value: tuple[tuple[int, Callable[[bytes], bytes | None]], ...]
-    """For each value column; empty for EVICT."""
-    render: Callable[[Sequence[bytes | None]], Value | None]
-    """Makes of the value columns' texts what Redis is to hold."""
-
-
-def taps(
-    plan: Plan, fields: Sequence[FieldDescription], formats: Sequence[int], settings: ValueSettings
-) -> tuple[tuple[Tap, ...], tuple[tuple[BoundRule, str], ...]]:
-    """What to read from rows of this shape, and for the rules that cannot be filled from them, why.
-
-    ``formats`` are the result-column format codes in force: one for each field.
-    """
-    found: list[Tap] = []
-    refused: list[tuple[BoundRule, str]] = []
-    for fill in plan.fills:
-        tap = _tap(fill.bound, Kind.FILL, None, fill.fixed, fields, formats, settings)
-        if isinstance(tap, str):
-            refused.append((fill.bound, tap))
-        else:
-            found.append(tap)
-    for write in plan.writes:
-        if write.returning is Returning.NO:
-            continue
-        kind = Kind.STORE if write.returning is Returning.STORE else Kind.EVICT
-        nothing = (None,) * len(write.bound.key)
-        tap = _tap(write.bound, kind, write, nothing, fields, formats, settings)
-        if isinstance(tap, str) and kind is Kind.STORE:
-            tap = _tap(write.bound, Kind.EVICT, write, nothing, fields, formats, settings)
-        if not isinstance(tap, str):
-            found.append(tap)
-    return tuple(found), tuple(refused)
-
-
-def _tap(
-    bound: BoundRule,
-    kind: Kind,
-    write: WritePlan | None,
-    fixed: tuple[Operand | None, ...],
-    fields: Sequence[FieldDescription],
-    formats: Sequence[int],
-    settings: ValueSettings,
-) -> Tap | str:
-    positions: dict[int, int] = {}
-    for position, field in enumerate(fields):
-        if field.table_oid == bound.relation.oid:
-            positions.setdefault(field.column_number, position)
-    key: list[tuple[int, Callable[[bytes], bytes | None]] | None] = []
-    for column, operand in zip(bound.key, fixed, strict=True):
-        if operand is not None:
-            key.append(None)
-            continue
-        loader = _loader(column, positions, formats, settings)
-        if isinstance(loader, str):
-            return loader
-        key.append(loader)
-    value: list[tuple[int, Callable[[bytes], bytes | None]]] = []
-    for column in bound.value if kind is not Kind.EVICT else ():
-        loader = _loader(column, positions, formats, settings)
-        if isinstance(loader, str):
-            return loader
-        value.append(loader)
-    return Tap(bound, kind, write, tuple(key), fixed, tuple(value), values.renderer(bound.rule, bound.value))
-
-
-def _loader(
-    column: Column, positions: dict[int, int], formats: Sequence[int], settings: ValueSettings
-) -> tuple[int, Callable[[bytes], bytes | None]] | str:
-    position = positions.get(column.number)
-    if position is None:
-        return "column not in the result"
-    loader = values.loader(column, formats[position], settings)
-    return loader if isinstance(loader, str) else (position, loader)
-
-
-class Reader:
-    """Reads the rows of one result for one tap. Keeps copies only of what Redis will get."""
-
-    __slots__ = ("_fixed", "_limit", "_tap", "complete", "rows", "unreadable")
-
-    def __init__(self, tap: Tap, arguments: Arguments) -> None:
-        self._tap = tap
-        self._fixed = fixed_parts(tap, arguments)
-        self._limit = tap.bound.rule.max_rows if tap.kind is Kind.FILL else MAX_RETURNED
-        self.rows: list[tuple[bytes, Value | None]] = []
-        self.complete = True
-        """Every row that went by is in ``rows`` (or has no key)."""
-        self.unreadable = 0
-        """Rows that went by and are not in ``rows``."""
-
-    @property
-    def tap(self) -> Tap:
-        return self._tap
-
-    @property
-    def exhausted(self) -> bool:
-        """No further row will be read."""
-        return self._fixed is None or len(self.rows) >= self._limit
-
-    def read(self, row: Sequence[bytes | None]) -> None:
-        """One DataRow's column values."""
-        fixed = self._fixed
-        if fixed is None or len(self.rows) >= self._limit:
-            self.miss()
-            return
-        tap = self._tap
-        parts: list[bytes] = []
-        for known, source in zip(fixed, tap.key, strict=True):
-            if source is None:
-                assert known is not None
-                parts.append(known)
-                continue
-            raw = row[source[0]]
-            if raw is None:
-                return  # a row without a key has no place in Redis
-            text = source[1](raw)
-            if text is None:
-                self.miss()
-                return
-            parts.append(text)
-        key = tap.bound.rule.template.render(parts)
-        if tap.kind is Kind.EVICT:
-            self.rows.append((key, None))
-            return
-        texts: list[bytes | None] = []
-        for position, load in tap.value:
-            raw = row[position]
-            text = None if raw is None else load(raw)
-            if text is None and raw is not None:
-                self._unreadable_value(key)
-                return
-            texts.append(text)
-        self.rows.append((key, tap.render(texts)))
-
-    def _unreadable_value(self, key: bytes) -> None:
-        if self._tap.kind is Kind.STORE:
-            self.rows.append((key, None))  # known to have changed: an Evict
-        else:
-            self.miss()
-
-    def miss(self) -> None:
-        """A row went by that could not be read."""
-        self.complete = False
-        self.unreadable += 1
-
-
-def fixed_parts(tap: Tap, arguments: Arguments) -> tuple[bytes | None, ...] | None:
-    """The key parts the statement fixes, None for those in the row; None when one of them is not certain."""
-    parts: list[bytes | None] = []
-    for column, operand in zip(tap.bound.key, tap.fixed, strict=True):
-        if operand is None:
-            parts.append(None)
-            continue
-        text = arguments.text(column, operand)
-        if text is None:
-            return None
-        parts.append(text)
-    return tuple(parts)
 
 
 def fills(reader: Reader, date: int, began: int) -> list[Change]:

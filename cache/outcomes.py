@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from cache import observe
 from cache.changes import Change, Kind
-from cache.plans import Command, Plan, Reason
+from cache.observe_reads import counted
+from cache.plans import Command, Plan
 from cache.transaction import IDLE, TransactionBuffer, doubted
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
     from cache.counts import Counts
     from cache.database import Database
-    from cache.observe import Arguments, Reader
+    from cache.observe import Arguments
+    from cache.observe_reads import Counted
+    from cache.observe_rows import Reader
     from cache.settings import Settings
 
 
@@ -97,10 +100,9 @@ class Outcomes:
             self._write_unlearned(execution, tag)
         elif plan.trivial:
             return
-        count = row_count(tag)
-        self._count(execution, count)
-        self._fill(execution)
-        self._write(execution, count)
+        self._count(counted(plan), execution.refused, tag)
+        self._fill(execution.readers, execution.date, execution.began, dirty=execution.dirty)
+        self._write(execution, row_count(tag))
         self._effects(plan)
         handler = self._on_end.get(plan.command)
         if handler is not None:
@@ -111,29 +113,46 @@ class Outcomes:
         self.buffer.touch(execution.date, execution.began)
         if execution.plan.trivial:
             return
-        self._fill(execution)
+        self._fill(execution.readers, execution.date, execution.began, dirty=execution.dirty)
         if execution.plan.writes:
             self.buffer.add(self._doubted_writes(execution))
         self._effects(execution.plan)
 
-    def _count(self, execution: Execution, count: int | None) -> None:
-        plan = execution.plan
-        if plan.reason is not Reason.UNRELATED:
-            labels = {fill.bound.rule.label for fill in plan.fills} | {write.bound.rule.label for write in plan.writes}
-            for label in labels or plan.labels:
-                self._counts.statement(label, plan.reason.value)
-        for label, reason in execution.refused:
-            self._counts.row_unfilled(label, reason, count or 0)
+    def finished_reading(
+        self,
+        counted: Counted,
+        refused: Sequence[tuple[str, str]],
+        readers: Sequence[Reader],
+        tag: bytes,
+        stamp: tuple[int, int],
+    ) -> None:
+        """CommandComplete came for a statement that only reads, in a transaction that has begun or ends with it."""
+        self._count(counted, refused, tag)
+        self._fill(readers, *stamp)
 
-    def _fill(self, execution: Execution) -> None:
-        if not execution.readers:
+    def suspended_reading(self, readers: Sequence[Reader], stamp: tuple[int, int]) -> None:
+        """PortalSuspended came for such a statement."""
+        self._fill(readers, *stamp)
+
+    def _count(self, counted: Counted, refused: Sequence[tuple[str, str]], tag: bytes) -> None:
+        statements = self._counts.statements
+        for key in counted:
+            statements[key] = statements.get(key, 0) + 1
+        for label, reason in refused:
+            self._counts.row_unfilled(label, reason, row_count(tag) or 0)
+
+    @property
+    def may_fill(self) -> bool:
+        """What a statement reads now is what is committed, and the catalog tells whose rows they are."""
+        return not self.buffer.dirty and self._database.certain and not self._settings.hot_standby
+
+    def _fill(self, readers: Sequence[Reader], date: int, began: int, *, dirty: bool = False) -> None:
+        if not readers or dirty or not self.may_fill:
             return
-        certain = self._database.certain and not self._settings.hot_standby
-        if self.buffer.dirty or execution.dirty or not certain:
-            return
-        start = self.buffer.start or (execution.date, execution.began)
-        date, began = min(execution.date, start[0]), min(execution.began, start[1])
-        for reader in execution.readers:
+        start = self.buffer.start
+        if start is not None:
+            date, began = min(date, start[0]), min(began, start[1])
+        for reader in readers:
             if reader.tap.kind is not Kind.FILL:
                 continue
             changes = observe.fills(reader, date, began)

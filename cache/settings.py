@@ -49,7 +49,7 @@ class Settings:
     ``scope`` and ``values`` are hashable and stay the same object until something changes them.
     """
 
-    __slots__ = ("_float_digits", "_parameters", "_role", "_scope", "_shadowed", "_unsettled", "_values")
+    __slots__ = ("_float_digits", "_parameters", "_role", "_scope", "_shadowed", "_unsettled", "_values", "changed")
 
     def __init__(self, parameters: Mapping[str, str], startup: Mapping[str, str]) -> None:
         """``parameters`` as ParameterStatus reported them so far, ``startup`` as StartupMessage asked for them."""
@@ -67,6 +67,8 @@ class Settings:
         new values reported."""
         self._scope: Scope | None = None
         self._values: dict[bool, ValueSettings] = {}
+        self.changed = False
+        """Something did since whoever remembers what followed from it last set this to False."""
 
     @property
     def hot_standby(self) -> bool:
@@ -144,6 +146,7 @@ class Settings:
     def _forget(self) -> None:
         self._scope = None
         self._values.clear()
+        self.changed = True
 
 
 def _positive(value: str) -> bool:

@@ -250,6 +250,11 @@ def column_values(buffer: bytes, start: int, end: int) -> Values:
     return found
 
 
+def first_values(buffer: bytes, start: int, end: int, count: int) -> Values:
+    """The first ``count`` of ``column_values`` (all, if there are fewer); what is behind them is not looked at."""
+    return values(buffer, start, end, count)[0]
+
+
 @dataclass(slots=True)
 class DataRow(Message):
     """One row. Who only reads uses ``column_values`` and saves the object."""

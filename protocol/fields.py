@@ -29,9 +29,10 @@ Values = list[bytes | None]
 _unpack_length = INT32.unpack_from
 
 
-def values(buffer: bytes, pos: int, end: int) -> tuple[Values, int]:
+def values(buffer: bytes, pos: int, end: int, most: int = 65_535) -> tuple[Values, int]:
     """A 16-bit count at ``pos`` and that many length-prefixed values, none beyond ``end``; the position behind them.
 
+    Of more than ``most`` values only so many are read, and the position is behind the last of these.
     The values are copies: they may outlive the buffer. ``end`` must not lie beyond the buffer.
     """
     start = pos + 2
@@ -39,7 +40,8 @@ def values(buffer: bytes, pos: int, end: int) -> tuple[Values, int]:
         raise MessageError(f"ends within a count at byte {pos}")
     found: Values = []
     append = found.append
-    for _ in range(buffer[pos] << 8 | buffer[pos + 1]):
+    count = buffer[pos] << 8 | buffer[pos + 1]
+    for _ in range(min(count, most)):
         pos = start
         start += 4
         if start > end:

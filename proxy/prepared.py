@@ -5,16 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cache.catalog import Catalog, Scope
+    from cache.catalog import Catalog
     from cache.observe import Arguments
+    from cache.observe_reads import Known, View
     from cache.plans import Literals, Plan
-    from protocol.backend import FieldDescription
 
 
 class Prepared:
     """One prepared statement, made by Parse or by SQL PREPARE; the two share their names."""
 
-    __slots__ = ("by_sql", "catalog", "fields", "fields_catalog", "index", "literals", "plan", "scope", "text", "types")
+    __slots__ = (
+        "by_sql",
+        "description",
+        "description_catalog",
+        "index",
+        "known",
+        "literals",
+        "plan",
+        "text",
+        "types",
+        "view",
+    )
 
     def __init__(
         self, text: bytes | None, types: tuple[int, ...] = (), *, by_sql: bool = False, index: int = 0
@@ -27,21 +38,21 @@ class Prepared:
         """Which statement of ``text`` it is."""
         self.types = types
         """Parameter types as Parse declared them; 0, or missing at the end, where the server inferred one."""
-        self.fields: tuple[FieldDescription, ...] | None = None
-        """What Describe of the statement showed; its formats are not those of a portal."""
-        self.fields_catalog: Catalog | None = None
+        self.description: bytes | None = None
+        """The RowDescription's body that Describe of the statement brought; its formats are not those of a portal."""
+        self.description_catalog: Catalog | None = None
         """The catalog of that moment: under a newer one the column numbers may mean something else."""
-        # What the plan was made for: it is made anew when either is another.
-        self.catalog: Catalog | None = None
-        self.scope: Scope | None = None
+        # What the plan was made for: it is made anew when that has changed.
+        self.known: Known | None = None
         self.plan: Plan | None = None
+        self.view: View | None = None
         self.literals: Literals = ()
 
 
 class Portal:
     """One portal, made by Bind or by SQL DECLARE; the two share their names."""
 
-    __slots__ = ("arguments", "began", "date", "dirty", "fields", "holdable", "plan", "prepared", "result_formats")
+    __slots__ = ("arguments", "began", "date", "description", "dirty", "holdable", "plan", "prepared", "result_formats")
 
     def __init__(self, plan: Plan, arguments: Arguments, date: int, began: int) -> None:
         self.plan = plan
@@ -51,8 +62,8 @@ class Portal:
         self.began = began
         self.prepared: Prepared | None = None
         self.result_formats: tuple[int, ...] = ()
-        self.fields: tuple[FieldDescription, ...] | None = None
-        """What Describe of the portal showed."""
+        self.description: bytes | None = None
+        """The RowDescription's body that Describe of the portal brought."""
         self.dirty = False
         """Its snapshot may show what its own transaction had written."""
         self.holdable = False

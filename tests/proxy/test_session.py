@@ -68,7 +68,7 @@ class Dialogue:
         self.reasons: list[str] = []
         self.database = Database("app", [RULE], Statements(100))
         if learned:
-            self.database.catalog, self.database.learned, self.database._stale = catalog(), True, False
+            self.database.catalog, self.database.learned, self.database.due_at = catalog(), True, 1 << 62
         self.session = Session(
             self.database,
             self.sink,

@@ -1,0 +1,206 @@
+"""What the names of one session stand for: prepared statements and portals, and what executing one of them means."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cache.observe import Arguments
+from cache.observe_reads import NO_SHAPE
+from cache.observe_rows import Reader
+from cache.outcomes import Execution
+from cache.plans import EMPTY, Command, Plan
+from protocol import frontend
+from proxy.prepared import Portal, Prepared
+
+if TYPE_CHECKING:
+    from cache.database import Database
+    from cache.observe_reads import Known, Shape
+    from cache.plans import Literals
+    from cache.settings import Settings
+    from cache.transaction import TransactionBuffer
+
+NO_ARGUMENTS = Arguments(())
+
+
+class Names:
+    """Prepared statements and portals, as the server has them."""
+
+    __slots__ = ("_buffer", "_database", "_known", "_settings", "portals", "statements")
+
+    def __init__(self, database: Database, settings: Settings, buffer: TransactionBuffer) -> None:
+        self.statements: dict[bytes, Prepared] = {}
+        self.portals: dict[bytes, Portal] = {}
+        self._database = database
+        self._settings = settings
+        self._buffer = buffer
+        self._known: Known | None = None
+
+    @property
+    def known(self) -> Known:
+        """What was found out by the newest catalog under the settings in force."""
+        known = self._known
+        if known is None or self._settings.changed or known.catalog is not self._database.catalog:
+            settings = self._settings
+            values = settings.values(float_digits_certain=self._database.catalog.float_digits_certain)
+            known = self._known = self._database.known(settings.scope, values)
+            settings.changed = False
+        return known
+
+    def plans(self, text: bytes) -> tuple[tuple[Plan, ...], Literals]:
+        """The plans of a text's statements, by the newest catalog and the scope in force."""
+        if not self._settings.readable(text):
+            return (self._database.unreadable(),), ()
+        return self._database.plans(text, self._settings.scope)
+
+    def plan_of(self, prepared: Prepared) -> Plan:
+        """The plan by the newest catalog and the scope in force, as the server would analyse it again too."""
+        known = self.known
+        if prepared.plan is not None and prepared.known is known:
+            return prepared.plan
+        if prepared.text is None:
+            plan = self._database.unreadable()
+        else:
+            plans, prepared.literals = self.plans(prepared.text)
+            plan = plans[prepared.index] if plans else EMPTY
+            if prepared.by_sql:
+                assert plan.inner is not None
+                plan = plan.inner
+        prepared.plan, prepared.known, prepared.view = plan, known, known.view(plan)
+        return plan
+
+    # -- what the server confirmed
+
+    def bind(self, body: bytes, date: int, began: int) -> None:
+        """A portal was made by this Bind."""
+        portal_end = body.index(0)
+        statement_end = body.index(0, portal_end + 1)
+        prepared = self.statements.get(body[portal_end + 1 : statement_end])
+        if prepared is None:  # made where nobody could see it
+            prepared = Prepared(None)
+        plan = self.plan_of(prepared)
+        portal = self.portals[body[:portal_end]] = Portal(plan, NO_ARGUMENTS, date, began)
+        portal.prepared = prepared
+        portal.dirty = self._buffer.dirty
+        if not plan.trivial and statement_end + 1 < len(body):
+            # Otherwise nobody will ask for its parameters, or they were too long to be looked at.
+            portal.arguments, portal.result_formats = self.arguments(prepared.literals, prepared.types, body)
+
+    def arguments(self, literals: Literals, types: tuple[int, ...], body: bytes) -> tuple[Arguments, tuple[int, ...]]:
+        """What Bind's body gives a statement, and the result-column format codes it asks for."""
+        _, _, formats, parameters, result_formats = frontend.bind_fields(body)
+        return Arguments(literals, parameters, formats, types, settings=self.known.settings), result_formats
+
+    def described(self, name: bytes, body: bytes) -> None:
+        """RowDescription came for a portal."""
+        portal = self.portals.get(name)
+        if portal is not None and not portal.plan.trivial:
+            portal.description = body
+
+    def statement_described(self, name: bytes, body: bytes) -> None:
+        """RowDescription came for a prepared statement."""
+        prepared = self.statements.get(name)
+        if prepared is not None and not self.plan_of(prepared).trivial:
+            prepared.description, prepared.description_catalog = body, self._database.catalog
+
+    def transaction_ended(self) -> None:
+        """The server is idle: only portals WITH HOLD are left."""
+        if self.portals:
+            self.portals = {name: portal for name, portal in self.portals.items() if portal.holdable}
+
+    # -- what runs
+
+    def execution(self, name: bytes, date: int, began: int) -> Execution:
+        """The execution of the portal ``name``."""
+        portal = self.portals.get(name)
+        if portal is None:  # made where nobody could see it
+            return Execution(self.plan_of(Prepared(None)), NO_ARGUMENTS, date, began)
+        execution = self.resolve(portal.plan, portal.arguments, date, began)
+        if portal.plan.command not in (Command.EXECUTE, Command.FETCH):
+            # Its snapshot is as old as its Bind.
+            execution.date, execution.began = portal.date, portal.began
+            execution.dirty = portal.dirty
+        if not portal.plan.trivial:
+            self._tap_portal(execution, portal)
+        return execution
+
+    def _tap_portal(self, execution: Execution, portal: Portal) -> None:
+        if portal.description is not None:
+            self.tap(execution, portal.description)
+        elif portal.prepared is not None and (description := self.description(portal.prepared)) is not None:
+            self.tap(execution, description, portal.result_formats)
+
+    def description(self, prepared: Prepared) -> bytes | None:
+        """What Describe of the statement showed, if it is certain still."""
+        return prepared.description if prepared.description_catalog is self._database.catalog else None
+
+    def tap(self, execution: Execution, description: bytes, formats: tuple[int, ...] | None = None) -> Shape:
+        """Rows of this shape are to come: have them read by whom they concern."""
+        plan = execution.plan
+        if not plan.fills and not plan.writes:
+            return NO_SHAPE
+        shape = self.known.view(plan).shape(description, formats)
+        execution.readers = tuple([Reader(tap, execution.arguments) for tap in shape.taps])
+        execution.refused = shape.refused
+        return shape
+
+    def query(self, plan: Plan, literals: Literals, date: int, began: int) -> Execution:
+        """The execution of one statement of a Query."""
+        if plan.trivial:
+            return Execution(plan, NO_ARGUMENTS, date, began)
+        return self.resolve(plan, Arguments(literals, settings=self.known.settings), date, began)
+
+    def resolve(self, plan: Plan, arguments: Arguments, date: int, began: int) -> Execution:
+        """The execution of ``plan``; for EXECUTE and FETCH, of the statement or cursor it names."""
+        if plan.command is Command.EXECUTE:
+            return self._resolve_execute(plan, arguments, date, began)
+        if plan.command is Command.FETCH:
+            portal = self.portals.get((plan.name or "").encode())
+            if portal is not None:
+                execution = Execution(portal.plan, portal.arguments, portal.date, portal.began)
+                execution.dirty = portal.dirty
+                return execution
+        return Execution(plan, arguments, date, began)
+
+    def _resolve_execute(self, plan: Plan, arguments: Arguments, date: int, began: int) -> Execution:
+        prepared = self.statements.get((plan.name or "").encode())
+        if prepared is None:
+            return Execution(self.plan_of(Prepared(None)), arguments, date, began)
+        inner = self.plan_of(prepared)
+        inner_arguments = Arguments(
+            prepared.literals, types=prepared.types, settings=self.known.settings, outer=(arguments, plan.arguments)
+        )
+        return Execution(inner, inner_arguments, date, began)
+
+    # -- what a finished statement did to names
+
+    def finished(self, execution: Execution, date: int, began: int, prepared: Prepared | None) -> None:
+        """A command finished that was sent at that time; ``prepared`` is what a PREPARE has made."""
+        plan = execution.plan
+        command = plan.command
+        if command is Command.PREPARE and plan.name is not None and prepared is not None:
+            self.statements[plan.name.encode()] = prepared
+        elif command is Command.DECLARE and plan.name is not None and plan.inner is not None:
+            portal = Portal(plan.inner, execution.arguments, date, began)
+            portal.dirty = self._buffer.dirty
+            portal.holdable = plan.holdable
+            self.portals[plan.name.encode()] = portal
+        elif command is Command.DEALLOCATE:
+            _forget(self.statements, plan.name)
+        elif command is Command.CLOSE:
+            _forget(self.portals, plan.name)
+        elif command is Command.DISCARD_ALL:
+            self.statements.clear()
+            self.portals.clear()
+
+    def prepared_by_portal(self, name: bytes) -> Prepared:
+        """What SQL PREPARE run by the portal ``name`` makes."""
+        portal = self.portals.get(name)
+        text = portal.prepared.text if portal is not None and portal.prepared is not None else None
+        return Prepared(text, by_sql=text is not None)
+
+
+def _forget(names: dict[bytes, Prepared] | dict[bytes, Portal], name: str | None) -> None:
+    if name is None:
+        names.clear()
+    else:
+        names.pop(name.encode(), None)
