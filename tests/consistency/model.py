@@ -5,12 +5,15 @@ the last one. The backlog's merging is the real one (`cache.merging`); the rest 
 are written down here once more, in their simplest form. Each rule can be left out by name (`RULES`).
 
 Operations: `store` writes both fields and shows what it wrote, `partial` writes `a` and shows that alone, `unknown`
-writes both and shows nothing, `flush` does so without naming the key, `fill` reads.
+writes both and shows nothing, `flush` does so without naming the key, `fill` reads, `undone` is rolled back.
 An operation is forwarded, takes effect in PostgreSQL, and is answered; a worker takes a batch, Redis applies it, the
 worker hears of it. Anything may happen between any two of these.
 Events: `lost` breaks a worker's connection while a batch is under way; `age` lets so much time pass that all fences
 are gone; `restore` puts back what Redis held long before; `beat` tells a worker the counter, as a batch of other keys
-would.
+would; `hurry` forwards a write that should have waited for its block.
+
+With `before_commit` each write waits for its block. Then, besides, nobody may read from Redis what is older than a
+write that was answered, at any instant (not after `restore` or `hurry`, which nothing can promise for).
 """
 
 from itertools import combinations_with_replacement, pairwise
@@ -46,8 +49,16 @@ RULES = (
     "a new epoch counts from above all dates",
     "a new epoch flushes",
 )
+BLOCK_RULES = (
+    "a write waits for its block",
+    "a block removes the key",
+    "a Flush's block looks for keys after its hold is set",
+    "a block refuses Fills",
+    "a block makes others' Stores evict",
+    "a block is lifted with the outcome",
+)
 KINDS = ("store", "partial", "unknown", "flush", "fill")
-EVENTS = ("lost", "age", "restore", "beat")
+EVENTS = ("lost", "age", "restore", "beat", "hurry")
 
 _RULE = TableRule(
     "d",
@@ -72,6 +83,10 @@ class Op(NamedTuple):
     a: int = 0
     b: int = 0
     old: bool = False
+    holder: int = 0
+    """Its block's name; 0: it has none. Negative: the block is the table's."""
+    blocked: int = 2
+    """0: not asked for, 1: keys are still to be looked for, 2: confirmed."""
 
 
 class Item(NamedTuple):
@@ -97,6 +112,7 @@ class Flight(NamedTuple):
     late: bool = False
     accepted: bool = True
     """False: Redis did not know the worker any more."""
+    lifts: tuple[int, ...] = ()
 
 
 class Worker(NamedTuple):
@@ -109,6 +125,8 @@ class Worker(NamedTuple):
     ghost: Flight | None = None
     """A batch that was given up and may still reach Redis."""
     recent: tuple[int, int, int] | None = None
+    lifts: tuple[int, ...] = ()
+    """Holders of blocks to lift with the next batch."""
 
 
 class Redis(NamedTuple):
@@ -122,6 +140,8 @@ class Redis(NamedTuple):
     epoch: int = 1
     real: int = 1
     """Which Redis it truly is; ``epoch`` lags behind until a worker joins."""
+    holds: tuple[int, ...] = ()
+    """Holders of blocks, of the key and of the table."""
 
 
 class State(NamedTuple):
@@ -133,31 +153,37 @@ class State(NamedTuple):
     saved: Redis | None
     a: int
     b: int
+    told_a: int = 1
+    told_b: int = 1
+    """The newest version whose write was answered."""
 
 
 class Model:
     """The rules, without those in ``without``."""
 
-    def __init__(self, without=()):
-        unknown = set(without) - set(RULES)
+    def __init__(self, without=(), *, before_commit=False):
+        unknown = set(without) - {*RULES, *BLOCK_RULES}
         assert not unknown, unknown
         self.without = frozenset(without)
+        self.before_commit = before_commit
 
     def has(self, rule):
         return rule not in self.without
 
-    def stale(self, ops, events=(), *, warm=True):
-        """The first sequence of states found to end with a stale value, or None; `states` counts those visited.
+    def stale(self, ops, events=()):
+        """The first sequence of states found to end with what must not be, or None; `states` counts those visited.
 
-        The key is in Redis at first if `warm`.
+        At first the key is in Redis, or is not.
         """
-        before = Redis(1, 1) if warm else Redis()
-        redis = before._replace(seq=6)
+        promised = self.before_commit and not {"restore", "hurry"} & {*events}
         workers = (Worker(6, 1), Worker(6, 1))
-        saved = before if "restore" in events else None
-        start = State(tuple(sorted(ops)), tuple(sorted(events)), (), workers, redis, saved, 1, 1)
-        seen = {start}
-        stack: list[tuple[State, Any]] = [(start, None)]
+        stack: list[tuple[State, Any]] = []
+        for before in (Redis(1, 1), Redis()):
+            saved = before if "restore" in events else None
+            redis = before._replace(seq=6)
+            start = State(tuple(sorted(ops)), tuple(sorted(events)), (), workers, redis, saved, 1, 1)
+            stack.append((start, None))
+        seen = {start for start, _ in stack}
         self.states = 0
         while stack:
             node = stack.pop()
@@ -170,25 +196,36 @@ class Model:
                 if following not in seen:
                     seen.add(following)
                     stack.append((following, node))
-            if (not moved or settled(state)) and state.redis.a and (state.redis.a, state.redis.b) != (state.a, state.b):
+            if (not moved or settled(state)) and self.wrong(state):
+                return trace(node)
+            if promised and state.redis.a and (state.redis.a < state.told_a or state.redis.b < state.told_b):
                 return trace(node)
         return None
+
+    def wrong(self, state):
+        """What must not be at rest: a stale value, or a block that nobody lifts."""
+        redis = state.redis
+        return (redis.a and (redis.a, redis.b) != (state.a, state.b)) or (redis.holds and settled(state))
 
     def moves(self, state):
         """Every state that may come next."""
         yield from self.start(state)
         for i, op in enumerate(state.ops):
-            if not op.effective:
-                yield self.effect(state, i, op)
-            else:
+            if op.effective:
                 yield self.answer(state, i, op)
+            elif op.blocked == 2 or not self.has("a write waits for its block"):
+                yield self.effect(state, i, op)
+            elif "hurry" in state.events:
+                yield self.effect(state._replace(events=less(state.events, "hurry")), i, op)
+            if op.blocked < 2:
+                yield self.block(state, i, op)
         for w, worker in enumerate(state.workers):
             flight = worker.flight
             if flight is None:
                 if worker.epoch != state.redis.real:
                     # A heartbeat tells it, if it has nothing to send.
                     yield self.join(state, w, worker)
-                if worker.item or worker.flush:
+                if worker.item or worker.flush or worker.lifts:
                     yield self.take(state, w, worker)
                 if worker.scan:
                     redis = state.redis._replace(a=0, b=0)
@@ -230,11 +267,28 @@ class Model:
             if i and state.todo[i - 1] == (kind, w):
                 continue
             op = Op(kind, w, False, state.workers[w].date, clock(state))
+            if self.before_commit and kind != "fill":
+                number = len(state.todo)
+                op = op._replace(holder=-number if kind == "flush" else number, blocked=0)
             yield state._replace(todo=state.todo[:i] + state.todo[i + 1 :], ops=(*state.ops, op))
+
+    def block(self, state, i, op):
+        """Redis does as it is asked for a write that waits; this may also come too late to be waited for."""
+        redis, blocked = state.redis, 2
+        if op.blocked == 0:
+            redis = redis._replace(holds=tuple(sorted((*redis.holds, op.holder))))
+            if op.holder < 0 and self.has("a Flush's block looks for keys after its hold is set"):
+                blocked = 1
+            elif op.holder > 0 and self.has("a block removes the key"):
+                redis = redis._replace(a=0, b=0)
+        else:
+            redis = redis._replace(a=0, b=0)
+        op = op._replace(blocked=blocked)
+        return state._replace(redis=redis, ops=(*state.ops[:i], op, *state.ops[i + 1 :]))
 
     def effect(self, state, i, op):
         a, b = state.a, state.b
-        if op.kind != "fill":
+        if op.kind not in ("fill", "undone"):
             version = max(versions(state)) + 1
             a, b = version, b if op.kind == "partial" else version
         op = op._replace(effective=True, a=a, b=b)
@@ -245,15 +299,31 @@ class Model:
         state = state._replace(ops=state.ops[:i] + state.ops[i + 1 :])
         date = op.date if self.has("a statement is dated when it is forwarded") else worker.date
         now = clock(state, op.began)
+        if op.holder:
+            state, worker = self.release(state, op, worker)
+        if op.kind == "undone":
+            return put_worker(state, op.worker, worker)
+        if op.kind != "fill":
+            told_b = state.told_b if op.kind == "partial" else max(state.told_b, op.b)
+            state = state._replace(told_a=max(state.told_a, op.a), told_b=told_b)
         if op.kind == "flush":
             return put_worker(state, op.worker, worker._replace(flush=True, item=None))
         a = 0 if op.kind == "unknown" else op.a
         b = 0 if op.kind in ("unknown", "partial") else op.b
         item = Item(_KIND[op.kind], date, op.began, now, a, b, partial=op.kind == "partial", old=op.old)
         if worker.flush:
-            return state
+            return put_worker(state, op.worker, worker)
         item = self.redate(item, worker.recent)
         return put_worker(state, op.worker, worker._replace(item=self.merge(worker.item, item)))
+
+    def release(self, state, op, worker):
+        """The outcome is known: the block goes with the batch that the outcome goes with."""
+        if op.blocked == 0:
+            return state, worker
+        if self.has("a block is lifted with the outcome"):
+            return state, worker._replace(lifts=tuple(sorted((*worker.lifts, op.holder))))
+        left = tuple(holder for holder in state.redis.holds if holder != op.holder)
+        return state._replace(redis=state.redis._replace(holds=left)), worker
 
     # The backlog.
 
@@ -302,9 +372,10 @@ class Model:
         item = worker.item
         if item is not None and item.old and self.has("what is too old is evicted or dropped"):
             item = None if item.kind is Kind.FILL else item._replace(kind=Kind.EVICT, a=0, b=0, partial=False)
-        flight = Flight(item, worker.flush, worker.epoch)
-        if item is None and not worker.flush:
+        flight = Flight(item, worker.flush, worker.epoch, lifts=worker.lifts)
+        if item is None and not worker.flush and not worker.lifts:
             return put_worker(state, w, worker._replace(item=None))
+        worker = worker._replace(lifts=())
         scan = worker.scan
         if worker.flush and not self.has("a Flush looks for keys after its fence is set"):
             state = state._replace(redis=state.redis._replace(a=0, b=0))
@@ -335,7 +406,8 @@ class Model:
             item = worker.item
         if flush:
             item = None
-        return worker._replace(item=item, flush=flush, flight=None, scan=worker.scan)
+        lifts = tuple(sorted((*worker.lifts, *flight.lifts)))
+        return worker._replace(item=item, flush=flush, flight=None, scan=worker.scan, lifts=lifts)
 
     def lose(self, state, w, worker, flight):
         back = self.put_back(worker, flight, unknown=True)
@@ -386,18 +458,21 @@ class Model:
         item = flight.item
         writes = flight.flush or (item is not None and item.kind is not Kind.FILL)
         seq = redis.seq + writes
-        redis = redis._replace(seq=seq)
+        holds = tuple(holder for holder in redis.holds if holder not in flight.lifts)
+        redis = redis._replace(seq=seq, holds=holds)
         if flight.flush and self.has("a Flush sets the table's fence"):
             redis = redis._replace(table=seq)
         if item is None:
             return redis, flight._replace(applied=True, seq=seq)
         word = "Fill" if item.kind is Kind.FILL else "Store"
-        newest = (
+        alone = (
             item.date >= redis.floor
             and not flight.late
             and (redis.fence <= item.date or not self.has(f"a {word} yields to a newer fence of its key"))
             and (redis.table <= item.date or not self.has(f"a {word} yields to a newer fence of its table"))
         )
+        held = holds and self.has("a block refuses Fills" if word == "Fill" else "a block makes others' Stores evict")
+        newest = alone and not held
         if item.kind is Kind.EVICT or (item.kind is Kind.STORE and not newest):
             redis = redis._replace(a=0, b=0)
         elif newest and not item.partial:
@@ -409,7 +484,7 @@ class Model:
                 redis = redis._replace(a=item.a, b=0)
         if item.kind is not Kind.FILL and self.has("a write sets the key's fence"):
             redis = redis._replace(fence=seq)
-        return redis, flight._replace(applied=True, seq=seq, newest=newest)
+        return redis, flight._replace(applied=True, seq=seq, newest=alone)
 
 
 def change(item):
@@ -446,12 +521,19 @@ def less(events, event):
 def settled(state):
     """Nothing is left to happen; events that may not have happened do not count."""
     return not (state.todo or state.ops) and all(
-        not (w.item or w.flush or w.flight or w.scan or w.ghost) and w.epoch == state.redis.real for w in state.workers
+        not (w.item or w.flush or w.flight or w.scan or w.ghost or w.lifts) and w.epoch == state.redis.real
+        for w in state.workers
     )
 
 
 def items(worker):
-    return [x for x in (worker.item, *(f.item for f in (worker.flight, worker.ghost) if f)) if x]
+    item, flight, ghost = worker.item, worker.flight, worker.ghost
+    found = [item] if item else []
+    if flight and flight.item:
+        found.append(flight.item)
+    if ghost and ghost.item:
+        found.append(ghost.item)
+    return found
 
 
 def clock(state, *more):
@@ -466,7 +548,7 @@ def clock(state, *more):
 
 
 def versions(state):
-    found = [state.a, state.b, state.redis.a, state.redis.b]
+    found = [state.a, state.b, state.told_a, state.told_b, state.redis.a, state.redis.b]
     if state.saved:
         found += (state.saved.a, state.saved.b)
     found += [x for op in state.ops for x in (op.a, op.b)]
@@ -503,36 +585,55 @@ def canonical(state):
     ahead = state.saved is None and state.redis.seq == max(dates)
     d = ranks(dates) if ahead else {date: date for date in dates}
 
+    if same(t) and same(v) and same(d):
+        return state._replace(ops=tuple(sorted(state.ops)))
+
+    # By position: this is most of what a search does.
     def redo_item(x):
-        return x and x._replace(date=d[x.date], began=t[x.began], ended=t[x.ended], a=v[x.a], b=v[x.b])
+        return x and Item(x.kind, d[x.date], t[x.began], t[x.ended], v[x.a], v[x.b], x.partial, x.old)
 
     def redo_flight(x):
-        return x and x._replace(item=redo_item(x.item), seq=d[x.seq])
+        return x and Flight(
+            redo_item(x.item), x.flush, x.epoch, x.applied, d[x.seq], x.newest, x.late, x.accepted, x.lifts
+        )
 
     def redo_redis(x):
-        return x and x._replace(a=v[x.a], b=v[x.b], fence=d[x.fence], table=d[x.table], seq=d[x.seq], floor=d[x.floor])
+        return x and Redis(v[x.a], v[x.b], d[x.fence], d[x.table], d[x.seq], d[x.floor], x.epoch, x.real, x.holds)
 
     workers = tuple(
-        w._replace(
-            date=d[w.date],
-            item=redo_item(w.item),
-            flight=redo_flight(w.flight),
-            ghost=redo_flight(w.ghost),
-            recent=w.recent and (t[w.recent[0]], d[w.recent[1]], d[w.recent[2]]),
+        Worker(
+            d[w.date],
+            w.epoch,
+            redo_item(w.item),
+            w.flush,
+            redo_flight(w.flight),
+            w.scan,
+            redo_flight(w.ghost),
+            w.recent and (t[w.recent[0]], d[w.recent[1]], d[w.recent[2]]),
+            w.lifts,
         )
         for w in state.workers
     )
-    ops = tuple(sorted(x._replace(date=d[x.date], began=t[x.began], a=v[x.a], b=v[x.b]) for x in state.ops))
+    ops = [
+        Op(x.kind, x.worker, x.effective, d[x.date], t[x.began], v[x.a], v[x.b], x.old, x.holder, x.blocked)
+        for x in state.ops
+    ]
     return State(
         state.todo,
         state.events,
-        ops,
+        tuple(sorted(ops)),
         workers,
         redo_redis(state.redis),
         redo_redis(state.saved),
         v[state.a],
         v[state.b],
+        v[state.told_a],
+        v[state.told_b],
     )
+
+
+def same(numbers):
+    return all(number == rank for number, rank in numbers.items())
 
 
 def trace(node):
