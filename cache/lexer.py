@@ -50,9 +50,13 @@ class LexicalError(ValueError):
     """The text cannot be read as PostgreSQL would, or PostgreSQL would refuse it."""
 
 
-_GAP = r"(?:[ \t\f\v]|--[^\n\r]*)*[\n\r](?:[ \t\n\r\f\v]+|--[^\n\r]*[\n\r])*"
-_STRING = r"'[^']*+(?:''[^']*+)*+'"
-_ESCAPED = r"'[^'\\]*+(?:(?:''|\\[\s\S])[^'\\]*+)*+'"
+# No possessive quantifiers or atomic groups: before Python 3.11.5 they do not match what they should. Instead each
+# pattern can match a given text in one way only, so that giving up takes linear time.
+_GAP = r"[ \t\f\v]*(?:--[^\n\r]*)?[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*[\n\r])*"
+_STRING = r"'[^']*(?:''[^']*)*'(?!')"
+_ESCAPED = r"'[^'\\]*(?:(?:''|\\[\s\S])[^'\\]*)*'(?!')"
+_QUOTED = r'"[^"]*(?:""[^"]*)*"(?!")'
+_DIGITS = r"\d+(?:_\d+)*"
 
 
 def _pattern(string: str) -> re.Pattern[str]:
@@ -64,21 +68,21 @@ def _pattern(string: str) -> re.Pattern[str]:
     | (?P<escape>[eE]{_ESCAPED})
     | (?P<bits>[bBxX]'[^'\\]*')
     | (?P<unicode>[uU]&{_STRING})
-    | (?P<unicode_name>[uU]&"[^"]*+(?:""[^"]*+)*+")
+    | (?P<unicode_name>[uU]&{_QUOTED})
     | (?P<national>[nN]{string})
     | (?P<string>{string})
-    | (?P<word>(?![eEbBxXnN]'|[uU]&['"])[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*+)
-    | (?P<name>"[^"]*+(?:""[^"]*+)*+")
+    | (?P<word>(?![eEbBxXnN]'|[uU]&['"])[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)
+    | (?P<name>{_QUOTED})
     | (?P<number>(?:0[xX](?:_?[0-9A-Fa-f])+|0[oO](?:_?[0-7])+|0[bB](?:_?[01])+
-        | \d++(?:_\d++)*+(?=\.\.)
-        | (?:\d++(?:_\d++)*+(?:\.(?:\d++(?:_\d++)*+)?+)?+|\.\d++(?:_\d++)*+)(?:[eE][+-]?\d++(?:_\d++)*+)?+)
+        | {_DIGITS}(?=\.\.)
+        | (?:{_DIGITS}(?:\.(?:{_DIGITS})?|(?!\.))|\.{_DIGITS})(?:[eE][+-]?{_DIGITS})?)
         (?![A-Za-z0-9_$\x80-\U0010ffff]))
-    | (?P<parameter>\$\d++(?![A-Za-z0-9_$\x80-\U0010ffff]))
-    | (?P<dollar>\$(?P<tag>(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*+)?+)\$)
+    | (?P<parameter>\$\d+(?![A-Za-z0-9_$\x80-\U0010ffff]))
+    | (?P<dollar>\$(?P<tag>(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?)\$)
     | (?P<mark>::|:=|=>(?![~!@\#^&|`?+\-*/%<>=])|\.\.|[(),;.:\[\]])
     | (?P<operator>[~!@\#^&|`?+\-*/%<>=]+)
     """,
-        re.VERBOSE,
+        re.VERBOSE | re.ASCII,
     )
 
 
@@ -89,7 +93,9 @@ _CONTINUED_ESCAPED = re.compile(rf"{_GAP}({_ESCAPED})")
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 _ESCAPE = re.compile(r"''|\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([\s\S]))")
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-_UESCAPE = re.compile(r"(?:[ \t\n\r\f\v]+|--[^\n\r]*)*uescape(?:[ \t\n\r\f\v]+|--[^\n\r]*)*'(.)'", re.IGNORECASE)
+_SPACE = re.compile(r"(?:[ \t\n\r\f\v]|--[^\n\r]*(?![^\n\r]))*(/\*)?")
+_UESCAPE = re.compile(r"uescape(?![A-Za-z0-9_$\x80-\U0010ffff])", re.IGNORECASE)
+_UESCAPE_CHARACTER = re.compile(r"'([^0-9A-Fa-f+'\"\s])'(?!')", re.ASCII)
 _UPPER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 _NAME_BYTES = 63
 """NAMEDATALEN - 1: longer identifiers are cut."""
@@ -231,10 +237,11 @@ def _unicode(text: str, kind: str, spelled: str, position: int, conforming: bool
             body += match.group(1)[1:-1].replace("''", "'")
             position = match.end()
     escape = "\\"
-    if (match := _UESCAPE.match(text, position)) is not None:
-        escape, position = match.group(1), match.end()
-        if re.match(r"[0-9A-Fa-f+'\"\s]", escape):
+    if (match := _UESCAPE.match(text, _after_space(text, position))) is not None:
+        match = _UESCAPE_CHARACTER.match(text, _after_space(text, match.end()))
+        if match is None or _CONTINUED.match(text, match.end()) is not None:
             raise LexicalError("invalid UESCAPE")
+        escape, position = match.group(1), match.end()
     mark = re.escape(escape)
     pattern = rf"{mark}(?:({mark})|\+([0-9A-Fa-f]{{6}})|([0-9A-Fa-f]{{4}})|)"
 
@@ -276,6 +283,17 @@ def _after_comment(text: str, position: int) -> int:
         depth += 1 if match.group() == "/*" else -1
         position = match.end()
     return position
+
+
+def _after_space(text: str, position: int) -> int:
+    """Where the white space and comments at ``position`` end."""
+    while True:
+        match = _SPACE.match(text, position)
+        assert match is not None
+        position = match.end()
+        if match.group(1) is None:
+            return position
+        position = _after_comment(text, position)
 
 
 def _quoted(name: str) -> str:
