@@ -1,7 +1,7 @@
 """From a plan and what went over the wire to changes. Pure: no clock, no state beyond one statement's.
 
-``Arguments`` finds the text of a plan's operands; ``fills`` and ``writes`` turn rows, which ``observe_rows`` reads, and
-row counts into changes.
+``Arguments`` finds the text of a plan's operands; ``writes`` turns row counts, and rows that ``observe_rows`` has read,
+into changes.
 """
 
 from __future__ import annotations
@@ -109,12 +109,6 @@ class Arguments:
         if not formats:
             return 0
         return formats[0] if len(formats) == 1 else formats[index]
-
-
-def fills(reader: Reader, date: int, began: int) -> list[Change]:
-    """Fills of the rows read so far; a row whose value columns are NULL has nothing to show in Redis."""
-    rule = reader.tap.bound.rule
-    return [Change(Kind.FILL, rule, key, value, date, began) for key, value in reader.rows if value is not None]
 
 
 def writes(

@@ -6,6 +6,7 @@ sessions whose names and values mean the same: a ``Known`` is theirs, and goes w
 
 from __future__ import annotations
 
+from struct import iter_unpack
 from typing import TYPE_CHECKING, NamedTuple
 
 from cache import observe_rows
@@ -64,11 +65,12 @@ class View:
         self._known = known
         self._shapes: dict[object, Shape] = {}
 
-    def shape(self, description: bytes, formats: tuple[int, ...] | None = None) -> Shape:
+    def shape(self, description: bytes, formats: bytes | None = None) -> Shape:
         """What to read from rows that were described by this RowDescription's body.
 
         Args:
-            formats: Bind's result-column format codes, where a statement was described and not a portal.
+            formats: Bind's result-column format codes as they were sent, where a statement was described and not a
+                portal.
         """
         key: object = description if formats is None else (description, formats)
         shape = self._shapes.get(key)
@@ -78,17 +80,20 @@ class View:
             shape = self._shapes[key] = self._make(description, formats)
         return shape
 
-    def _make(self, description: bytes, formats: tuple[int, ...] | None) -> Shape:
+    def _make(self, description: bytes, result_formats: bytes | None) -> Shape:
         plan = self.plan
         if not plan.fills and not plan.writes:
             return NO_SHAPE
         fields = RowDescription.decode(description).fields
         if plan.fills:
             self._known.look_for_strangers({field.table_oid for field in fields if field.table_oid})
-        if formats is None:
-            formats = tuple([field.format for field in fields])
-        elif len(formats) < 2:
-            formats = (formats or (0,)) * len(fields)
+        if result_formats is None:
+            formats = [field.format for field in fields]
+        else:
+            # A count of codes and the codes: none means all text, one is for all.
+            formats = [code for (code,) in iter_unpack("!h", result_formats[2:])] or [0]
+            if len(formats) == 1:
+                formats *= len(fields)
         if len(formats) != len(fields):
             return NO_SHAPE
         taps, refused = observe_rows.taps(plan, fields, formats, self._known.settings)

@@ -48,11 +48,8 @@ class Tap(NamedTuple):
     read: Read
     columns: int
     """How many of the row's first columns are looked at."""
-
-    @property
-    def limit(self) -> int:
-        """How many rows are read."""
-        return self.bound.rule.max_rows if self.kind is Kind.FILL else MAX_RETURNED
+    limit: int
+    """How many rows are read."""
 
 
 def taps(
@@ -112,7 +109,8 @@ def _tap(
             return source
         value.append(source)
     used = [source[0] for source in (*key, *value) if source is not None]
-    return Tap(bound, kind, write, tuple(missing), _reading(bound, kind, key, value), max(used, default=-1) + 1)
+    limit = bound.rule.max_rows if kind is Kind.FILL else MAX_RETURNED
+    return Tap(bound, kind, write, tuple(missing), _reading(bound, kind, key, value), max(used, default=-1) + 1, limit)
 
 
 def _source(column: Column, positions: dict[int, int], formats: Sequence[int], settings: ValueSettings) -> Source | str:
@@ -207,29 +205,27 @@ class Reader:
     def __init__(self, tap: Tap, arguments: Arguments) -> None:
         self.tap = tap
         self._read = tap.read
-        self._fixed = fixed_parts(tap, arguments)
-        self._limit = 0 if self._fixed is None else tap.limit
+        fixed = fixed_parts(tap, arguments)
+        self._fixed: Sequence[bytes | None] = fixed or ()
+        self._limit = 0 if fixed is None else tap.limit
         self.rows: list[Row] = []
         self.complete = True
         """Every row that went by is in ``rows`` (or has no key)."""
         self.unreadable = 0
         """Rows that went by and are not in ``rows``."""
 
-    @property
-    def exhausted(self) -> bool:
-        """No further row will be read."""
-        return len(self.rows) >= self._limit
-
-    def read(self, row: Sequence[bytes | None]) -> None:
-        """One DataRow's column values; those behind ``tap.columns`` may be left out."""
-        if self._fixed is None or len(self.rows) >= self._limit:
+    def read(self, row: Sequence[bytes | None]) -> bool:
+        """One DataRow's column values; those behind ``tap.columns`` may be left out. True while more will be read."""
+        rows = self.rows
+        if len(rows) >= self._limit:
             self.miss()
-            return
+            return False
         found = self._read(row, self._fixed)
         if found is UNREADABLE:
             self.miss()
         elif found is not None:
-            self.rows.append(found)
+            rows.append(found)
+        return len(rows) < self._limit
 
     def miss(self) -> None:
         """A row went by that could not be read."""

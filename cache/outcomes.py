@@ -6,11 +6,11 @@ replies with requests and calls ``finished``, ``failed``, ``ready`` and ``lost``
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from cache import observe
+from cache import observe, observe_reads
 from cache.changes import Change, Kind
-from cache.observe_reads import counted
 from cache.plans import Command, Plan
 from cache.transaction import IDLE, TransactionBuffer, doubted
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from cache.database import Database
     from cache.observe import Arguments
     from cache.observe_reads import Counted
-    from cache.observe_rows import Reader
+    from cache.observe_rows import Reader, Row
+    from cache.rules import TableRule
     from cache.settings import Settings
 
 
@@ -100,8 +101,8 @@ class Outcomes:
             self._write_unlearned(execution, tag)
         elif plan.trivial:
             return
-        self._count(counted(plan), execution.refused, tag)
-        self._fill(execution.readers, execution.date, execution.began, dirty=execution.dirty)
+        self.counted(observe_reads.counted(plan), execution.refused, tag)
+        self._fill(execution)
         self._write(execution, row_count(tag))
         self._effects(plan)
         handler = self._on_end.get(plan.command)
@@ -113,28 +114,13 @@ class Outcomes:
         self.buffer.touch(execution.date, execution.began)
         if execution.plan.trivial:
             return
-        self._fill(execution.readers, execution.date, execution.began, dirty=execution.dirty)
+        self._fill(execution)
         if execution.plan.writes:
             self.buffer.add(self._doubted_writes(execution))
         self._effects(execution.plan)
 
-    def finished_reading(
-        self,
-        counted: Counted,
-        refused: Sequence[tuple[str, str]],
-        readers: Sequence[Reader],
-        tag: bytes,
-        stamp: tuple[int, int],
-    ) -> None:
-        """CommandComplete came for a statement that only reads, in a transaction that has begun or ends with it."""
-        self._count(counted, refused, tag)
-        self._fill(readers, *stamp)
-
-    def suspended_reading(self, readers: Sequence[Reader], stamp: tuple[int, int]) -> None:
-        """PortalSuspended came for such a statement."""
-        self._fill(readers, *stamp)
-
-    def _count(self, counted: Counted, refused: Sequence[tuple[str, str]], tag: bytes) -> None:
+    def counted(self, counted: Counted, refused: Counted, tag: bytes) -> None:
+        """A statement finished: count it under its reason, and the rows it could not fill from under theirs."""
         statements = self._counts.statements
         for key in counted:
             statements[key] = statements.get(key, 0) + 1
@@ -146,21 +132,26 @@ class Outcomes:
         """What a statement reads now is what is committed, and the catalog tells whose rows they are."""
         return not self.buffer.dirty and self._database.certain and not self._settings.hot_standby
 
-    def _fill(self, readers: Sequence[Reader], date: int, began: int, *, dirty: bool = False) -> None:
-        if not readers or dirty or not self.may_fill:
-            return
+    def fill(self, rule: TableRule, rows: Sequence[Row], unreadable: int, date: int, began: int) -> None:
+        """Rows were read while ``may_fill`` was true, by a statement that was sent at that time."""
         start = self.buffer.start
-        if start is not None:
+        if start is not None:  # its snapshot may be as old as its transaction
             date, began = min(date, start[0]), min(began, start[1])
-        for reader in readers:
-            if reader.tap.kind is not Kind.FILL:
-                continue
-            changes = observe.fills(reader, date, began)
-            if reader.unreadable:
-                self._counts.row_unfilled(reader.tap.bound.rule.label, "value not certain", reader.unreadable)
-            if changes:
-                self._backlog.put(changes)
-            reader.rows.clear()
+        if unreadable:
+            self._counts.row_unfilled(rule.label, "value not certain", unreadable)
+        # A row whose value columns are NULL has nothing to show in Redis.
+        fills = [Change(Kind.FILL, rule, key, value, date, began) for key, value in rows if value is not None]
+        if fills:
+            self._backlog.put(fills)
+
+    def _fill(self, execution: Execution) -> None:
+        if not execution.readers or execution.dirty or not self.may_fill:
+            return
+        for reader in execution.readers:
+            if reader.tap.kind is Kind.FILL:
+                rule = reader.tap.bound.rule
+                self.fill(rule, reader.rows, reader.unreadable, execution.date, execution.began)
+                reader.rows.clear()
 
     def _write(self, execution: Execution, count: int | None) -> None:
         plan = execution.plan
@@ -179,10 +170,23 @@ class Outcomes:
         if execution.plan.modifies or execution.plan.opaque or tag.split(b" ", 1)[0] in _WRITING_TAGS:
             self.buffer.add(self.everything((execution.date, execution.began)))
 
+    def at_stake(self, outstanding: Sequence[Execution]) -> list[Change]:
+        """What may be true once ``outstanding`` have been answered: for its keys alone, and not to be put."""
+        changes = list(self.buffer.pending)
+        for execution in outstanding:
+            changes += self._doubted_writes(execution)
+        return changes
+
     def _doubted_writes(self, execution: Execution) -> list[Change]:
-        """Evicts or Flushes of everything the statement may have touched."""
+        """Evicts or Flushes of everything the statement may have touched or made true."""
+        plan = execution.plan
         stamp = (execution.date, execution.began)
+        if not self._database.learned and (plan.modifies or plan.opaque):
+            return self.everything(stamp)
         changes: list[Change] = []
+        if plan.command is Command.COMMIT_PREPARED:
+            known = self._database.prepared.get(plan.name or "")
+            changes += self.everything(stamp) if known is None else [replace(change) for change in known]
         for write in execution.plan.writes:
             changes += observe.writes(write, execution.arguments, None, None, stamp, certain=False)
         return doubted(changes)
@@ -284,9 +288,6 @@ class Outcomes:
         changes = self.buffer.lost(unanswered=bool(outstanding))
         for execution in outstanding:
             changes += self._doubted_writes(execution)
-            if execution.plan.command is Command.COMMIT_PREPARED:
-                known = self._database.prepared.pop(execution.plan.name or "", None)
-                changes += self.everything((execution.date, execution.began)) if known is None else doubted(known)
         for change in changes:
             change.hold = hold
         if changes:

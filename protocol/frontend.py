@@ -144,6 +144,27 @@ def bind_fields(body: bytes) -> tuple[bytes, bytes, tuple[int, ...], Values, tup
     return body[:first], body[first + 1 : second], parameter_formats, parameters, result_formats
 
 
+def bind_result_formats(buffer: bytes, start: int, end: int) -> bytes:
+    """How the body ``buffer[start:end]`` of a Bind ends: its result-column format codes with their count, undecoded.
+
+    They cannot be found from the end, so the parameters are stepped over. Raises ``MessageError``.
+    """
+    pos = buffer.find(0, buffer.find(0, start, end) + 1, end) + 1
+    last = end - 2
+    if start < pos <= last:
+        pos += 2 + 2 * (buffer[pos] << 8 | buffer[pos + 1])
+        if pos <= last:
+            count = buffer[pos] << 8 | buffer[pos + 1]
+            pos += 2
+            while count and pos <= last - 4:
+                (length,) = INT32.unpack_from(buffer, pos)
+                pos += 4 + max(0, length)
+                count -= 1
+            if not count and pos <= last and pos + 2 + 2 * (buffer[pos] << 8 | buffer[pos + 1]) == end:
+                return buffer[pos:end]
+    raise MessageError("the parameters and result formats do not fill the message")
+
+
 @dataclass(slots=True)
 class Describe(Message):
     """Ask what a prepared statement or portal takes and returns."""

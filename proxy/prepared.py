@@ -61,7 +61,8 @@ class Portal:
         """When its snapshot was taken, at the earliest: when Bind or DECLARE was forwarded."""
         self.began = began
         self.prepared: Prepared | None = None
-        self.result_formats: tuple[int, ...] = ()
+        self.result_formats = b"\0\0"
+        """Bind's result-column format codes with their count, as they were sent."""
         self.description: bytes | None = None
         """The RowDescription's body that Describe of the portal brought."""
         self.dirty = False

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cache.observe import Arguments
-from cache.observe_reads import NO_SHAPE
 from cache.observe_rows import Reader
 from cache.outcomes import Execution
 from cache.plans import EMPTY, Command, Plan
@@ -14,7 +13,7 @@ from proxy.prepared import Portal, Prepared
 
 if TYPE_CHECKING:
     from cache.database import Database
-    from cache.observe_reads import Known, Shape
+    from cache.observe_reads import Known
     from cache.plans import Literals
     from cache.settings import Settings
     from cache.transaction import TransactionBuffer
@@ -83,12 +82,13 @@ class Names:
         portal.dirty = self._buffer.dirty
         if not plan.trivial and statement_end + 1 < len(body):
             # Otherwise nobody will ask for its parameters, or they were too long to be looked at.
-            portal.arguments, portal.result_formats = self.arguments(prepared.literals, prepared.types, body)
+            portal.arguments = self.arguments(prepared.literals, prepared.types, body)
+            portal.result_formats = frontend.bind_result_formats(body, 0, len(body))
 
-    def arguments(self, literals: Literals, types: tuple[int, ...], body: bytes) -> tuple[Arguments, tuple[int, ...]]:
-        """What Bind's body gives a statement, and the result-column format codes it asks for."""
-        _, _, formats, parameters, result_formats = frontend.bind_fields(body)
-        return Arguments(literals, parameters, formats, types, settings=self.known.settings), result_formats
+    def arguments(self, literals: Literals, types: tuple[int, ...], body: bytes) -> Arguments:
+        """What Bind's body gives a statement."""
+        _, _, formats, parameters, _ = frontend.bind_fields(body)
+        return Arguments(literals, parameters, formats, types, settings=self.known.settings)
 
     def described(self, name: bytes, body: bytes) -> None:
         """RowDescription came for a portal."""
@@ -133,15 +133,14 @@ class Names:
         """What Describe of the statement showed, if it is certain still."""
         return prepared.description if prepared.description_catalog is self._database.catalog else None
 
-    def tap(self, execution: Execution, description: bytes, formats: tuple[int, ...] | None = None) -> Shape:
+    def tap(self, execution: Execution, description: bytes, formats: bytes | None = None) -> None:
         """Rows of this shape are to come: have them read by whom they concern."""
         plan = execution.plan
         if not plan.fills and not plan.writes:
-            return NO_SHAPE
+            return
         shape = self.known.view(plan).shape(description, formats)
         execution.readers = tuple([Reader(tap, execution.arguments) for tap in shape.taps])
         execution.refused = shape.refused
-        return shape
 
     def query(self, plan: Plan, literals: Literals, date: int, began: int) -> Execution:
         """The execution of one statement of a Query."""

@@ -139,11 +139,12 @@ class Replies:
     def _row(self, buffer: bytes, start: int, end: int) -> None:
         assert self._running is not None
         row = backend.first_values(buffer, start, end, self._columns)
-        exhausted = True
+        more = False
         for reader in self._running.readers:
-            reader.read(row)
-            exhausted = exhausted and reader.exhausted and reader.tap.write is None
-        if exhausted:
+            # Whether a RETURNING had more rows than are read matters as well.
+            if reader.read(row) or reader.tap.write is not None:
+                more = True
+        if not more:
             self.handlers[backend.DATA_ROW] = None
 
     def _command_complete(self, buffer: bytes, start: int, end: int) -> None:
@@ -302,6 +303,15 @@ class Replies:
                 for plan in plans[index:]:
                     yield self._names.query(plan, literals, request.date, request.began)
                 index = 0
+
+    def foreseen(self) -> list[Execution]:
+        """The same as ``outstanding``, and the session goes on."""
+        names = self._names
+        statements, portals = dict(names.statements), dict(names.portals)
+        try:
+            return list(self.outstanding())
+        finally:
+            names.statements, names.portals = statements, portals
 
 
 def _is_fatal(body: bytes) -> bool:

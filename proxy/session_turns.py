@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from cache.observe import Arguments
 from cache.observe_reads import MAX_FRAME, NO_SHAPE
-from cache.observe_rows import Reader
+from cache.observe_rows import UNREADABLE, fixed_parts
 from cache.plans import EMPTY
 from protocol import backend, codes, frontend
 from protocol.message import HEADER
@@ -27,6 +27,7 @@ from proxy.session_names import NO_ARGUMENTS
 if TYPE_CHECKING:
     from cache.database import Database
     from cache.observe_reads import Parsed, Shape, View
+    from cache.observe_rows import Row
     from cache.outcomes import Outcomes
     from cache.plans import Literals
     from proxy.session_names import Names
@@ -94,38 +95,42 @@ class Turns:
 
     def begins(self, data: bytes) -> bool:
         """The client said ``data`` while nothing was outstanding: whether that is a turn."""
+        try:
+            kind = data[0]
+            if kind == frontend.QUERY:
+                return self._queries(data)
+            if kind == frontend.BIND:
+                return self._binds(data, _header(data)[1] + 1)
+            return kind == frontend.PARSE and self._parses(data, _header(data)[1] + 1)
+        except (error, IndexError, ValueError):  # cut short
+            return False
+
+    def _queries(self, data: bytes) -> bool:
         known = self._names.known
         found = known.queries.get(data) if len(data) <= MAX_FRAME else None
         if found is None:
-            return self._database.learned and self._new(data)
+            found = self._queried_first(data)
+            if found is None:
+                return False
         self._view, self._literals = found
         self.said, self._bind = data, -1
         self._acknowledged, self._described = b"", True
         return True
 
-    def _new(self, data: bytes) -> bool:
-        try:
-            kind, length = _header(data)
-            if kind == frontend.BIND:
-                return self._binds(data, length + 1)
-            if kind == frontend.PARSE:
-                return self._parses(data, length + 1)
-            return kind == frontend.QUERY and length + 1 == len(data) and self._queries(data)
-        except (error, ValueError):  # cut short
-            return False
-
-    def _queries(self, data: bytes) -> bool:
-        plans, literals = self._names.plans(data[5:-1])
+    def _queried_first(self, data: bytes) -> tuple[View, Literals] | None:
+        if not self._database.learned or _header(data)[1] + 1 != len(data):
+            return None
+        plans, literals = self._names.plans(data[HEADER.size : -1])
         known = self._names.known
         if len(plans) != 1 or not (view := known.view(plans[0])).only_reads:
-            return False
+            return None
         known.remember_query(data, view, literals)
-        return self.begins(data)
+        return view, literals
 
     def _binds(self, data: bytes, end: int) -> bool:
         """Bind of a named statement to the unnamed portal."""
         described = _TAILS.get(data[end:])
-        if described is None or data[5]:
+        if described is None or data[5] or not self._database.learned:
             return False
         prepared = self._names.statements.get(data[6 : data.index(0, 6, end)])
         if prepared is None:
@@ -157,7 +162,9 @@ class Turns:
         return True
 
     def _parsed_first(self, message: bytes) -> Parsed | None:
-        parse = frontend.Parse.decode(message[5:])
+        if not self._database.learned:
+            return None
+        parse = frontend.Parse.decode(message[HEADER.size :])
         plans, literals = self._names.plans(parse.query)
         known = self._names.known
         if len(plans) != 1 or not (view := known.view(plans[0])).only_reads:
@@ -222,51 +229,54 @@ class Turns:
             description = data[pos + HEADER.size : pos + length + 1]
             pos += length + 1
             kind, length = _header(data, pos)
-        shape, readers = self._readers(description)
-        wanted = readers
+        shape = self._shape(description)
+        tap = shape.taps[0] if shape.taps and self._outcomes.may_fill else None
+        fixed = fixed_parts(tap, self._arguments() if shape.arguments else NO_ARGUMENTS) if tap is not None else ()
+        if fixed is None or len(shape.taps) > 1:
+            return False
+        rows: list[Row] = []
+        unreadable = 0
         last = len(data) - _READY_SIZE
         while kind == backend.DATA_ROW and length > _LENGTH_SIZE:
             after = pos + length + 1
             if after > last:
                 return False
-            if wanted:
-                row = backend.first_values(data, pos + HEADER.size, after, shape.columns)
-                for reader in readers:
-                    reader.read(row)
-                if all(reader.exhausted for reader in readers):
-                    wanted = ()
+            if tap is not None and len(rows) < tap.limit:
+                row = tap.read(backend.first_values(data, pos + HEADER.size, after, tap.columns), fixed)
+                if row is UNREADABLE:
+                    unreadable += 1
+                elif row is not None:
+                    rows.append(row)
             pos = after
             kind, length = _header(data, pos)
-        tag = data[pos + HEADER.size : last - 1]
-        if kind == backend.PORTAL_SUSPENDED:
-            if pos + _SUSPENDED_SIZE != last or status != codes.IDLE:
+        tag = None
+        if kind == backend.COMMAND_COMPLETE:
+            tag = data[pos + HEADER.size : last - 1]
+            if pos + length + 1 != last or not tag.startswith(_SELECT):
                 return False
-            self._outcomes.suspended_reading(readers, (date, began))
-            return True
-        if kind != backend.COMMAND_COMPLETE or pos + length + 1 != last or not tag.startswith(_SELECT):
+        elif kind != backend.PORTAL_SUSPENDED or pos + _SUSPENDED_SIZE != last or status != codes.IDLE:
             return False
-        self._outcomes.finished_reading(self._view.counted, shape.refused, readers, tag, (date, began))
+        if tag is not None:
+            self._outcomes.counted(self._view.counted, shape.refused, tag)
+        if tap is not None:
+            self._outcomes.fill(tap.bound.rule, rows, unreadable, date, began)
         return True
 
-    def _readers(self, description: bytes | None) -> tuple[Shape, tuple[Reader, ...]]:
-        """What to read from the rows, and who does."""
-        arguments, formats = NO_ARGUMENTS, None
-        if description is None:
-            assert self._prepared is not None or self._parsed is not None
-            if self._prepared is None or (description := self._names.description(self._prepared)) is None:
-                return NO_SHAPE, ()
-            arguments, formats = self._arguments()
-        shape = self._view.shape(description, formats)
-        if not shape.taps or not self._outcomes.may_fill:
-            return shape, ()
-        if shape.arguments and formats is None:
-            arguments, _ = self._arguments()
-        return shape, tuple([Reader(tap, arguments) for tap in shape.taps])
+    def _shape(self, description: bytes | None) -> Shape:
+        """What to read from the rows."""
+        if description is not None:
+            return self._view.shape(description)
+        if self._prepared is None or (description := self._names.description(self._prepared)) is None:
+            return NO_SHAPE
+        return self._view.shape(description, frontend.bind_result_formats(self.said, *self._bind_body()))
 
-    def _arguments(self) -> tuple[Arguments, tuple[int, ...]]:
-        """The statement's constants and parameters, and the result-column format codes asked for."""
+    def _arguments(self) -> Arguments:
+        """The statement's constants and parameters."""
         if self._bind < 0:
-            return Arguments(self._literals, settings=self._names.known.settings), ()
+            return Arguments(self._literals, settings=self._names.known.settings)
+        start, end = self._bind_body()
+        return self._names.arguments(self._literals, self._types, self.said[start:end])
+
+    def _bind_body(self) -> tuple[int, int]:
         start = self._bind
-        body = self.said[start + HEADER.size : start + 1 + _header(self.said, start)[1]]
-        return self._names.arguments(self._literals, self._types, body)
+        return start + HEADER.size, start + 1 + _header(self.said, start)[1]
