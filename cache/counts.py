@@ -67,6 +67,8 @@ class Counts:
     unfilled: dict[tuple[str, str], int] = field(default_factory=dict)
     """Rows read that could not fill, by (rule label, reason)."""
     sessions_blinded: int = 0
+    unconfirmed: int = 0
+    """Times a write was forwarded though Redis had not confirmed in time that its keys were gone (before_commit)."""
     redis_errors: int = 0
     """Failed exchanges with Redis: lost connections, timeouts and error replies."""
     redis_reconnects: int = 0

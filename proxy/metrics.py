@@ -93,6 +93,7 @@ class Snapshot(TypedDict):
 
 _COUNTS = {
     "sessions_blinded": ("rowtap_sessions_blinded", "Sessions whose traffic could not be followed any longer"),
+    "unconfirmed": ("rowtap_unconfirmed_writes", "Writes forwarded before Redis confirmed that their keys were gone"),
     "redis_errors": ("rowtap_redis_errors", "Failed exchanges with Redis"),
     "redis_reconnects": ("rowtap_redis_reconnects", "Connections made to Redis after the first"),
     "epochs": ("rowtap_epochs", "Epochs begun because Redis was another or had gone back in time"),

@@ -16,6 +16,7 @@ from cache.outcomes import Outcomes
 from cache.settings import Settings
 from protocol import backend, codes, frontend
 from protocol.framing import FrameScanner
+from proxy.commit_gate import CommitGate
 from proxy.pipeline import OutOfStep, Pipeline
 from proxy.session_names import Names
 from proxy.session_replies import Replies
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from cache.database import CatalogQuestion, Database
     from cache.outcomes import Sink
 
-    class Backlog(Sink, Protocol):
+    from proxy.commit_gate import Blocking
+
+    class Backlog(Sink, Blocking, Protocol):
         """What a session needs of the backlog."""
 
         date: int
@@ -57,10 +60,13 @@ class Session:
         startup: Mapping[str, str],
         *,
         on_blind: Callable[[str], None] | None = None,
+        before_commit: bool = False,
     ) -> None:
         self.blinded = False
-        self.before_commit = False
+        self.before_commit = before_commit
+        """The relay shows the client's bytes before it forwards them, and heeds ``hold``."""
         self.hold: Awaitable[object] | None = None
+        """What the client's last chunk has to wait for."""
         self._database = database
         self._backlog = backlog
         self._counts = counts
@@ -78,6 +84,7 @@ class Session:
         self._backend = FrameScanner(
             self._replies.handlers, backend.LIMITS, capacity=CAPACITY, oversize=self._replies.oversize
         )
+        self._gate = CommitGate(backlog, counts, self._outcomes, self._replies) if before_commit else None
         self._turns = Turns(database, self._names, self._outcomes)
         self._turning = False
         """A turn is under way: of the client's last chunk only ``_turns`` knows."""
@@ -92,6 +99,7 @@ class Session:
         if self.blinded:
             return
         try:
+            self.hold = None
             if self._turning:
                 self._turn_into_requests()
             requests = self._requests
@@ -102,6 +110,8 @@ class Session:
                     self._turning = True
                     return
             self._frontend.feed(data)
+            if self._gate is not None:
+                self.hold = self._gate.look()
         except Exception as error:  # noqa: BLE001 - observation may fail in any way, relaying never does
             self._go_blind(error)
 
@@ -123,6 +133,8 @@ class Session:
                 and self._frontend.aligned
                 and not self._requests.terminated
             )
+            if self._gate is not None and self._pipeline.at_rest:
+                self._gate.release()
         except Exception as error:  # noqa: BLE001 - observation may fail in any way, relaying never does
             self._go_blind(error)
 
@@ -154,6 +166,9 @@ class Session:
             self._outcomes.lost(list(self._replies.outstanding()), hold=hold)
         except Exception as error:  # noqa: BLE001 - the last resort is to forget everything the session could touch
             self._go_blind(error)
+        finally:
+            if self._gate is not None:
+                self._gate.release()
 
     @property
     def outstanding(self) -> bool:
@@ -194,5 +209,7 @@ class Session:
         except Exception:  # noqa: BLE001 - everything is flushed below anyway
             outstanding = []
         self._outcomes.blinded(outstanding, stamp)
+        if self._gate is not None:
+            self._gate.release()
         if self._on_blind is not None:
             self._on_blind(f"{type(error).__name__}: {error}")

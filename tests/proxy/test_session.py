@@ -62,7 +62,7 @@ class Sink:
 class Dialogue:
     """A session between two scripted peers. ``got`` returns and forgets what reached the backlog."""
 
-    def __init__(self, *, learned=True, parameters=None):
+    def __init__(self, *, learned=True, parameters=None, before_commit=False):
         self.sink = Sink()
         self.counts = Counts.of(["app.public.users"])
         self.reasons: list[str] = []
@@ -76,6 +76,7 @@ class Dialogue:
             PARAMETERS | (parameters or {}),
             {"user": "me"},
             on_blind=self.reasons.append,
+            before_commit=before_commit,
         )
 
     def client(self, *messages):

@@ -1,0 +1,132 @@
+"""CommitGate: which chunks wait for Redis, for which keys, and until when those stay blocked."""
+
+from __future__ import annotations
+
+import asyncio
+
+from cache.changes import Kind
+from protocol import frontend
+from tests.proxy.test_session import BOUND, PARSED, Dialogue, done, error, q, ready, rows
+
+
+class Block:
+    """One that Redis confirms at once, or never."""
+
+    def __init__(self, keys, *, confirmed):
+        self.keys = keys
+        self._confirmed = confirmed
+        self.released = False
+
+    async def wait(self, seconds):
+        return self._confirmed
+
+
+class Gated(Dialogue):
+    """A dialogue whose backlog can block."""
+
+    def __init__(self, *, confirmed=True, **options):
+        self.blocks: list[Block] = []
+        self._confirmed = confirmed
+        super().__init__(before_commit=True, **options)
+        self.sink.block = self._block
+        self.sink.release = self._release
+
+    def _block(self, changes):
+        keys = sorted("*" if change.kind is Kind.FLUSH else change.key.decode() for change in changes)
+        self.blocks.append(Block(keys, confirmed=self._confirmed))
+        return self.blocks[-1]
+
+    def _release(self, block):
+        block.released = True
+
+    def client(self, *messages):
+        super().client(*messages)
+        self._held = []
+        if self.session.hold is not None:
+            asyncio.run(self.session.hold)  # type: ignore[arg-type]  # a coroutine, as the relay awaits it
+            self._held = self.blocks[-1].keys
+        return self
+
+    def held(self):
+        """The keys the last chunk waited for."""
+        return self._held
+
+
+def test_a_write_outside_a_block_waits_for_its_key():
+    d = Gated()
+    assert d.client(q("UPDATE users SET name = 'a' WHERE id = 1")).held() == ["users:1"]
+    d.server(done("UPDATE 1"))
+    assert not d.blocks[0].released
+    d.server(ready())
+    assert d.blocks[0].released
+    assert d.got() == ["STORE users:1=a"]
+
+
+def test_reads_do_not_wait():
+    d = Gated()
+    assert d.client(q("SELECT id, name FROM users")).held() == []
+    d.server(*rows((1, b"a")), done("SELECT 1"), ready())
+    assert d.client(q("SELECT 1")).held() == []
+
+
+def test_a_block_waits_at_its_commit_for_all_it_wrote():
+    d = Gated()
+    assert d.client(q("BEGIN")).held() == []
+    d.server(done("BEGIN"), ready("T"))
+    assert d.client(q("UPDATE users SET name = 'a' WHERE id = 1")).held() == []
+    d.server(done("UPDATE 1"), ready("T"))
+    assert d.client(q("DELETE FROM users WHERE id = 2")).held() == []
+    d.server(done("DELETE 1"), ready("T"))
+    assert d.client(q("COMMIT")).held() == ["users:1", "users:2"]
+    d.server(done("COMMIT"), ready())
+    assert d.got() == ["STORE users:1=a", "EVICT users:2"]
+
+
+def test_a_rollback_does_not_wait():
+    d = Gated()
+    d.client(q("BEGIN")).server(done("BEGIN"), ready("T"))
+    d.client(q("UPDATE users SET name = 'a' WHERE id = 1")).server(done("UPDATE 1"), ready("T"))
+    assert d.client(q("ROLLBACK")).held() == []
+
+
+def test_an_unknown_key_blocks_the_whole_rule():
+    assert Gated().client(q("UPDATE users SET name = 'a' WHERE name = 'b'")).held() == ["*"]
+
+
+def test_a_pipeline_waits_for_what_it_names_before_the_server_confirmed_any_of_it():
+    d = Gated()
+    text = b"UPDATE users SET name = $1 WHERE id = $2"
+    d.client(frontend.Parse(b"s", text), frontend.Bind(b"", b"s", (), [b"new", b"3"]), frontend.Execute(b""))
+    assert d.client(frontend.Sync()).held() == ["users:3"]
+    d.server(PARSED, BOUND, done("UPDATE 1"), ready())
+    assert d.got() == ["STORE users:3=new"]
+    assert all(block.released for block in d.blocks)
+
+
+def test_foreseeing_changes_no_names():
+    d = Gated()
+    d.client(frontend.Parse(b"s", b"UPDATE users SET name = 'a' WHERE id = 1"), frontend.Sync())
+    d.server(error(), ready())
+    d.client(frontend.Bind(b"", b"s"), frontend.Execute(b""), frontend.Sync()).server(BOUND, done("UPDATE 1"), ready())
+    assert d.got() == ["FLUSH "], "the statement the server has is not the one it refused"
+
+
+def test_a_block_that_failed_is_released_too():
+    d = Gated()
+    d.client(q("UPDATE users SET name = 'a' WHERE id = 1")).server(error(), ready())
+    assert d.blocks[0].released
+    assert d.got() == []
+
+
+def test_a_lost_session_releases_after_it_has_evicted():
+    d = Gated()
+    d.client(q("UPDATE users SET name = 'a' WHERE id = 1"))
+    d.session.closed(backend_ended=True)
+    assert d.blocks[0].released
+    assert d.got() == ["EVICT users:1"]
+
+
+def test_what_redis_does_not_confirm_in_time_is_counted():
+    d = Gated(confirmed=False)
+    d.client(q("UPDATE users SET name = 'a' WHERE id = 1"))
+    assert d.counts.unconfirmed == 1
