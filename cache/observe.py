@@ -161,17 +161,19 @@ class _Maker:
         return Change(Kind.STORE, self._bound.rule, key, value, *self._stamp)
 
     def targets(self, write: WritePlan, count: int | None) -> list[Change]:
-        """One change for each key the statement names; a Flush if one of them is not certain."""
+        """One change for each key the statement names; a Flush if one of them is not certain.
+
+        An INSERT of rows whose keys or values are not certain changes nothing."""
         rows = self._array(write) if write.array is not None else self._named(write)
+        new = write.action is Action.STORE and write.missing is Action.NOTHING
         if rows is None:
-            return [self.flush()]
+            # Of rows that were not there before, no key can be in Redis.
+            return [] if new else [self.flush()]
         keys = {key for key, _ in rows}
         exact = write.action is Action.STORE and write.counted and count == len(keys) == len(rows)
         if exact:
             return [self._stored(key, operands) for key, operands in rows]
-        if write.action is Action.STORE and write.missing is Action.NOTHING:
-            return []
-        return [self.change(key, None) for key in keys]
+        return [] if new else [self.change(key, None) for key in keys]
 
     def _named(self, write: WritePlan) -> list[tuple[bytes, tuple[Operand | None, ...]]] | None:
         rows = []
