@@ -18,6 +18,7 @@ from protocol.backend import ReadyForQuery
 from protocol.frontend import Terminate
 from proxy import logs
 from proxy.exchange import Exchange
+from proxy.relay_leg import Leg, discard
 from proxy.startup import Startup, fatal, text
 
 if TYPE_CHECKING:
@@ -41,75 +42,8 @@ LINGER_TIMEOUT = 60.0
 log = logs.get()
 
 
+UNOBSERVED = "observation failed, session only relayed from here on"
 _READY = frozenset(bytes(ReadyForQuery(status)) for status in b"ITE")
-
-
-def discard(_data: bytes) -> None:
-    """Where bytes go that nobody can get any more."""
-
-
-class Leg(asyncio.Protocol):
-    """One of the two connections. ``receive`` is what the session's phase does with its bytes."""
-
-    __slots__ = ("_ended", "_lost", "_reading", "_relay", "full", "lost", "receive", "received", "transport")
-
-    transport: asyncio.Transport
-
-    def __init__(self, relay: Relay, ended: Callable[[], None], lost: Callable[[bool], None]) -> None:
-        self.received = 0
-        """Bytes that came over this connection since it was adopted."""
-        self._relay = relay
-        self._ended = ended
-        self._lost = lost
-        self._reading = True
-        self.receive: Callable[[bytes], None] = discard
-        self.full = False
-        self.lost = False
-
-    def adopt(self, waiting: Waiting) -> None:
-        """Take over a connection that is not being read at the moment, and what has become of it."""
-        transport = self.transport = waiting.transport
-        self._reading = False
-        if waiting.lost:
-            asyncio.get_running_loop().call_soon(self.connection_lost, waiting.error)
-            return
-        # So low a mark makes uvloop write at once instead of at the end of its turn: forwarding does come before
-        # observing, and no more than the chunk just read ever waits in memory. At zero its TLS would never resume.
-        transport.set_write_buffer_limits(high=1, low=0)
-        transport.set_protocol(self)
-        if waiting.ended:
-            asyncio.get_running_loop().call_soon(self.eof_received)
-
-    def data_received(self, data: bytes) -> None:
-        self.received += len(data)
-        self.receive(data)
-
-    def eof_received(self) -> bool:
-        self._ended()
-        # Half-closed: a TLS connection cannot be, and is closed by the event loop.
-        return self.transport.get_extra_info("ssl_object") is None
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-        self._lost(exc is None)
-
-    def pause_writing(self) -> None:
-        self.full = True
-        self._relay.flow()
-
-    def resume_writing(self) -> None:
-        self.full = False
-        self._relay.flow()
-
-    def read(self, wanted: bool) -> None:
-        """Read from this connection, or leave its bytes where they are."""
-        if wanted == self._reading or self.lost or self.transport.is_closing():
-            return
-        self._reading = wanted
-        if wanted:
-            self.transport.resume_reading()
-        else:
-            self.transport.pause_reading()
 
 
 class Relay:
@@ -132,6 +66,7 @@ class Relay:
         "_loop",
         "_message",
         "_moved",
+        "_observer",
         "_observing",
         "_question",
         "_session",
@@ -152,6 +87,8 @@ class Relay:
         self._message = message
         self._startup: Startup | None = Startup(strip_channel_binding=strip_channel_binding)
         self._session: Observer | None = None
+        self._observer: Observer
+        """The session, while it is observed."""
         self._observing = False
         self._tail = b""
         self._key: bytes | None = None
@@ -223,6 +160,7 @@ class Relay:
             return
         self._startup = None
         self._observing = True
+        self._observer = session
         self._mode(
             self._frontend_held if getattr(session, "before_commit", False) else self._frontend_observed,
             self._backend_observed,
@@ -270,9 +208,15 @@ class Relay:
 
     # The session proper.
 
+    # These two see every chunk, so they say themselves what ``_observed`` and ``_ask_if_wanted`` say for the others.
+
     def _frontend_observed(self, data: bytes) -> None:
         self._to_backend(data)
-        self._observed(cast("Observer", self._session).frontend, data)
+        try:
+            self._observer.frontend(data)
+        except Exception:
+            log.exception(UNOBSERVED, client=self.peer)
+            self._relay_blindly()
 
     def _backend_observed(self, data: bytes) -> None:
         self._chunks += 1
@@ -282,8 +226,16 @@ class Relay:
             began = time.perf_counter()
             self._to_client(data)
             self._host.traffic.latency.add(time.perf_counter() - began)
-        self._observed(cast("Observer", self._session).backend, data)
-        self._ask_if_wanted()
+        try:
+            self._observer.backend(data)
+        except Exception:
+            log.exception(UNOBSERVED, client=self.peer)
+            self._relay_blindly()
+            return
+        if not self._client_over and not self._eof_waits:
+            question = self._observer.wants_catalog()
+            if question is not None:
+                self._ask(question)
 
     def _frontend_held(self, data: bytes) -> None:
         session = cast("HoldingObserver", self._session)
@@ -307,7 +259,7 @@ class Relay:
         try:
             observe(data)
         except Exception:
-            log.exception("observation failed, session only relayed from here on", client=self.peer)
+            log.exception(UNOBSERVED, client=self.peer)
             self._relay_blindly()
 
     # Questions of our own, at moments when the session is idle.
@@ -317,8 +269,10 @@ class Relay:
         if session is None or not self._observing or self._client_over or self._eof_waits or self._exchange is not None:
             return
         question = session.wants_catalog()
-        if question is None:
-            return
+        if question is not None:
+            self._ask(question)
+
+    def _ask(self, question: Question) -> None:
         self._question = question
         self._exchange = Exchange(question.query)
         self._close_gate()
