@@ -30,6 +30,13 @@ DRAIN_TIMEOUT = 10.0
 HURRY_TIMEOUT = 1.0
 """The same when told to stop at once."""
 
+AT_START = (
+    *("proxy.listen", "proxy.workers", "postgres.host", "postgres.port"),
+    *("redis.url", "redis.flush_interval", "redis.max_backlog", "cache.statements"),
+    "admin.listen",
+)
+"""Settings that a reload leaves as they were."""
+
 log = logs.get()
 
 
@@ -70,6 +77,8 @@ class Worker:
 
     def __init__(self, config: Config, listeners: Sequence[socket.socket], *, index: int = 0, workers: int = 1) -> None:
         self.config = config
+        self._begun = config
+        """What was read at the start."""
         self.index = index
         rules = config.rules()
         self.counts = Counts.of(rule.label for rule in rules)
@@ -81,6 +90,8 @@ class Worker:
             flush_interval=config.redis.flush_interval,
             on_event=_log_event,
         )
+        self._uncaptured: dict[str, TableRule] = {}
+        """By label, the rules whose keys were removed because their tables cannot be captured."""
         self._bystanders: dict[str, int] = {}
         self._databases: dict[str, Database] = {}
         self._arrange(rules)
@@ -142,14 +153,18 @@ class Worker:
     # Rules.
 
     def reload(self) -> None:
-        """Read the configuration again: tables, TLS files, limits and log settings. Nothing changes if it is wrong."""
+        """Read the configuration again, all but ``AT_START``. Nothing changes if it is wrong."""
         try:
             config = self.config.reload()
-            self.server.configure(config.proxy, config.postgres)
+            # The rows of another server would not be these tables'.
+            here = {"host": self._begun.postgres.host, "port": self._begun.postgres.port}
+            self.server.configure(config.proxy, config.postgres.model_copy(update=here))
         except (ConfigError, TlsError) as error:
             log.error("configuration not reloaded", reason=str(error))
             return
         logs.configure(config.log)
+        if changed := [name for name in AT_START if _setting(config, name) != _setting(self._begun, name)]:
+            log.warning("changed, but read at the start alone: restart to take it over", keys=", ".join(changed))
         self.config = config
         rules = config.rules()
         self.backlog.configure(rules)
@@ -169,12 +184,23 @@ class Worker:
                     name,
                     its_rules,
                     Statements(self.config.cache.statements),
-                    on_learned=_log_catalog,
+                    on_learned=self._learned,
                     # Who is not followed may write unseen: nothing fills while such a session is there.
                     is_followed=lambda name=name: name not in self._bystanders,  # type: ignore[misc]
                 )
             else:
                 database.configure(its_rules)
+
+    def _learned(self, catalog: Catalog) -> None:
+        """A table that is not captured may have keys from when it was, and nobody sees their rows change any more."""
+        log.info("catalog learned", database=catalog.database, tables=len(catalog.bound))
+        for rule, reason in catalog.unbound:
+            if self._uncaptured.get(rule.label) is not rule:
+                self._uncaptured[rule.label] = rule
+                log.warning("table is not captured", table=rule.label, reason=reason)
+                self.backlog.flush([rule.label])
+        for bound in catalog.bound:
+            self._uncaptured.pop(bound.rule.label, None)
 
     def _observe(self, name: str, user: str, parameters: dict[str, str], startup: dict[str, str]) -> Observer | None:
         database = self._databases.get(name)
@@ -190,11 +216,10 @@ class Worker:
         )
 
 
+def _setting(config: Config, name: str) -> object:
+    section, _, key = name.partition(".")
+    return getattr(getattr(config, section), key)
+
+
 def _log_event(level: str, event: str, facts: dict[str, object]) -> None:
     getattr(log, level)(event, **facts)
-
-
-def _log_catalog(catalog: Catalog) -> None:
-    log.info("catalog learned", database=catalog.database, tables=len(catalog.bound))
-    for rule, reason in catalog.unbound:
-        log.warning("table is not captured", table=rule.label, reason=reason)
