@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from cache.blocks import Block, Blocks
 from cache.changes import Change, Kind
-from cache.fences import FILLED, OVERLAPPED, REFUSED, STORED
-from cache.lanes import Batch, Lane, definition, size
+from cache.fences import FILLED, OVERLAPPED, STORED
+from cache.lanes import Batch, Lane, Part, definition, size
 from cache.merging import evict, merge
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ FENCE_LIFE = 60_000
 BLOCK_KEYS = 10_000
 """A block of more keys of one rule than this blocks the rule as a whole."""
 
+_FILL = Kind.FILL
 _RECENT_KEYS = 20_000
 _RECENT_LIFE = 250_000_000
 
@@ -92,8 +93,7 @@ class Backlog:
                 lane.rule = rule
                 del former[rule.label]
             else:
-                lane = Lane(rule, definition(rule))
-                self.counts.rule(rule.label)
+                lane = Lane(rule, definition(rule), self.counts.rule(rule.label))
             self._lanes[rule.label] = lane
         for label, lane in former.items():
             self._keys -= len(lane.writes) + len(lane.fills)
@@ -112,14 +112,16 @@ class Backlog:
     def put(self, changes: Sequence[Change]) -> None:
         """Accept the changes of a transaction that is certain now. They belong to the backlog from here on."""
         now = time.monotonic_ns()
+        lanes = self._lanes
         for change in changes:
             change.ended = now
-            lane = self._lanes.get(change.rule.label)
+            rule = change.rule
+            lane = lanes.get(rule.label)
             if lane is None:
                 continue
-            if self._is_former(lane, change):
+            if lane.rule is not rule and lane.definition != definition(rule):
                 self._put_former(lane, change)
-            elif change.kind is Kind.FILL:
+            elif change.kind is _FILL:
                 self._put_fill(lane, change)
             elif change.kind is Kind.FLUSH:
                 self._flush(lane, hold=change.hold)
@@ -138,7 +140,7 @@ class Backlog:
             + len(self._fenced)
             + len(self._scanning)
             + self._blocks.pending
-            + (len(flying.changes) + len(flying.flushes) if flying else 0)
+            + (flying.length + len(flying.flushes) if flying else 0)
         )
 
     @property
@@ -186,32 +188,40 @@ class Backlog:
 
     def _put_fill(self, lane: Lane, change: Change) -> None:
         key = change.key
-        self._redate(change)
-        waiting = lane.writes.get(key)
-        if waiting is not None:
-            before = size(waiting)
-            merged = merge(waiting, change)
-            if merged is waiting:
-                self.counts.rule(lane.rule.label).refused += 1
-                return
-            self._bytes += size(merged) - before
-            lane.writes[key] = merged
+        if self._recent or self._earlier:
+            self._redate(change)
+        if key in lane.writes:
+            self._put_fill_on_write(lane, change)
             return
         if lane.flush:
             # Whenever it began, Redis would refuse it: its date is older than the fence the Flush is about to set.
-            self.counts.rule(lane.rule.label).refused += 1
+            lane.counts.refused += 1
             return
+        value = change.value
+        length = len(value) if type(value) is bytes else size(change)
         waiting = lane.fills.get(key)
         if waiting is not None:
+            before = size(waiting)
             merged = merge(waiting, change)
-            self._bytes += size(merged) - size(waiting)
-            lane.fills[key] = merged
+            if merged is change:
+                lane.fills[key] = change
+                self._bytes += length - before
         elif self._keys >= self._max_keys or self._bytes >= self._max_bytes:
-            self.counts.rule(lane.rule.label).dropped += 1
+            lane.counts.dropped += 1
         else:
             lane.fills[key] = change
             self._keys += 1
-            self._bytes += size(change)
+            self._bytes += length
+
+    def _put_fill_on_write(self, lane: Lane, change: Change) -> None:
+        waiting = lane.writes[change.key]
+        before = size(waiting)
+        merged = merge(waiting, change)
+        if merged is waiting:
+            lane.counts.refused += 1
+            return
+        self._bytes += size(merged) - before
+        lane.writes[change.key] = merged
 
     def _put_write(self, lane: Lane, change: Change) -> None:
         if lane.flush and not change.hold:
@@ -245,7 +255,7 @@ class Backlog:
                 key = next(reversed(lane.fills))
                 self._bytes -= size(lane.fills.pop(key))
                 self._keys -= 1
-                self.counts.rule(lane.rule.label).dropped += 1
+                lane.counts.dropped += 1
                 return True
         fullest = max(self._lanes.values(), key=lambda lane: len(lane.writes))
         self.counts.collapses += 1
@@ -265,7 +275,7 @@ class Backlog:
         self._flushing.add(lane.rule.label)
         self._keys -= len(lane.fills)
         self._bytes -= sum(map(size, lane.fills.values()))
-        self.counts.rule(lane.rule.label).refused += len(lane.fills)
+        lane.counts.refused += len(lane.fills)
         lane.fills = {}
         self._drop_writes(lane, {key: change for key, change in lane.writes.items() if change.hold})
         self._event.set()
@@ -345,34 +355,52 @@ class Backlog:
             flushes.append((lane, lane.hold))
             lane.flush = lane.hold = False
         self._flushing.clear()
-        changes: list[Change] = []
-        room = max_bytes
-        for lane, waiting in self._turns():
-            if len(changes) >= max_keys or room <= 0:
+        parts = []
+        left, room = max_keys, max_bytes
+        for lane, waiting, fills in self._turns():
+            if left <= 0 or room <= 0:
                 break
-            taken: list[bytes] = []
-            for key, change in islice(waiting.items(), max_keys - len(changes)):
-                taken.append(key)
-                self._bytes -= size(change)
-                room -= len(key) + size(change) + 64
-                if change.began < too_old:
-                    if change.kind is Kind.FILL:
-                        self.counts.rule(lane.rule.label).refused += 1
-                        continue
-                    # Fences set since it was forwarded may be gone: nobody could tell whether it is the newest.
-                    change.date = 0
-                    evict(change)
-                changes.append(change)
-                if room <= 0:
-                    break
-            for key in taken:
-                del waiting[key]
-            self._keys -= len(taken)
+            taken, room = self._take_some(lane, waiting, left, room, too_old)
+            left -= len(taken)
+            if taken:
+                parts.append(Part(lane, fills, taken))
         lifts = self._blocks.lift(max_keys, self._outcome_waits)
-        if not changes and not flushes and not lifts:
+        if not parts and not flushes and not lifts:
             return None
-        self.flying = Batch(changes, flushes, lifts)
+        self.flying = Batch(parts, flushes, lifts)
         return self.flying
+
+    def _take_some(
+        self, lane: Lane, waiting: dict[bytes, Change], left: int, room: int, too_old: int
+    ) -> tuple[list[Change], int]:
+        """At most ``left`` changes out of ``waiting``, until their ``room`` in bytes is used up; and what is left of
+        it."""
+        taken: list[Change] = []
+        seen = lengths = 0
+        for change in islice(waiting.values(), left):
+            value = change.value
+            length = len(value) if type(value) is bytes else size(change)
+            seen += 1
+            lengths += length
+            room -= len(change.key) + length + 64
+            if change.began < too_old:
+                if change.kind is _FILL:
+                    lane.counts.refused += 1
+                    continue
+                # Fences set since it was forwarded may be gone: nobody could tell whether it is the newest.
+                change.date = 0
+                evict(change)
+            taken.append(change)
+            if room <= 0:
+                break
+        if seen == len(waiting):
+            waiting.clear()
+        else:
+            for key in tuple(islice(waiting, seen)):
+                del waiting[key]
+        self._keys -= seen
+        self._bytes -= lengths
+        return taken, room
 
     def _outcome_waits(self, lift: Lift) -> bool:
         """Whether changes that a block protects are still to be sent. A Flush goes with every batch."""
@@ -381,18 +409,19 @@ class Backlog:
             return False
         return lift.key in lane.writes if lift.key else bool(lane.writes)
 
-    def _turns(self) -> Iterator[tuple[Lane, dict[bytes, Change]]]:
-        """Writes before Fills; the rule that was served first is served last the next time."""
+    def _turns(self) -> Iterator[tuple[Lane, dict[bytes, Change], bool]]:
+        """What waits, and whether it is Fills. Writes go first; the rule that was served first is served last the next
+        time."""
         if len(self._lanes) > 1:
             label = next(iter(self._lanes))
             self._lanes[label] = self._lanes.pop(label)
         lanes = tuple(self._lanes.values())
         for lane in lanes:
             if lane.writes:
-                yield lane, lane.writes
+                yield lane, lane.writes, False
         for lane in lanes:
             if lane.fills:
-                yield lane, lane.fills
+                yield lane, lane.fills, True
 
     def confirm(self, batch: Batch, seq: int, outcomes: bytes) -> None:
         """Redis applied ``batch`` at counter value ``seq``; one letter of ``outcomes`` for each change (fences)."""
@@ -404,36 +433,37 @@ class Backlog:
         self._blocks.lifted()
         self.counts.batches += 1
         lag = self.counts.lag
-        for change, outcome in zip(batch.changes, outcomes, strict=True):
-            counts = self.counts.rule(change.rule.label)
-            lag.add((now - change.ended) / 1e9)
-            if outcome == FILLED:
-                counts.fills += 1
-                continue
-            if outcome == REFUSED:
-                counts.refused += 1
-                continue
-            if outcome == STORED:
-                counts.stores += 1
+        start = 0
+        for lane, fills, changes in batch.parts:
+            stop = start + len(changes)
+            if fills:
+                filled = outcomes.count(FILLED, start, stop)
+                lane.counts.fills += filled
+                lane.counts.refused += len(changes) - filled
             else:
-                counts.evicts += 1
-            if outcome != OVERLAPPED and not change.hold and change.date:
-                self._remember(change, seq)
+                stored = outcomes.count(STORED, start, stop)
+                lane.counts.stores += stored
+                lane.counts.evicts += len(changes) - stored
+                self._remember(lane, changes, outcomes[start:stop], seq)
+            lag.add_all([(now - change.ended) / 1e9 for change in changes])
+            start = stop
         for lane, _ in batch.flushes:
             lag.add((now - lane.flush_since) / 1e9)
             if self._lanes.get(lane.rule.label) is lane:
                 self._fenced[lane.rule.label] = lane
         self.date = max(self.date, seq)
 
-    def _remember(self, change: Change, seq: int) -> None:
-        """Nobody else wrote the key between ``change.date`` and ``seq``: what follows the change may be dated so."""
-        own = self._recent[change.key] = (change.ended, change.date, seq)
-        lane = self._lanes.get(change.rule.label)
-        if lane is None:
-            return
-        waiting = lane.writes.get(change.key) or lane.fills.get(change.key)
-        if waiting is not None and waiting.began > own[0] and own[1] <= waiting.date < seq:
-            waiting.date = seq
+    def _remember(self, lane: Lane, changes: list[Change], outcomes: bytes, seq: int) -> None:
+        """Of keys that nobody else wrote between the change's date and ``seq``: what follows may be dated so."""
+        recent = self._recent
+        for change, outcome in zip(changes, outcomes, strict=True):
+            if outcome == OVERLAPPED or change.hold or not change.date:
+                continue
+            key = change.key
+            recent[key] = (change.ended, change.date, seq)
+            waiting = lane.writes.get(key) or lane.fills.get(key)
+            if waiting is not None:
+                self._redate(waiting)
 
     def put_back(self, batch: Batch, *, unknown: bool) -> None:
         """Redis did not apply ``batch``, or (``unknown``) may have: it waits again, beneath what arrived since.
@@ -449,7 +479,7 @@ class Backlog:
                 continue
             if change.kind is Kind.FILL:
                 if unknown:
-                    self.counts.rule(lane.rule.label).dropped += 1
+                    lane.counts.dropped += 1
                     continue
                 self._put_fill_back(lane, change)
             elif not lane.flush or change.hold:
@@ -465,7 +495,7 @@ class Backlog:
             self._bytes -= size(newer)
             change = merge(change, newer)
         elif lane.flush:
-            self.counts.rule(lane.rule.label).refused += 1
+            lane.counts.refused += 1
             return
         else:
             self._keys += 1
@@ -499,7 +529,7 @@ class Backlog:
         """``complete``: the keys are gone. Otherwise the pass starts again, with those that came to wait since."""
         if complete:
             for lane in self._scanning.values():
-                self.counts.rule(lane.rule.label).flushes += 1
+                lane.counts.flushes += 1
         else:
             self._fenced = {**self._scanning, **self._fenced}
         self._scanning = {}

@@ -5,7 +5,7 @@ Nothing here knows of a metrics library. All numbers only grow, except where a n
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,17 @@ class Histogram:
     def add(self, value: float, times: int = 1) -> None:
         self.buckets[bisect_left(self.bounds, value)] += times
         self.total += value * times
+
+    def add_all(self, values: list[float]) -> None:
+        """Add each of ``values``, which is sorted by this."""
+        values.sort()
+        self.total += sum(values)
+        at, buckets = 0, self.buckets
+        while at < len(values):
+            bucket = bisect_left(self.bounds, values[at])
+            end = bisect_right(values, self.bounds[bucket], at) if bucket < len(self.bounds) else len(values)
+            buckets[bucket] += end - at
+            at = end
 
     @property
     def count(self) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from cache.changes import Change, Kind
+from cache.counts import RuleCounts
 
 if TYPE_CHECKING:
     from cache.blocks import Lift
+    from cache.changes import Change
     from cache.rules import TableRule
 
 
@@ -19,6 +20,7 @@ class Lane:
 
     rule: TableRule
     definition: str
+    counts: RuleCounts = field(default_factory=RuleCounts)
     writes: dict[bytes, Change] = field(default_factory=dict)
     fills: dict[bytes, Change] = field(default_factory=dict)
     flush: bool = False
@@ -29,11 +31,19 @@ class Lane:
     """When the Flush was first asked for; ``time.monotonic_ns()``."""
 
 
+class Part(NamedTuple):
+    """Changes of a batch that stand together: all of one rule, and either all Fills or all writes."""
+
+    lane: Lane
+    fills: bool
+    changes: list[Change]
+
+
 @dataclass(slots=True, eq=False)
 class Batch:
     """Changes of distinct keys, and rules to flush, that Redis applies in one step."""
 
-    changes: list[Change]
+    parts: list[Part]
     flushes: list[tuple[Lane, bool]]
     """With whether to refuse Fills for a fence's life."""
     lifts: tuple[Lift, ...] = ()
@@ -41,7 +51,17 @@ class Batch:
 
     @property
     def writes(self) -> bool:
-        return bool(self.flushes) or any(change.kind is not Kind.FILL for change in self.changes)
+        return bool(self.flushes) or not all(part.fills for part in self.parts)
+
+    @property
+    def length(self) -> int:
+        """How many changes there are."""
+        return sum(len(part.changes) for part in self.parts)
+
+    @property
+    def changes(self) -> list[Change]:
+        """All of them, in the order of ``parts``."""
+        return [change for part in self.parts for change in part.changes]
 
 
 def definition(rule: TableRule) -> str:

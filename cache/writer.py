@@ -14,6 +14,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
+import hiredis
 from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
@@ -31,7 +32,6 @@ from redis.exceptions import (
 )
 
 from cache import fences
-from cache.changes import Kind
 from cache.lanes import definition
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 
     from cache.backlog import Backlog
     from cache.blocks import Lift
-    from cache.changes import Change
-    from cache.lanes import Batch
+    from cache.lanes import Batch, Part
     from cache.rules import TableRule
 
 MAX_KEYS = 500
@@ -81,6 +80,10 @@ _UNDONE_ERRORS = (
 """The same where redis-py cuts the code off the text."""
 
 
+pack = cast("Callable[[tuple[bytes | int, ...]], bytes]", hiredis.pack_command)
+"""A command as Redis reads it. redis-py's own way, in Python, costs several times as much."""
+
+
 class WrongRedisError(RedisError):
     """What answers cannot be worked with, now at least; says why."""
 
@@ -93,7 +96,7 @@ class Link(Protocol):
 
     async def connect(self) -> None: ...
 
-    async def send_command(self, *command: bytes | int, check_health: bool = True) -> None: ...
+    async def send_packed_command(self, command: bytes, check_health: bool = True) -> None: ...
 
     async def read_response(self, *, disconnect_on_error: bool = True) -> Any: ...
 
@@ -206,7 +209,7 @@ class Writer:
         try:
             async with asyncio.timeout(self._timeout):
                 await connection.connect()
-                await connection.send_command(b"INFO")
+                await connection.send_packed_command(pack((b"INFO",)), check_health=False)
                 return problems(_info(await connection.read_response()))
         except (RedisError, OSError, TimeoutError, EOFError) as error:
             return [f"Redis does not answer: {_words(error)}"]
@@ -280,7 +283,7 @@ class Writer:
         if connection is None or not connection.is_connected:
             raise ConnectionResetError("connection is gone")
         async with asyncio.timeout(self._timeout):
-            await connection.send_command(*command, check_health=False)
+            await connection.send_packed_command(pack(command), check_health=False)
             return await connection.read_response(disconnect_on_error=False)
 
     async def _script(self, script: Script, *arguments: bytes | int) -> Any:
@@ -423,12 +426,13 @@ class Writer:
         """``frugal``: Redis has no memory to spare, so values are not written and writes only remove."""
         sent = time.monotonic_ns()
         assert self._offset is not None
+        changes = batch.changes
         labels: dict[str, int] = {}
-        for change in batch.changes:
-            labels.setdefault(change.rule.label, len(labels) + 1)
+        for part in batch.parts:
+            labels.setdefault(part.lane.rule.label, len(labels) + 1)
         for lane, _ in batch.flushes:
             labels.setdefault(lane.rule.label, len(labels) + 1)
-        keys = [change.key for change in batch.changes]
+        keys = [change.key for change in changes]
         lifts = _number(batch.lifts, keys, labels) if batch.lifts else []
         arguments: list[bytes | int] = [
             len(keys),
@@ -440,7 +444,7 @@ class Writer:
             int(frugal),
             int(batch.writes),
             self._backlog.fence_life,
-            len(batch.changes),
+            len(changes),
             len(labels),
             len(batch.lifts),
             len(batch.flushes),
@@ -449,34 +453,37 @@ class Writer:
         arguments += lifts
         for lane, hold in batch.flushes:
             arguments += (labels[lane.rule.label], self._backlog.fence_life if hold else 0)
-        for change in batch.changes:
-            self._pack(change, labels[change.rule.label], arguments, frugal=frugal)
+        for part in batch.parts:
+            number = b"%d" % labels[part.lane.rule.label]
+            if frugal and part.fills:
+                arguments += (b"F", number, 0, 0, b"") * len(part.changes)  # Dated so that they are refused.
+            else:
+                self._pack(part, number, arguments, frugal=frugal)
         return await self._script(_APPLY, *arguments), sent
 
-    def _pack(self, change: Change, rule: int, arguments: list[bytes | int], *, frugal: bool) -> None:
-        value = change.value
-        if frugal and change.kind is Kind.FILL:
-            arguments += (b"F", rule, 0, 0, b"")  # Dated so that it is refused.
-        elif value is None or (frugal and change.kind is Kind.STORE):
-            arguments += (b"E", rule, change.date, self._backlog.fence_life if change.hold else 0)
-        elif isinstance(value, bytes):
-            arguments += (b"F" if change.kind is Kind.FILL else b"S", rule, change.date, _ttl(change.rule), value)
-        else:
-            if change.partial:
-                arguments += (b"p", rule, change.date, len(value))
-            else:
-                arguments += (
-                    b"f" if change.kind is Kind.FILL else b"s",
-                    rule,
-                    change.date,
-                    _ttl(change.rule),
-                    len(value),
-                )
-            for name, text in value.items():
-                arguments += (name, text)
-            if change.partial:
-                arguments.append(len(change.removed))
-                arguments += change.removed
+    def _pack(self, part: Part, rule: bytes, arguments: list[bytes | int], *, frugal: bool) -> None:
+        plain, fields = (b"F", b"f") if part.fills else (b"S", b"s")
+        life = part.lane.rule.ttl or 0
+        jitter = part.lane.rule.ttl_jitter if life else 0
+        ttl: bytes | int = b"%d" % life
+        for change in part.changes:
+            value = change.value
+            if jitter:
+                ttl = max(1, int(life * (1 - jitter * random.random())))  # noqa: S311 - spreads expiry, no secret
+            if value is None or frugal:
+                arguments += (b"E", rule, change.date, self._backlog.fence_life if change.hold else 0)
+            elif type(value) is bytes:
+                arguments += (plain, rule, change.date, ttl, value)
+            elif isinstance(value, dict):
+                if change.partial:
+                    arguments += (b"p", rule, change.date, len(value))
+                else:
+                    arguments += (fields, rule, change.date, ttl, len(value))
+                for pair in value.items():
+                    arguments += pair
+                if change.partial:
+                    arguments.append(len(change.removed))
+                    arguments += change.removed
 
     async def _scan_slice(self) -> None:
         """Look at one more slice of Redis's keys for those of the rules being flushed."""
@@ -549,14 +556,6 @@ def _common(texts: list[bytes]) -> bytes:
     return first
 
 
-def _ttl(rule: TableRule) -> int:
-    if rule.ttl is None:
-        return 0
-    if not rule.ttl_jitter:
-        return rule.ttl
-    return max(1, int(rule.ttl * (1 - rule.ttl_jitter * random.random())))  # noqa: S311 - spreads expiry, no secret
-
-
 def connector(url: str, timeout: float) -> Callable[[], Link]:
     """How to make a connection to ``url``; connections are made unconnected. Raises ValueError for a malformed one.
 
@@ -564,7 +563,7 @@ def connector(url: str, timeout: float) -> Callable[[], Link]:
     credentials are the master's.
     """
     options: dict[str, Any] = {
-        "socket_timeout": timeout,
+        "socket_timeout": None,  # The writer bounds each exchange as a whole.
         "socket_connect_timeout": timeout,
         "retry": Retry(NoBackoff(), 0),  # A command must never be sent twice without our knowing.
         "protocol": 2,

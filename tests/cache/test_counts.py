@@ -1,5 +1,7 @@
 """Counting, as exporters read it."""
 
+import random
+
 from cache.counts import Counts, Histogram
 
 
@@ -27,3 +29,14 @@ def test_histogram_bounds_are_inclusive():
     histogram.add(1.5, 2)
     histogram.add(9.0)
     assert (histogram.buckets, histogram.count, histogram.total) == ([1, 2, 1], 4, 13.0)
+
+
+def test_adding_all_at_once_is_adding_each():
+    dice = random.Random(1)
+    for length in (0, 1, 2, 50):
+        values = [dice.choice([0.5, 1.0, 1.5, 2.0, 2.5, 9.0]) for _ in range(length)]
+        one, all_ = Histogram((1.0, 2.0)), Histogram((1.0, 2.0))
+        for value in values:
+            one.add(value)
+        all_.add_all(values)
+        assert (all_.buckets, all_.total) == (one.buckets, one.total)

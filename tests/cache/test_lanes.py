@@ -6,7 +6,7 @@ import pytest
 
 from cache.changes import Change, Kind
 from cache.keys import KeyTemplate
-from cache.lanes import Batch, definition, size
+from cache.lanes import Batch, Lane, Part, definition, size
 from cache.rules import TableRule, ValueFormat
 
 RULE = TableRule(
@@ -53,6 +53,11 @@ def test_sizes():
 
 
 def test_whether_a_batch_writes():
+    lane = Lane(RULE, definition(RULE))
+    fills, writes = Part(lane, True, [change(Kind.FILL, b"")]), Part(lane, False, [change(Kind.EVICT)] * 2)
     assert not Batch([], []).writes
-    assert not Batch([change(Kind.FILL, b"")], []).writes
-    assert Batch([change(Kind.FILL, b""), change(Kind.EVICT)], []).writes
+    assert not Batch([fills], []).writes
+    assert Batch([], [(lane, False)]).writes
+    both = Batch([writes, fills], [])
+    assert both.writes
+    assert both.length == len(both.changes) == 3
