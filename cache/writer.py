@@ -179,7 +179,9 @@ class Writer:
                     await self._connect()
                     failures = 0
                     await self._serve()
-                except (RedisError, OSError, TimeoutError, EOFError) as error:
+                except Exception as error:  # noqa: BLE001 - ending here would leave what waits stale for ever
+                    # Beside what Redis and sockets raise: uvloop answers a write to a connection that was reset with
+                    # RuntimeError.
                     failures += 1
                     await self._lost(error)
                     await self._pause(failures)
