@@ -122,7 +122,7 @@ class Session:
             await self.connect()
             for step in unit:
                 await self._step(step)
-        except self.GONE as error:
+        except (*self.GONE, *self.FAILED) as error:
             self._count(error)
             await self.close()
 

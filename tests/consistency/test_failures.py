@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from random import Random
 
 import psycopg
@@ -248,3 +249,17 @@ async def test_clients_are_killed_mid_commit(happen, rowtap, seed, kind):
                 await session.abandon("COMMIT")
 
     await happen(during, hosts=[proxy])
+
+
+def test_a_link_that_was_reset_while_nothing_was_sent(rowtap, world, valkey, faulty):
+    link = faulty(valkey.host, valkey.port)
+    database = world.redis_url.rpartition("/")[2]
+    proxy = rowtap(tables.RULES, {"redis": {"url": f"redis://{link.host}:{link.port}/{database}"}})
+    with proxy.connect() as connection:
+        connection.execute("TABLE users")
+        proxy.settle()
+        link.reset()
+        time.sleep(0.1)
+        connection.execute("UPDATE users SET name = 'new' WHERE id = 1")
+        proxy.settle()
+    assert world.held().get(b"users:1") in {None, b"new"}
