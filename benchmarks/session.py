@@ -29,8 +29,9 @@ from protocol import FrameScanner, backend, codes, frontend
 from proxy.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from cache.blocks import Block
     from cache.changes import Change
     from protocol.message import Message
 
@@ -57,6 +58,12 @@ class Sink:
 
     def put(self, changes: Sequence[Change]) -> None:
         pass
+
+    def block(self, changes: Iterable[Change]) -> Block:
+        raise NotImplementedError  # before_commit is not measured here
+
+    def release(self, block: Block) -> None:
+        raise NotImplementedError
 
 
 def database() -> Database:

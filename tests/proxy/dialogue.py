@@ -1,0 +1,128 @@
+"""A session between two scripted peers: frames of both directions in, changes out. The catalog is made by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cache.catalog import BoundRule, Catalog, Column, How, Link, Relation
+from cache.counts import Counts
+from cache.database import Database
+from cache.keys import KeyTemplate
+from cache.rules import TableRule
+from cache.statements import Statements
+from protocol import backend, frontend
+from protocol.backend import FieldDescription
+from proxy.session import Session
+
+if TYPE_CHECKING:
+    from cache.changes import Change
+
+OID = 4711
+RULE = TableRule(
+    "app", "public", "users", ("id",), ("name",),
+    KeyTemplate.parse("users:{id}", database="app", schema="public", table="users", key_columns=("id",)),
+    label="app.public.users",
+)  # fmt: skip
+PARAMETERS = {
+    "server_version": "18.1",
+    "client_encoding": "UTF8",
+    "server_encoding": "UTF8",
+    "DateStyle": "ISO, MDY",
+    "TimeZone": "UTC",
+    "IntervalStyle": "postgres",
+    "standard_conforming_strings": "on",
+    "search_path": '"$user", public',
+    "in_hot_standby": "off",
+}
+FIELDS = (FieldDescription(b"id", OID, 1, 23, 4), FieldDescription(b"name", OID, 2, 25))
+
+
+def catalog() -> Catalog:
+    columns = {"id": Column("id", 1, 23, -1, base_oid=23), "name": Column("name", 2, 25, -1, base_oid=25)}
+    relation = Relation(OID, "public", "users", "r", columns, unique=(frozenset({"id"}),))
+    bound = BoundRule(RULE, relation, (columns["id"],), (columns["name"],))
+    return Catalog(
+        "app",
+        bound=(bound,),
+        relations={OID: relation},
+        links={OID: (Link(OID, bound, How.SELF),)},
+        names={"users": (OID,)},
+    )
+
+
+class Sink:
+    """The backlog as a session sees it."""
+
+    def __init__(self):
+        self.date = 1
+        self.changes: list[Change] = []
+
+    def put(self, changes):
+        self.changes += changes
+
+    def block(self, changes):
+        raise AssertionError("nothing is held back here")
+
+    def release(self, block):
+        raise AssertionError("nothing is held back here")
+
+
+class Dialogue:
+    """A session between two scripted peers. ``got`` returns and forgets what reached the backlog."""
+
+    def __init__(self, *, learned=True, parameters=None, before_commit=False):
+        self.sink = Sink()
+        self.counts = Counts.of(["app.public.users"])
+        self.reasons: list[str] = []
+        self.database = Database("app", [RULE], Statements(100))
+        if learned:
+            self.database.catalog, self.database.learned, self.database.due_at = catalog(), True, 1 << 62
+        self.session = Session(
+            self.database,
+            self.sink,
+            self.counts,
+            PARAMETERS | (parameters or {}),
+            {"user": "me"},
+            on_blind=self.reasons.append,
+            before_commit=before_commit,
+        )
+
+    def client(self, *messages):
+        self.session.frontend(b"".join(map(bytes, messages)))
+        return self
+
+    def server(self, *messages):
+        self.session.backend(b"".join(map(bytes, messages)))
+        return self
+
+    def got(self):
+        found = [
+            f"{change.kind.name} {change.key.decode()}"
+            + (f"={change.value.decode()}" if isinstance(change.value, bytes) else "")
+            for change in self.sink.changes
+        ]
+        self.sink.changes.clear()
+        return found
+
+
+def q(text):
+    return frontend.Query(text.encode())
+
+
+def rows(*values):
+    return [backend.RowDescription(FIELDS), *(backend.DataRow([str(id).encode(), name]) for id, name in values)]  # noqa: A001
+
+
+def done(tag):
+    return backend.CommandComplete(tag.encode())
+
+
+def ready(status="I"):
+    return backend.ReadyForQuery(ord(status))
+
+
+def error(severity="ERROR"):
+    return backend.ErrorResponse.of(severity, "XX000", "no")
+
+
+PARSED, BOUND = backend.ParseComplete(), backend.BindComplete()
