@@ -1,0 +1,149 @@
+"""The script that Redis runs decides as the model does: random sequences of batches of one key, step by step."""
+
+import random
+import time
+
+import pytest
+from consistency.model import Flight, Item, Model, Redis
+
+from cache import fences
+from cache.changes import Kind
+
+LIFE = 60_000
+LABEL = "rule"
+KEY = "t:1"
+STEPS = 30
+
+
+class Script:
+    """The real Redis, spoken to as a worker does; counter values are told as distances from the first."""
+
+    def __init__(self, client):
+        self.client = client
+        self._apply = client.register_script(fences.APPLY)
+        self._block = client.register_script(fences.BLOCK)
+        client.flushdb()
+        joined = client.eval(fences.JOIN, 0, "w", "t", 0, 0, "r", 30_000, LIFE, LABEL, "definition")
+        self.first = self.seen = joined[1]
+
+    def date(self, seq):
+        return self.first + seq - 1
+
+    def apply(self, flight):
+        """The outcome's letter, if there was a change."""
+        item = flight.item
+        writes = flight.flush or (item is not None and item.kind is not Kind.FILL)
+        sent = int(time.time() * 1000) - (LIFE // 4 + 1000 if flight.late else 0)
+        keyed = item is not None or any(holder > 0 for holder in flight.lifts)
+        lifts = [fact for holder in flight.lifts for fact in (1 if holder > 0 else -1, f"h{abs(holder)}")]
+        facts = ["w", "t", self.seen, sent, 0, int(writes), LIFE, int(item is not None), 1]
+        facts += [len(flight.lifts), int(flight.flush), LABEL, *lifts]
+        if flight.flush:
+            facts += [1, 0]
+        if item is not None:
+            facts += self._change(item)
+        reply = self._apply([KEY] if keyed else [], facts)
+        assert reply[0] == fences.DONE
+        self.seen = reply[1]
+        return reply[4].decode()
+
+    def _change(self, item):
+        value = ["a", item.a] if item.partial else ["a", item.a, "b", item.b]
+        head = [1, self.date(item.date)]
+        if item.kind is Kind.EVICT:
+            return ["E", *head, 0]
+        if item.partial:
+            return ["p", *head, 1, *value, 0]
+        return ["f" if item.kind is Kind.FILL else "s", *head, 0, 2, *value]
+
+    def block(self, holder):
+        keys, rules = ([KEY], []) if holder > 0 else ([], [LABEL, f"h{-holder}"])
+        holders = [f"h{holder}"] if holder > 0 else []
+        assert self._block(keys, ["w", "t", self.seen, LIFE, len(rules) // 2, *rules, *holders]) == [fences.DONE]
+
+    def scan(self):
+        self.client.delete(KEY)
+
+    def silence(self):
+        self.client.hincrby(fences.STATE, "time", -LIFE)
+
+    def look(self):
+        """What is in Redis, in the model's words."""
+        value = {name: int(text) for name, text in self.client.hgetall(KEY).items()}
+        hashes = sorted(fences.FENCES, key=lambda name: -int(self.client.hget(name, "rowtap:generation")))
+        found = [fence for name in hashes if (fence := self.client.hget(name, KEY)) is not None]
+        key, key_holds = self._fence(found[0] if found else None)
+        table, table_holds = self._fence(self.client.hget(fences.STATE, f"t:{LABEL}"))
+        return Redis(
+            value.get(b"a", 0),
+            value.get(b"b", 0),
+            key,
+            table,
+            int(self.client.hget(fences.STATE, "seq")) - self.first + 1,
+            int(self.client.hget(fences.STATE, "floor")) - self.first + 1,
+            holds=tuple(sorted([-holder for holder in table_holds] + key_holds)),
+        )
+
+    def _fence(self, text):
+        seq, *holds = (text or b"0").split()
+        number = int(seq) - self.first + 1 if int(seq) else 0
+        return number, [int(hold.partition(b"@h")[2]) for hold in holds]
+
+
+def random_item(dice, seq, version):
+    kind = dice.choice([Kind.FILL, Kind.FILL, Kind.STORE, Kind.STORE, Kind.EVICT])
+    date = seq if dice.random() < 0.5 else dice.randint(0, seq)
+    if kind is Kind.EVICT:
+        return Item(kind, date, 1, 1)
+    if kind is Kind.STORE and dice.random() < 0.4:
+        return Item(kind, date, 1, 1, version, 0, partial=True)
+    return Item(kind, date, 1, 1, version, version)
+
+
+def letter(item, before, after, *, alone):
+    """The outcome the model came to."""
+    taken = (after.a, after.b) != (0, 0) and alone and not after.holds and item.kind is not Kind.EVICT
+    if item.kind is Kind.FILL:
+        return "F" if taken else "R"
+    if taken and (not item.partial or before.a):
+        return "S"
+    return "E" if alone else "O"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_script_decides_as_the_model_does(redis_client, seed):
+    dice = random.Random(seed)
+    script, model = Script(redis_client), Model()
+    state = Redis()
+    barred, blocked = False, False
+    for version in range(2, STEPS):
+        step = dice.choice(["batch"] * 6 + ["block", "scan"] + ["silence"] * (seed % 10 == 0))
+        told = f"seed {seed}, step {version}: {step}"
+        if step == "block":
+            holder = version if dice.random() < 0.6 else -version
+            script.block(holder)
+            state = state._replace(holds=tuple(sorted((*state.holds, holder))))
+            blocked = True
+            if holder > 0:
+                state = state._replace(a=0, b=0)
+        elif step == "scan":
+            script.scan()
+            state = state._replace(a=0, b=0)
+        else:
+            item = random_item(dice, state.seq, version) if dice.random() < 0.9 else None
+            lifts = tuple(holder for holder in state.holds if dice.random() < 0.5)
+            flight = Flight(item, dice.random() < 0.1, 1, late=dice.random() < 0.05, lifts=lifts)
+            told += f" {flight}"
+            before = state
+            if step == "silence":
+                # Fences may be gone: what was dated before counts for nothing, and where a block may have been
+                # among them, nothing is accepted any more.
+                script.silence()
+                writes = flight.flush or (item is not None and item.kind is not Kind.FILL)
+                state = state._replace(floor=state.seq + 1, seq=state.seq + (not writes))
+                barred = barred or blocked
+            state, applied = model.apply(state, flight._replace(late=flight.late or barred))
+            outcome = script.apply(flight)
+            if item is not None:
+                assert outcome == letter(item, before, state, alone=applied.newest), told
+        assert script.look() == state, told
