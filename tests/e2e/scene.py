@@ -144,7 +144,7 @@ class Scene:
 
     def expected(self):
         """What every key would hold if all rows were in Redis."""
-        found = {}
+        found: dict[bytes, object] = {}
         for rule in self.rules:
             answer = self.direct.simple(rule.query)
             assert not answer.errors, (rule.query, answer)
@@ -207,6 +207,14 @@ def _is_str(value):
     return isinstance(value, str)
 
 
+def wait_until_ready(proxy, timeout=10.0):
+    """Until then Redis may not be connected, and what is read before that stays unwritten."""
+    deadline = time.monotonic() + timeout
+    while proxy.get("/readyz")[0] != 200:
+        assert time.monotonic() < deadline, proxy.get("/readyz")
+        time.sleep(0.01)
+
+
 _numbers = itertools.count(1)
 
 
@@ -232,6 +240,7 @@ def scene(postgres, valkey, directory, *, schema, rules, content="SELECT 1", con
         proxy = Proxy(directory / f"scene-{next(_numbers)}.toml", merged(settings, config or {}))
         stack.callback(proxy.finish)
         proxy.start()
+        wait_until_ready(proxy)
         with contextlib.ExitStack() as sessions:
             yield Scene(postgres, client, proxy, rules, database, sessions, content)
         assert "not followed any longer" not in proxy.log_text(), proxy.log_text()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from protocol import backend, codes, copy_data, frontend, startup
 
-TIMEOUT = 10.0
+TIMEOUT = 5.0
 _HEADER = struct.Struct("!BI")
 OIDS = {
     "bool": 16,

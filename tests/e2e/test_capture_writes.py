@@ -1,5 +1,5 @@
 """What writes do: the second table of docs/capture.md, every row with its yes and its no, in every way a client can
-send it and every transaction it can stand in. All keys are there before; what was rolled back must not have touched one."""
+send it and every transaction it can stand in. All keys are there before; what was rolled back must not touch one."""
 
 from typing import NamedTuple
 
