@@ -1,0 +1,55 @@
+"""With `before_commit`, nobody finds a value in Redis that was overwritten before he looked."""
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.consistency import tables
+from tests.consistency.sessions import Journal, Prepared, PsycopgSession
+
+SETTINGS = {"cache": {"before_commit": True}}
+WRITES = [
+    ("UPDATE users SET name = '{}' WHERE id = 1",),
+    ("UPDATE users SET name = '{}' || '' WHERE id = 1",),
+    ("BEGIN", "UPDATE users SET name = '{}' WHERE id = 1", "COMMIT"),
+    ("BEGIN", "UPDATE users SET n = 1 WHERE id = 2", "UPDATE users SET name = '{}' WHERE name IS NOT NULL", "COMMIT"),
+]
+
+
+async def test_no_key_is_stale(rowtap, world, seed, operations):
+    proxy = rowtap(tables.RULES, {"proxy": {"workers": 2}, **SETTINGS})
+    await world.rounds([proxy], seed=seed, operations=operations(800))
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+async def test_what_was_overwritten_is_gone_before_the_commit_is_acknowledged(rowtap, world, hosts):
+    proxies = [rowtap(tables.RULES, SETTINGS) for _ in range(hosts)]
+    journal, over = Journal(), asyncio.Event()
+    seen = []
+
+    async def read(number):
+        session = PsycopgSession(f"r{number}", proxies[-1].url(), journal, Prepared())
+        await session.connect()
+        while not over.is_set():
+            await session.execute("SELECT id, name, n FROM users WHERE id = 1")
+        await session.close()
+
+    async def write():
+        session = PsycopgSession("w", proxies[0].url(), journal, Prepared())
+        await session.connect()
+        async with Redis.from_url(world.redis_url) as client:
+            for number in range(100):
+                for text in WRITES[number % len(WRITES)]:
+                    await session.execute(text.format(f"v{number}"))
+                seen.append((f"v{number}", await client.get("users:1")))
+                if number % 3 == 0:
+                    await asyncio.sleep(0.005)  # long enough for a reader to bring it back
+        await session.close()
+        over.set()
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(3):
+            group.create_task(read(number))
+        group.create_task(write())
+    assert [pair for pair in seen if pair[1] is not None and pair[1].decode() != pair[0]] == []
