@@ -70,8 +70,8 @@ class Sink:
 class Dialogue:
     """A session between two scripted peers. ``got`` returns and forgets what reached the backlog."""
 
-    def __init__(self, *, learned=True, parameters=None, before_commit=False):
-        self.sink = Sink()
+    def __init__(self, *, learned=True, parameters=None, before_commit=False, sink=None):
+        self.sink = sink or Sink()
         self.counts = Counts.of(["app.public.users"])
         self.reasons: list[str] = []
         self.database = Database("app", [RULE], Statements(100))

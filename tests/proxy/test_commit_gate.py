@@ -6,7 +6,7 @@ import asyncio
 
 from cache.changes import Kind
 from protocol import frontend
-from tests.proxy.test_session import BOUND, PARSED, Dialogue, done, error, q, ready, rows
+from tests.proxy.dialogue import BOUND, PARSED, Dialogue, Sink, done, error, q, ready, rows
 
 
 class Block:
@@ -21,23 +21,30 @@ class Block:
         return self._confirmed
 
 
-class Gated(Dialogue):
-    """A dialogue whose backlog can block."""
+class Blocks(Sink):
+    """A backlog that can block."""
 
-    def __init__(self, *, confirmed=True, **options):
-        self.blocks: list[Block] = []
+    def __init__(self, *, confirmed):
+        super().__init__()
+        self.made: list[Block] = []
         self._confirmed = confirmed
-        super().__init__(before_commit=True, **options)
-        self.sink.block = self._block
-        self.sink.release = self._release
 
-    def _block(self, changes):
+    def block(self, changes):
         keys = sorted("*" if change.kind is Kind.FLUSH else change.key.decode() for change in changes)
-        self.blocks.append(Block(keys, confirmed=self._confirmed))
-        return self.blocks[-1]
+        self.made.append(Block(keys, confirmed=self._confirmed))
+        return self.made[-1]
 
-    def _release(self, block):
+    def release(self, block):
         block.released = True
+
+
+class Gated(Dialogue):
+    """A dialogue whose every chunk waits for what it has to, as the relay would."""
+
+    def __init__(self, *, confirmed=True):
+        sink = Blocks(confirmed=confirmed)
+        super().__init__(before_commit=True, sink=sink)
+        self.blocks = sink.made
 
     def client(self, *messages):
         super().client(*messages)
