@@ -31,7 +31,10 @@ ONLY_IN = {
 }
 """Each library has its place; the rest of the code does not know which library does the work."""
 STANDARD = sys.stdlib_module_names | {"_typeshed"}
-SANS_IO = {"session.py", "pipeline.py", "startup.py", "exchange.py", "prepared.py"}
+SANS_IO = {
+    "session.py", "session_names.py", "session_replies.py", "session_requests.py", "session_turns.py", "pipeline.py",
+    "startup.py", "exchange.py", "prepared.py",
+}  # fmt: skip
 WAITING = {"asyncio", "uvloop", "socket", "selectors", "threading"}
 
 
