@@ -120,6 +120,7 @@ class Supervisor:
         self._patience = shutdown_timeout + 20.0
         self._stopping = asyncio.Event()
         self._signals = 0
+        self._reloading: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
         """Until ``stop``. Returns the exit status: 0 if every worker ended well."""
@@ -134,8 +135,18 @@ class Supervisor:
         self._send(signal.SIGTERM)
 
     def reload(self) -> None:
-        """Let every worker read its configuration again."""
-        self._send(signal.SIGHUP)
+        """Let every worker read its configuration again, one that is still starting as soon as it can hear it."""
+        for worker in self._workers:
+            task = asyncio.get_running_loop().create_task(self._reload(worker), name=f"reload {worker.index}")
+            self._reloading.add(task)
+            task.add_done_callback(self._reloading.discard)
+
+    async def _reload(self, worker: _Worker) -> None:
+        # SIGHUP would end a process that does not handle it yet; one that tells its status does.
+        process = worker.process
+        if process is not None and await worker.ask() is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGHUP)
 
     @property
     def restarts(self) -> int:

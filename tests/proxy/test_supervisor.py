@@ -97,6 +97,19 @@ async def test_workers_serve_one_socket_tell_their_status_and_stop(start, listen
             os.kill(pid, 0)
 
 
+async def test_a_reload_does_not_end_a_worker_that_is_still_starting(start):
+    root = str(Path(supervisor.__file__).parent.parent)
+    found, running = start(1, f"import sys, time; time.sleep(0.5); sys.path.insert(0, {root!r})\n{WORKER}")
+    await asyncio.sleep(0.1)
+    found.reload()
+    (status,) = await all_there(found)
+    while (await found.statuses())[0] != status | {"reloads": 1}:
+        await asyncio.sleep(0.02)
+    assert found.restarts == 0
+    found.stop()
+    assert await asyncio.wait_for(running, 5) == 0
+
+
 async def test_a_dead_worker_is_replaced_and_its_place_stays_served(start, listener):
     found, running = start()
     first, other = await all_there(found)
