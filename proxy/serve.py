@@ -72,7 +72,11 @@ class Answers:
 
     async def status(self) -> Mapping[str, object]:
         """See ``admin.Source``."""
-        found = metrics.status(await self._crew.snapshots(), version=version(), started=self._started)
+        snapshots = await self._crew.snapshots()
+        found = metrics.status(snapshots, version=version(), started=self._started)
+        if len(snapshots) < self._workers and not self._crew.draining:
+            # A worker that does not answer may have some: nobody may take the others' 0 for all.
+            found["pending_changes"] = None
         found["postgres"] = "down" if await self._readiness.why_not() else "up"
         return found
 
@@ -116,8 +120,14 @@ async def _serve_alone(config: Config) -> int:
     opened = listeners.listen(config.proxy.listen)
     try:
         worker = Worker(config, opened)
+
+        def stop() -> None:
+            worker.stop()
+            # New clients are refused at once instead of waiting unheard, and a successor can have the address.
+            listeners.close(opened)
+
         async with _admin(config, _One(worker), 1):
-            with supervisor.signals(stop=worker.stop, reload=worker.reload):
+            with supervisor.signals(stop=stop, reload=worker.reload):
                 _announce(config, 1)
                 await worker.run()
     finally:
@@ -129,15 +139,20 @@ async def _serve_alone(config: Config) -> int:
 async def _serve_as_worker(config: Config, place: Place, workers: int) -> int:
     opened = place.sockets()
     worker = Worker(config, opened, index=place.index, workers=workers)
-    channel = asyncio.create_task(supervisor.answer(place.channel, worker.snapshot, worker.stop), name="channel")
+
+    def stop() -> None:
+        worker.stop()
+        for listener in opened:
+            listener.close()
+
+    channel = asyncio.create_task(supervisor.answer(place.channel, worker.snapshot, stop), name="channel")
     try:
-        with supervisor.signals(stop=worker.stop, reload=worker.reload):
+        with supervisor.signals(stop=stop, reload=worker.reload):
             await worker.run()
     finally:
         channel.cancel()
         await asyncio.gather(channel, return_exceptions=True)
-        for listener in opened:
-            listener.close()
+        stop()
     return 0
 
 
@@ -150,6 +165,8 @@ async def _supervise(config: Config, workers: int, command: Sequence[str]) -> in
         def stop() -> None:
             many.draining = True
             crew.stop()
+            # The workers close theirs: then nobody listens, and a successor can have the address.
+            listeners.close(opened)
 
         async with _admin(config, many, workers):
             with supervisor.signals(stop=stop, reload=crew.reload):

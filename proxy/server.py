@@ -33,6 +33,8 @@ ACCEPT_PAUSE = 0.5
 """Seconds without accepting after the process ran out of file descriptors or memory."""
 END_TIMEOUT = 5.0
 """Seconds that sessions told to end may take before they are cut."""
+CANCEL_TIMEOUT = 1.0
+"""Seconds in which the statements of sessions that were cut can be cancelled."""
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -133,15 +135,26 @@ class Server:
             await self.close()
 
     async def close(self) -> None:
-        """Cut everything now."""
+        """Cut everything now, and do not leave statements running that nobody waits for any more."""
         self.stop_accepting()
-        for relay in list(self._relays):
+        cut = list(self._relays.items())
+        for relay, _ in cut:
             relay.abort()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._cancel_all([(key, place) for _, (place, key) in cut if key is not None])
         # Transports report their end in a turn of their own.
         await self._quiet_within(1.0)
+
+    async def _cancel_all(self, sessions: list[tuple[bytes, Place]]) -> None:
+        # PostgreSQL notices a closed connection when it next writes to it, which may be hours away.
+        tasks = [self.spawn(self._cancel(key, place), "cancel") for key, place in sessions]
+        if tasks:
+            await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _quiet_within(self, seconds: float) -> bool:
         try:

@@ -74,24 +74,35 @@ class _Worker:
         self.process: asyncio.subprocess.Process | None = None
         self.lines: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self.asking = asyncio.Lock()
+        self.owed = 0
+        """Questions without their answer."""
         self.restarts = 0
 
+    def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A new process has taken the place."""
+        self.lines = reader, writer
+        self.owed = 0
+
     async def ask(self) -> dict[str, Any] | None:
-        """Its status, or None if it is not there to tell."""
+        """Its status, or None if it is not there to tell. May be cancelled; the next one waits for the late answer."""
         async with self.asking:
             if self.lines is None:
                 return None
             reader, writer = self.lines
             try:
+                # A late answer must not be taken for the next question's, nor for the end: a worker that is still
+                # starting, or busy, is not to be given up.
+                while self.owed:
+                    if not await reader.readline():
+                        return None
+                    self.owed -= 1
                 writer.write(b"status\n")
+                self.owed += 1
                 line = await reader.readline()
+                self.owed -= 1
                 return cast("dict[str, Any]", json.loads(line))
-            except (OSError, ValueError, asyncio.LimitOverrunError):
+            except (OSError, ValueError):
                 return None
-            except asyncio.CancelledError:
-                # A late answer must not be taken for the next question's.
-                self.hang_up()
-                raise
 
     def hang_up(self) -> None:
         if self.lines is not None:
@@ -102,7 +113,8 @@ class _Worker:
 class Supervisor:
     """Runs ``workers`` processes of ``worker_command`` until told to stop.
 
-    To each command ``--worker PLACE`` is added, see ``Place``. The listeners are the caller's to close.
+    To each command ``--worker PLACE`` is added, see ``Place``. The listeners are the caller's; after ``stop`` they
+    may be closed.
     """
 
     def __init__(
@@ -172,7 +184,7 @@ class Supervisor:
     async def _keep(self, worker: _Worker) -> int:
         """One worker's place, filled again whenever it gets empty; the status of the last."""
         pause = FIRST_PAUSE
-        while True:
+        while not self._stopping.is_set():
             began = time.monotonic()
             status = await self._run_once(worker)
             if self._stopping.is_set():
@@ -187,6 +199,7 @@ class Supervisor:
                     await self._stopping.wait()
                 return 1
             pause = min(2 * pause, LONGEST_PAUSE)
+        return 0
 
     async def _run_once(self, worker: _Worker) -> int:
         ours, theirs = socket.socketpair()
@@ -205,7 +218,7 @@ class Supervisor:
         # A signal that came while the process was being made has not reached it.
         for _ in range(min(self._signals, 2)):
             worker.process.send_signal(signal.SIGTERM)
-        worker.lines = await asyncio.open_unix_connection(sock=ours, limit=MAX_ANSWER)
+        worker.meet(*await asyncio.open_unix_connection(sock=ours, limit=MAX_ANSWER))
         try:
             return await self._outlive(worker.process)
         finally:

@@ -107,7 +107,8 @@ class Worker:
         try:
             for problem in await self.writer.check():
                 log.warning(problem, redis=self.config.redis.safe_url)
-            self.server.start()
+            if not self._stopping.is_set():
+                self.server.start()
             await self._stopping.wait()
             await self._end_sessions()
             patience = HURRY_TIMEOUT if self._hurry.is_set() else DRAIN_TIMEOUT
@@ -119,10 +120,11 @@ class Worker:
             await asyncio.gather(writing, return_exceptions=True)
 
     def stop(self) -> None:
-        """Drain; called again, stop at once."""
+        """Drain; called again, stop at once. From here on the listeners are not used: they may be closed."""
         if self._stopping.is_set():
             self._hurry.set()
         self._stopping.set()
+        self.server.stop_accepting()
 
     @property
     def draining(self) -> bool:
@@ -212,6 +214,7 @@ class Worker:
             self.counts,
             parameters,
             startup,
+            before_commit=self.config.cache.before_commit,
             on_blind=lambda reason: log.warning("session not followed any longer", database=name, reason=reason),
         )
 
