@@ -122,8 +122,9 @@ if registered and owner and owner ~= token then return {0} end
 -- A write that memory limits do not forbid, first: what follows is small, and must not be refused for want of memory.
 call('DEL', 'rowtap:none')
 
+-- Whoever was told nothing of this epoch yet forgets all it knew when it enters it, also what this Redis does not know.
 local fresh = not whole or state.seq < seen or (run ~= '' and map.run ~= run)
-  or (registered and (not own or own < seen))
+  or (registered and (not own or own < seen) and seen >= state.epoch)
 if fresh then
   -- Above whatever anybody was told before: counting goes by microseconds, and no Redis counts that fast.
   local seq = math.max(state.seq or 0, seen, micros) + 1

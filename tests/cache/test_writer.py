@@ -3,85 +3,15 @@
 import asyncio
 import random
 import time
-from contextlib import asynccontextmanager
 
 import pytest
 import redis
 
-from cache.backlog import Backlog
-from cache.changes import Change, Kind
-from cache.counts import Counts
-from cache.keys import KeyTemplate
-from cache.rules import TableRule, ValueFormat
-from cache.writer import Writer, connector, problems
+from cache.changes import Kind
+from cache.rules import ValueFormat
+from cache.writer import connector, problems
 from proxy.embedded import Valkey
-
-
-def make_rule(table="users", form=ValueFormat.STRING, **facts):
-    template = KeyTemplate.default(database="d", schema="public", table=table, key_columns=("id",))
-    return TableRule("d", "public", table, ("id",), ("v",), template, form, label=f"public.{table}", **facts)
-
-
-class Worker:
-    """A backlog and its writer."""
-
-    def __init__(self, url, name="w", rules=None, *, max_backlog=100_000, fence_life=60_000, **options):
-        self.rules = rules or [make_rule()]
-        self.rule = self.rules[0]
-        self.events: list[str] = []
-        self.backlog = Backlog(
-            self.rules,
-            max_backlog=max_backlog,
-            counts=Counts.of(r.label for r in self.rules),
-            fence_life=fence_life,
-        )
-        options = {"timeout": 0.5, "max_delay": 0.1, "heartbeat": 0.5} | options
-        self.writer = Writer(
-            self.backlog, url, worker=name, on_event=lambda level, event, facts: self.events.append(event), **options
-        )
-        self.counts = self.backlog.counts.rule(self.rule.label)
-
-    def change(self, kind, key=b"users:1", value=None, *, rule=None, stamp=None, **facts):
-        date, began = stamp or self.stamp()
-        return Change(kind, rule or self.rule, key, value, date, began, **facts)
-
-    def stamp(self):
-        return self.backlog.date, time.monotonic_ns()
-
-    def fill(self, value, key=b"users:1", **facts):
-        self.backlog.put([self.change(Kind.FILL, key, value, **facts)])
-
-    def store(self, value, key=b"users:1", **facts):
-        self.backlog.put([self.change(Kind.STORE, key, value, **facts)])
-
-    def evict(self, key=b"users:1", **facts):
-        self.backlog.put([self.change(Kind.EVICT, key, **facts)])
-
-    def flush(self, **facts):
-        self.backlog.put([self.change(Kind.FLUSH, b"", **facts)])
-
-    async def settle(self, seconds=15):
-        async with asyncio.timeout(seconds):
-            while self.backlog.pending or not self.writer.connected:
-                await asyncio.sleep(0.002)
-
-    async def until(self, condition, seconds=15):
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(0.002)
-
-
-@asynccontextmanager
-async def working(url, name="w", *, settle=True, **options):
-    worker = Worker(url, name, **options)
-    task = asyncio.create_task(worker.writer.run())
-    try:
-        if settle:
-            await worker.settle()
-        yield worker
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+from tests.cache.writing import Worker, make_rule, working
 
 
 @pytest.fixture
@@ -739,6 +669,9 @@ async def test_drain_gives_up_in_time_and_says_so(server):
 # All at once.
 
 
+ROUNDS = 4
+
+
 class Row:
     """What PostgreSQL would hold: a value, and writes that become true at one instant."""
 
@@ -784,7 +717,7 @@ async def test_two_workers_on_the_same_few_keys(redis_url, redis_client, seed, b
     client = redis_client if before_commit else None
     present = 0
     async with working(redis_url) as w, working(redis_url, "x", flush_interval=0.004) as x:
-        for _ in range(8):
+        for _ in range(ROUNDS):
             jobs = []
             for _ in range(150):
                 key = dice.choice(list(rows))
@@ -805,7 +738,7 @@ async def test_two_workers_on_the_same_few_keys(redis_url, redis_client, seed, b
                 w.fill(b"%d" % row.value, key=key)
             await w.settle()
             present += sum(redis_client.get(key) == b"%d" % row.value for key, row in rows.items())
-    assert present == 8 * len(rows)
+    assert present == ROUNDS * len(rows)
 
 
 # Words.

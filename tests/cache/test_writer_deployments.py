@@ -1,0 +1,244 @@
+"""The writer against Redis as people run it: TLS, users, sockets, failing disks, long scripts, replicas."""
+
+import asyncio
+import contextlib
+import random
+import shutil
+import ssl
+import sys
+
+import pytest
+import redis
+
+from cache.changes import Kind
+from proxy.embedded import Valkey
+from tests.cache.writing import Worker, working
+from tests.fix_postgres import make_certificate
+
+COMMANDS = (
+    "+evalsha +eval +scan +unlink +info +client|setname +client|setinfo "
+    "+time +hget +hmget +hgetall +hset +hdel +hlen +del +set +pexpire"
+)
+"""What a Redis user of Rowtap's must be allowed to do, with all keys of its own and of its rules."""
+KEYS = "~rowtap:* ~users:*"
+
+
+@pytest.fixture
+def server():
+    with Valkey() as server:
+        yield server
+
+
+# Ways to reach it.
+
+
+@contextlib.asynccontextmanager
+async def terminator(certificate, port, host="127.0.0.1"):
+    """A TLS port in front of a server's plain one; yields its number."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.cert, certificate.key)
+
+    async def pump(reader, writer):
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader, writer):
+        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, back_writer), pump(back_reader, writer))
+
+    front = await asyncio.start_server(serve, host, 0, ssl=context)
+    try:
+        yield front.sockets[0].getsockname()[1]
+    finally:
+        front.close()
+
+
+async def test_tls(tmp_path, server):
+    certificate = make_certificate(tmp_path)
+    async with terminator(certificate, server.port) as port:
+        url = f"rediss://localhost:{port}/0?ssl_ca_certs={certificate.ca}"
+        async with working(url) as w:
+            w.fill(b"v")
+            w.store(b"\x00" * 300_000, key=b"users:2")
+            await w.settle()
+        with redis.Redis.from_url(server.url) as client:
+            assert client.get("users:1") == b"v"
+            assert client.strlen("users:2") == 300_000
+
+
+@pytest.mark.parametrize("wrong", ["authority", "name"])
+async def test_tls_that_does_not_verify(tmp_path, server, wrong):
+    if wrong == "name" and sys.platform == "darwin":
+        pytest.skip("there is one loopback address only")
+    certificate = make_certificate(tmp_path)
+    ca, host = certificate.ca, "127.0.0.2"
+    if wrong == "authority":
+        host = "127.0.0.1"
+        other = tmp_path / "other"
+        other.mkdir()
+        ca = make_certificate(other).ca
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda *_: None)  # The terminator's own handshake fails too.
+    async with terminator(certificate, server.port, host) as port:
+        worker = Worker(f"rediss://{host}:{port}/0?ssl_ca_certs={ca}")
+        [problem] = await worker.writer.check()
+        assert "certificate" in problem.lower()
+        async with working(f"rediss://{host}:{port}/0?ssl_ca_certs={ca}", settle=False) as w:
+            w.store(b"v")
+            await asyncio.sleep(0.3)
+            assert not w.writer.connected
+            assert w.backlog.pending
+    with redis.Redis.from_url(server.url) as client:
+        assert client.dbsize() == 0
+
+
+async def test_a_unix_socket(server):
+    async with working(f"{server.unix_url}?db=3") as w:
+        w.fill(b"v")
+        await w.settle()
+    with redis.Redis.from_url(f"{server.url}/3") as client:
+        assert client.get("users:1") == b"v"
+
+
+async def test_a_user_who_may_do_only_what_is_needed(server):
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("ACL", "SETUSER", "rowtap", "on", ">p@ss/word", *KEYS.split(), *COMMANDS.split())
+        url = f"redis://rowtap:p%40ss%2Fword@127.0.0.1:{server.port}/0"
+        async with working(url) as w:
+            assert await w.writer.check() == []
+            w.fill(b"v")
+            w.store(b"v", key=b"users:2")
+            await w.settle()
+            assert client.mget("users:1", "users:2") == [b"v", b"v"]
+            block = w.backlog.block([w.change(Kind.EVICT)])
+            assert await block.wait(5)
+            w.flush()
+            w.backlog.release(block)
+            await w.settle()
+            assert client.mget("users:1", "users:2") == [None, None]
+            assert await w.writer.drain(5)
+        assert {entry["reason"] for entry in client.acl_log()} == set()
+
+
+async def test_rights_taken_away_and_given_back(server):
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("ACL", "SETUSER", "rowtap", "on", ">p", *KEYS.split(), *COMMANDS.split())
+        async with working(f"redis://rowtap:p@127.0.0.1:{server.port}/0") as w:
+            client.execute_command("ACL", "SETUSER", "rowtap", "-evalsha", "-eval")
+            w.store(b"v")
+            await w.until(lambda: not w.writer.connected)
+            assert w.backlog.pending
+            client.execute_command("ACL", "SETUSER", "rowtap", "+evalsha", "+eval")
+            await w.settle()
+            assert client.get("users:1") == b"v", "it was refused, so it was surely not applied"
+
+
+async def test_a_wrong_password(server):
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("ACL", "SETUSER", "rowtap", "on", ">right", *KEYS.split(), *COMMANDS.split())
+        url = f"redis://rowtap:wrong@127.0.0.1:{server.port}/0"
+        [problem] = await Worker(url).writer.check()
+        assert "password" in problem.lower() or "auth" in problem.lower()
+        async with working(url, settle=False) as w:
+            w.store(b"v")
+            await asyncio.sleep(0.2)
+            assert not w.writer.connected
+            client.execute_command("ACL", "SETUSER", "rowtap", ">wrong")
+            await w.settle()
+
+
+# Refusals that pass.
+
+
+async def test_busy_with_somebodys_script(server):
+    with redis.Redis.from_url(server.url) as client, redis.Redis.from_url(server.url) as other:
+        async with working(server.url) as w:
+            client.config_set("busy-reply-threshold", 20)
+            spinning = asyncio.create_task(asyncio.to_thread(spin, other))
+            await asyncio.sleep(0.1)
+            w.store(b"v")
+            await w.until(lambda: not w.writer.connected)
+            assert w.backlog.pending
+            client.script_kill()
+            await spinning
+            await w.settle()
+            assert client.get("users:1") == b"v", "it was refused, so it was surely not applied"
+
+
+def spin(client):
+    with contextlib.suppress(redis.ResponseError):
+        client.eval("while true do end", 0)
+
+
+async def test_a_disk_that_cannot_be_written(tmp_path):
+    with Valkey(settings={"dbfilename": "dump", "save": "3600 1000000"}) as server:
+        obstacle = server.directory / "dump"
+        with redis.Redis.from_url(server.url) as client:
+            async with working(server.url) as w:
+                obstacle.mkdir()
+                (obstacle / "in the way").touch()
+                client.bgsave()
+                await w.until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+                with pytest.raises(redis.ResponseError, match="MISCONF"):
+                    client.set("other", "v")
+                w.store(b"v")
+                await w.until(lambda: not w.writer.connected)
+                assert w.backlog.pending
+                shutil.rmtree(obstacle)
+                client.bgsave()
+                await w.settle()
+                assert client.get("users:1") == b"v", "it was refused, so it was surely not applied"
+
+
+# Replicas.
+
+
+async def test_a_replica_promoted_under_load(server, faulty):
+    """The address moves to the replica, which never got what the primary took last."""
+    dice = random.Random(1)
+    link = faulty("127.0.0.1", server.port)
+    url = f"redis://127.0.0.1:{link.port}"
+    with Valkey(replica_of=server) as replica, redis.Redis.from_url(replica.url) as client:
+        async with working(url) as w, working(url, "x") as x:
+            await w.until(lambda: client.info("replication")["master_link_status"] == "up", 20)
+            rows = dict.fromkeys((b"users:%d" % i for i in range(50)), 0)
+            going = True
+
+            async def load(worker):
+                while going:
+                    key = dice.choice(list(rows))
+                    stamp = worker.stamp()
+                    await asyncio.sleep(dice.random() * 0.005)
+                    if dice.random() < 0.5:
+                        rows[key] += 1
+                        value = b"%d" % rows[key]
+                        await asyncio.sleep(dice.random() * 0.005)
+                        worker.store(value, key=key, stamp=stamp)
+                    else:
+                        value = b"%d" % rows[key]
+                        await asyncio.sleep(dice.random() * 0.005)
+                        worker.fill(value, key=key, stamp=stamp)
+
+            sessions = [asyncio.create_task(load(worker)) for worker in (w, x) for _ in range(5)]
+            await asyncio.sleep(0.3)
+            # What is written from here on never reaches the replica.
+            client.execute_command("CLIENT", "KILL", "TYPE", "MASTER")
+            client.replicaof("NO", "ONE")
+            await asyncio.sleep(0.2)
+            server.kill()
+            link.target = ("127.0.0.1", replica.port)
+            await asyncio.sleep(0.5)
+            going = False
+            await asyncio.gather(*sessions)
+            await w.settle()
+            await x.settle()
+            assert w.backlog.counts.epochs == x.backlog.counts.epochs == 1
+            for key, value in rows.items():
+                assert client.get(key) in (None, b"%d" % value)
+            for key, value in rows.items():
+                w.fill(b"%d" % value, key=key)
+            await w.settle()
+            assert client.mget(list(rows)) == [b"%d" % value for value in rows.values()]
