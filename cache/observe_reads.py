@@ -6,6 +6,7 @@ sessions whose names and values mean the same: a ``Known`` is theirs, and goes w
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import iter_unpack
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,6 +31,7 @@ MAX_FRAME = 4_096
 """Bytes; a longer Query or Parse is not remembered as it is."""
 MAX_FRAMES = 4_096
 MAX_VIEWS = 4_096
+MAX_COUNTED = 1_024
 MAX_SHAPES = 64
 """Results of one plan that are told apart: DDL on other tables and casts make new ones."""
 
@@ -105,6 +107,7 @@ class View:
         )
 
 
+@lru_cache(MAX_COUNTED)
 def counted(plan: Plan) -> Counted:
     """The labels of the rules a statement concerns, each with the reason it is counted under."""
     if plan.reason is Reason.UNRELATED:

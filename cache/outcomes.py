@@ -159,10 +159,10 @@ class Outcomes:
             return
         stamp = (execution.date, execution.began)
         certain = self._database.certain
-        readers = {reader.tap.write: reader for reader in execution.readers if reader.tap.write is not None}
         changes: list[Change] = []
         for write in plan.writes:
-            changes += observe.writes(write, execution.arguments, count, readers.get(write), stamp, certain=certain)
+            reader = next((reader for reader in execution.readers if reader.tap.write is write), None)
+            changes += observe.writes(write, execution.arguments, count, reader, stamp, certain=certain)
         self.buffer.add(changes)
 
     def _write_unlearned(self, execution: Execution, tag: bytes) -> None:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from cache.observe import Arguments
     from cache.observe_reads import Known, View
     from cache.plans import Literals, Plan
+    from cache.values_types import ValueSettings
 
 
 class Prepared:
@@ -52,17 +53,35 @@ class Prepared:
 class Portal:
     """One portal, made by Bind or by SQL DECLARE; the two share their names."""
 
-    __slots__ = ("arguments", "began", "date", "description", "dirty", "holdable", "plan", "prepared", "result_formats")
+    __slots__ = (
+        "arguments",
+        "began",
+        "bound",
+        "date",
+        "description",
+        "dirty",
+        "holdable",
+        "literals",
+        "plan",
+        "prepared",
+        "settings",
+    )
 
-    def __init__(self, plan: Plan, arguments: Arguments, date: int, began: int) -> None:
+    def __init__(self, plan: Plan, date: int, began: int) -> None:
         self.plan = plan
-        self.arguments = arguments
         self.date = date
         """When its snapshot was taken, at the earliest: when Bind or DECLARE was forwarded."""
         self.began = began
         self.prepared: Prepared | None = None
-        self.result_formats = b"\0\0"
-        """Bind's result-column format codes with their count, as they were sent."""
+        """What Bind bound; None of a DECLARE."""
+        self.bound = b""
+        """Bind's body."""
+        self.literals: Literals = ()
+        """Those of the statement's text."""
+        self.settings: ValueSettings | None = None
+        """Those in force at Bind."""
+        self.arguments: Arguments | None = None
+        """None until they are asked for."""
         self.description: bytes | None = None
         """The RowDescription's body that Describe of the portal brought."""
         self.dirty = False

@@ -13,10 +13,11 @@ from proxy.prepared import Portal, Prepared
 
 if TYPE_CHECKING:
     from cache.database import Database
-    from cache.observe_reads import Known
+    from cache.observe_reads import Known, Shape
     from cache.plans import Literals
     from cache.settings import Settings
     from cache.transaction import TransactionBuffer
+    from cache.values_types import ValueSettings
 
 NO_ARGUMENTS = Arguments(())
 
@@ -77,18 +78,25 @@ class Names:
         if prepared is None:  # made where nobody could see it
             prepared = Prepared(None)
         plan = self.plan_of(prepared)
-        portal = self.portals[body[:portal_end]] = Portal(plan, NO_ARGUMENTS, date, began)
+        portal = self.portals[body[:portal_end]] = Portal(plan, date, began)
         portal.prepared = prepared
+        portal.bound, portal.literals, portal.settings = body, prepared.literals, self.known.settings
         portal.dirty = self._buffer.dirty
-        if not plan.trivial and statement_end + 1 < len(body):
-            # Otherwise nobody will ask for its parameters, or they were too long to be looked at.
-            portal.arguments = self.arguments(prepared.literals, prepared.types, body)
-            portal.result_formats = frontend.bind_result_formats(body, 0, len(body))
 
-    def arguments(self, literals: Literals, types: tuple[int, ...], body: bytes) -> Arguments:
+    def arguments(self, literals: Literals, types: tuple[int, ...], body: bytes, settings: ValueSettings) -> Arguments:
         """What Bind's body gives a statement."""
+        if _is_cut(body):
+            return Arguments(literals, settings=settings)
         _, _, formats, parameters, _ = frontend.bind_fields(body)
-        return Arguments(literals, parameters, formats, types, settings=self.known.settings)
+        return Arguments(literals, parameters, formats, types, settings=settings)
+
+    def _arguments_of(self, portal: Portal) -> Arguments:
+        if portal.arguments is None:
+            if portal.prepared is None or portal.settings is None:
+                return NO_ARGUMENTS
+            types = portal.prepared.types
+            portal.arguments = self.arguments(portal.literals, types, portal.bound, portal.settings)
+        return portal.arguments
 
     def described(self, name: bytes, body: bytes) -> None:
         """RowDescription came for a portal."""
@@ -114,20 +122,32 @@ class Names:
         portal = self.portals.get(name)
         if portal is None:  # made where nobody could see it
             return Execution(self.plan_of(Prepared(None)), NO_ARGUMENTS, date, began)
-        execution = self.resolve(portal.plan, portal.arguments, date, began)
-        if portal.plan.command not in (Command.EXECUTE, Command.FETCH):
+        plan = portal.plan
+        if self.known.view(plan).only_reads:
+            execution = Execution(plan, NO_ARGUMENTS, portal.date, portal.began)
+        else:
+            execution = self.resolve(plan, self._arguments_of(portal), date, began)
+        if plan.command not in (Command.EXECUTE, Command.FETCH):
             # Its snapshot is as old as its Bind.
             execution.date, execution.began = portal.date, portal.began
             execution.dirty = portal.dirty
-        if not portal.plan.trivial:
+        if not plan.trivial:
             self._tap_portal(execution, portal)
         return execution
 
     def _tap_portal(self, execution: Execution, portal: Portal) -> None:
-        if portal.description is not None:
-            self.tap(execution, portal.description)
-        elif portal.prepared is not None and (description := self.description(portal.prepared)) is not None:
-            self.tap(execution, description, portal.result_formats)
+        description, formats = portal.description, None
+        if description is None and portal.prepared is not None and not _is_cut(portal.bound):
+            description = self.description(portal.prepared)
+            formats = frontend.bind_result_formats(portal.bound, 0, len(portal.bound))
+        if description is None:
+            return
+        if execution.arguments is NO_ARGUMENTS and self._shape(execution.plan, description, formats).arguments:
+            execution.arguments = self._arguments_of(portal)
+        self.tap(execution, description, formats)
+
+    def _shape(self, plan: Plan, description: bytes, formats: bytes | None) -> Shape:
+        return self.known.view(plan).shape(description, formats)
 
     def description(self, prepared: Prepared) -> bytes | None:
         """What Describe of the statement showed, if it is certain still."""
@@ -138,7 +158,7 @@ class Names:
         plan = execution.plan
         if not plan.fills and not plan.writes:
             return
-        shape = self.known.view(plan).shape(description, formats)
+        shape = self._shape(plan, description, formats)
         execution.readers = tuple([Reader(tap, execution.arguments) for tap in shape.taps])
         execution.refused = shape.refused
 
@@ -155,7 +175,7 @@ class Names:
         if plan.command is Command.FETCH:
             portal = self.portals.get((plan.name or "").encode())
             if portal is not None:
-                execution = Execution(portal.plan, portal.arguments, portal.date, portal.began)
+                execution = Execution(portal.plan, self._arguments_of(portal), portal.date, portal.began)
                 execution.dirty = portal.dirty
                 return execution
         return Execution(plan, arguments, date, began)
@@ -179,7 +199,8 @@ class Names:
         if command is Command.PREPARE and plan.name is not None and prepared is not None:
             self.statements[plan.name.encode()] = prepared
         elif command is Command.DECLARE and plan.name is not None and plan.inner is not None:
-            portal = Portal(plan.inner, execution.arguments, date, began)
+            portal = Portal(plan.inner, date, began)
+            portal.arguments = execution.arguments
             portal.dirty = self._buffer.dirty
             portal.holdable = plan.holdable
             self.portals[plan.name.encode()] = portal
@@ -196,6 +217,11 @@ class Names:
         portal = self.portals.get(name)
         text = portal.prepared.text if portal is not None and portal.prepared is not None else None
         return Prepared(text, by_sql=text is not None)
+
+
+def _is_cut(body: bytes) -> bool:
+    """Of a Bind that was too long to be looked at only the names are there."""
+    return body.count(0) == 2 and body.endswith(b"\0")
 
 
 def _forget(names: dict[bytes, Prepared] | dict[bytes, Portal], name: str | None) -> None:

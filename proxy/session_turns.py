@@ -49,7 +49,7 @@ _SUSPENDED_SIZE: Final = len(backend.PORTAL_SUSPENDED_FRAME)
 _BOUND: Final = backend.BIND_COMPLETE_FRAME
 _PARSED: Final = backend.PARSE_COMPLETE_FRAME + backend.BIND_COMPLETE_FRAME
 _SELECT: Final = b"SELECT "
-_SPENT: Final = Portal(EMPTY, NO_ARGUMENTS, 0, 0)
+_SPENT: Final = Portal(EMPTY, 0, 0)
 """A portal that has run to its end: executed again it has no rows."""
 
 
@@ -275,7 +275,7 @@ class Turns:
         if self._bind < 0:
             return Arguments(self._literals, settings=self._names.known.settings)
         start, end = self._bind_body()
-        return self._names.arguments(self._literals, self._types, self.said[start:end])
+        return self._names.arguments(self._literals, self._types, self.said[start:end], self._names.known.settings)
 
     def _bind_body(self) -> tuple[int, int]:
         start = self._bind

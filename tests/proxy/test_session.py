@@ -233,6 +233,41 @@ def test_a_parameter_too_long_to_look_at_hides_the_key():
     assert d.got() == ["FLUSH "]
 
 
+def test_a_parameter_too_long_to_look_at_hides_no_literal():
+    d = Dialogue()
+    text = b"UPDATE users SET name = $1 WHERE id = 3"
+    d.client(frontend.Parse(b"", text), frontend.Bind(b"", b"", (), [b"x" * CAPACITY]), frontend.Execute(b""))
+    d.client(frontend.Sync()).server(PARSED, BOUND, done("UPDATE 1"), ready())
+    assert d.got() == ["EVICT users:3"]
+    assert not d.session.blinded
+
+
+@pytest.mark.parametrize("text", ["SELECT name FROM users WHERE id = 5", "SELECT name FROM users WHERE id = $1"])
+def test_fetch_from_a_portal_that_bind_made(text):
+    d = Dialogue()
+    d.client(q("BEGIN")).server(done("BEGIN"), ready("T"))
+    parameters: list[bytes | None] = [b"5"] if "$1" in text else []
+    d.client(frontend.Parse(b"", text.encode()), frontend.Bind(b"c", b"", (), parameters), frontend.Sync())
+    d.server(PARSED, BOUND, ready("T"))
+    d.client(q("FETCH 1 FROM c"))
+    d.server(backend.RowDescription(FIELDS[1:]), backend.DataRow([b"ann"]), done("FETCH 1"), ready("T"))
+    assert d.got() == ["FILL users:5=ann"]
+
+
+def test_a_portal_is_of_the_settings_it_was_bound_under():
+    d = Dialogue()
+    d.client(q("BEGIN")).server(done("BEGIN"), ready("T"))
+    d.client(
+        frontend.Parse(b"", b"UPDATE users SET name = $1 WHERE id = 5"), frontend.Bind(b"p", b"", (), [b"\xc3\xa9"])
+    )
+    d.client(frontend.Sync()).server(PARSED, BOUND, ready("T"))
+    d.client(q("SET client_encoding TO latin1"))
+    d.server(done("SET"), backend.ParameterStatus(b"client_encoding", b"LATIN1"), ready("T"))
+    d.client(frontend.Execute(b"p"), frontend.Sync()).server(done("UPDATE 1"), ready("T"))
+    d.client(q("COMMIT")).server(done("COMMIT"), ready())
+    assert d.got() == ["STORE users:5=é"]
+
+
 def test_a_row_too_long_to_look_at_is_left_out():
     d = Dialogue()
     d.client(q("SELECT id, name FROM users"))
