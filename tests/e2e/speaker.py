@@ -192,8 +192,7 @@ class Speaker:
         answer = self.answer()
         if answer.errors:
             return answer
-        bind = frontend.Bind(b"", name, (), [argument.text and argument.text.encode() for argument in arguments])
-        self.send(bind, frontend.Execute(b"", 0), frontend.SYNC_FRAME)
+        self.send(frontend.Bind(b"", name, (), _texts(arguments)), frontend.Execute(b"", 0), frontend.SYNC_FRAME)
         return self.answer()
 
     def pipelined(self, sql, *arguments):
@@ -211,13 +210,17 @@ class Speaker:
         return self.answer()
 
 
+def _texts(arguments):
+    return [None if argument.text is None else argument.text.encode() for argument in arguments]
+
+
 def extended(sql, arguments, *, binary=False):
     """Parse, Bind, Describe and Execute of the unnamed statement; `binary` types, sends and asks for it all so."""
     types = tuple(OIDS[argument.type] for argument in arguments) if binary else ()
     if binary:
         values = [argument.binary for argument in arguments]
     else:
-        values = [None if argument.text is None else argument.text.encode() for argument in arguments]
+        values = _texts(arguments)
     formats = (1,) if binary else ()
     return b"".join(
         bytes(message)
