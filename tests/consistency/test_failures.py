@@ -17,7 +17,7 @@ from tests.consistency import tables
 from tests.consistency.rounds import ready
 from tests.consistency.sessions import AsyncpgSession, Journal, Prepared, PsycopgSession
 
-SHORT = 800
+SHORT = 500
 
 
 @pytest.fixture
