@@ -1,0 +1,212 @@
+"""Replication through the proxy: WAL streams, slots, base backups, a standby and a subscription that live on it.
+
+Such sessions are relayed and nothing more: never asked for the catalog, never followed.
+"""
+
+import contextlib
+import subprocess
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from proxy.embedded import Postgres
+from tests.e2e import programs
+from tests.e2e.dialogues import log_in, values
+from tests.e2e.processes import eventually
+from tests.fix_postgres import fresh_database
+
+USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
+
+
+@pytest.fixture
+def table(connect):
+    connection = connect()
+    connection.execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
+    connection.execute("INSERT INTO users VALUES (1, 'Ada'), (2, 'Grace')")
+    return connection
+
+
+@pytest.fixture
+def slot(postgres, request):
+    """The name of a replication slot that is gone when the test ends."""
+    name = f"slot_{abs(hash(request.node.nodeid)) % 10**8}"
+    yield name
+    with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
+        drop = (
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s AND NOT active"
+        )
+        gone = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s"
+
+        def dropped():
+            connection.execute(drop, [name])
+            return connection.execute(gone, [name]).fetchone() == (0,)
+
+        eventually(dropped, why="the replication slot stayed in use")
+
+
+def now(connection):
+    """Where the WAL ends, as text."""
+    return connection.execute("SELECT pg_current_wal_flush_lsn()").fetchone()[0]
+
+
+def unobserved(proxy):
+    """Whether no session of this proxy was asked, followed or given up on."""
+    text = proxy.log_text()
+    return "catalog learned" not in text and "not followed" not in text and "only relayed" not in text
+
+
+def test_pg_receivewal(rowtap, table, slot, tmp_path, postgres):
+    proxy = rowtap([USERS])
+    there = {"port": proxy.port, "database": proxy.database}
+    programs.run("pg_receivewal", "--create-slot", "--slot", slot, **there)
+    directory = tmp_path / "wal"
+    directory.mkdir()
+    begin = now(table)
+    table.execute("INSERT INTO users SELECT n, repeat('wal', 100) FROM generate_series(10, 20000) AS n")
+    end = now(table)
+    programs.run(
+        *("pg_receivewal", "--slot", slot, "--no-loop", "--endpos", end, "--no-sync", "-D", directory),
+        **there,
+    )
+    received = sorted(path for path in directory.iterdir() if not path.name.endswith(".partial"))
+    for path in received:
+        assert path.read_bytes() == (postgres.data_dir / "pg_wal" / path.name).read_bytes()
+    (partial,) = directory.glob("*.partial")
+    offset = int(end.partition("/")[2], 16) % (16 * 1024 * 1024)
+    original = postgres.data_dir / "pg_wal" / partial.stem
+    assert partial.read_bytes()[:offset] == original.read_bytes()[:offset]
+    assert offset + 16 * 1024 * 1024 * len(received) > 3_000_000
+    assert int(end.partition("/")[2], 16) > int(begin.partition("/")[2], 16)
+    programs.run("pg_receivewal", "--drop-slot", "--slot", slot, **there)
+    assert unobserved(proxy)
+
+
+def test_pg_recvlogical(rowtap, table, slot, tmp_path):
+    proxy = rowtap([USERS])
+    there = {"port": proxy.port, "database": proxy.database}
+    words = ("--slot", slot, "-d", proxy.database)
+    programs.run("pg_recvlogical", *words, "--create-slot", "--plugin", "test_decoding", **there)
+    assert unobserved(proxy)
+    writer = proxy.connect()
+    writer.execute("UPDATE users SET name = 'Ada K.' WHERE id = 1")
+    with writer.transaction():
+        writer.execute("INSERT INTO users SELECT n, repeat('x', 1000) FROM generate_series(10, 5000) AS n")
+        writer.execute("DELETE FROM users WHERE id = 2")
+    output = tmp_path / "changes"
+    programs.run(
+        *("pg_recvlogical", *words, "--start", "--no-loop", "--endpos", now(table), "-f", output),
+        *("-o", "skip-empty-xacts=1", "-o", "include-xids=0"),
+        **there,
+    )
+    lines = output.read_text().splitlines()
+    assert lines[:3] == ["BEGIN", "table public.users: UPDATE: id[integer]:1 name[text]:'Ada K.'", "COMMIT"]
+    assert sum("INSERT" in line for line in lines) == 4991
+    assert "table public.users: DELETE: id[integer]:2" in lines
+
+
+def test_a_stream_that_waits_sees_what_comes_and_ends_with_its_program(rowtap, table, slot, connect):
+    """START_REPLICATION open for long, with its keep-alives, beside sessions that are observed."""
+    proxy = rowtap([USERS])
+    there = {"port": proxy.port, "database": proxy.database}
+    words = ("--slot", slot, "-d", proxy.database, "--status-interval", "1")
+    programs.run("pg_recvlogical", *words[:4], "--create-slot", "--plugin", "test_decoding", **there)
+    running = programs.start(
+        *("pg_recvlogical", *words, "--start", "--no-loop", "-f", "-", "-o", "skip-empty-xacts=1"),
+        stdout=subprocess.PIPE,
+        text=True,
+        **there,
+    )
+    with running:
+        try:
+            writer = proxy.connect()
+            for number in range(5):
+                writer.execute("UPDATE users SET name = %s WHERE id = 1", [f"name {number}"])
+                found = next(line for line in running.stdout if "UPDATE" in line)
+                assert f"'name {number}'" in found
+            active = "SELECT count(active_pid) FROM pg_replication_slots WHERE slot_name = %s"
+            assert table.execute(active, [slot]).fetchone() == (1,)
+        finally:
+            running.kill()
+            running.wait(10)
+    eventually(lambda: table.execute(active, [slot]).fetchone() == (0,), why="the WAL sender outlived its client")
+
+
+def test_pg_basebackup_and_a_standby_behind_the_proxy(rowtap, table, slot, postgres, redis_client):
+    """The standby is made from a backup through the proxy and follows through it; reading from it never fills."""
+    proxy = rowtap([USERS])
+    with contextlib.ExitStack() as stack:
+        standby = Postgres(settings={})
+        stack.callback(standby.close)
+        programs.run(
+            *("pg_basebackup", "-D", standby.data_dir, "-X", "stream", "-C", "-S", slot, "-R", "-c", "fast"),
+            *("--no-sync", "--manifest-checksums=CRC32C"),
+            port=proxy.port,
+        )
+        programs.run("pg_verifybackup", "-n", standby.data_dir, port=proxy.port)
+        settings = standby.data_dir / "postgresql.auto.conf"
+        assert f"port={proxy.port}" in settings.read_text()
+        own(standby)
+        standby.start()
+        table.execute("INSERT INTO users VALUES (3, 'on the standby')")
+        with psycopg.connect(standby.dsn(proxy.database), autocommit=True) as there:
+            eventually(lambda: there.execute("SELECT name FROM users WHERE id = 3").fetchone() == ("on the standby",))
+        assert unobserved(proxy)
+        proxy_of_standby = rowtap([USERS], {"postgres": {"port": standby.port}})
+        reader = proxy_of_standby.connect()
+        assert len(reader.execute("SELECT id, name FROM users").fetchall()) == 3
+        proxy_of_standby.settle()
+        assert redis_client.keys("users:*") == []
+        standby.stop()
+
+
+def own(server):
+    """Give the backup, which its program wrote as us, to the account the server runs as."""
+    owner = server.directory.stat()
+    subprocess.run(["chown", "-R", f"{owner.st_uid}:{owner.st_gid}", server.data_dir], check=True)
+    server.data_dir.chmod(0o700)
+
+
+def test_a_subscription_through_the_proxy(rowtap, table, slot, postgres):
+    """Initial copy and stream, each over connections of their own."""
+    proxy = rowtap([USERS])
+    table.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+    # A subscription within one cluster cannot make its own slot: it would wait for itself.
+    table.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
+    with fresh_database(postgres) as target, psycopg.connect(postgres.dsn(target), autocommit=True) as there:
+        there.execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
+        create = "CREATE SUBSCRIPTION all_of_it CONNECTION {} PUBLICATION everything WITH (create_slot = off, "
+        create += "slot_name = {})"
+        there.execute(sql.SQL(create).format(sql.Literal(proxy.dsn(sslmode="disable")), sql.Identifier(slot)))
+        try:
+            count = "SELECT count(*) FROM users"
+            eventually(lambda: there.execute(count).fetchone() == (2,), 30, why="the initial copy did not arrive")
+            proxy.connect().execute("INSERT INTO users SELECT n, 'more' FROM generate_series(10, 1009) AS n")
+            eventually(lambda: there.execute(count).fetchone() == (1002,), 30, why="the stream did not arrive")
+        finally:
+            there.execute("ALTER SUBSCRIPTION all_of_it DISABLE")
+            there.execute("ALTER SUBSCRIPTION all_of_it SET (slot_name = NONE)")
+            there.execute("DROP SUBSCRIPTION all_of_it")
+
+
+@pytest.mark.parametrize("replication", ["database", "true", "on", "1"])
+def test_replication_connections_are_relayed_and_never_asked(rowtap, table, redis_client, replication):
+    proxy = rowtap([USERS])
+    with log_in(proxy, replication=replication) as client:
+        ((*_, name),) = values(client.query("IDENTIFY_SYSTEM"))
+        assert name.decode() == (proxy.database if replication == "database" else "")
+        if replication == "database":
+            answers = client.query("SELECT id, name FROM users ORDER BY id; UPDATE users SET name = name WHERE id = 1")
+            assert values(answers) == [[b"1", b"Ada"], [b"2", b"Grace"]]
+    proxy.settle()
+    assert redis_client.keys("users:*") == []
+    assert unobserved(proxy)
+
+
+@pytest.mark.parametrize("replication", ["false", "off", "0"])
+def test_a_parameter_that_says_no_is_an_ordinary_session(rowtap, table, redis_client, replication):
+    proxy = rowtap([USERS])
+    with log_in(proxy, replication=replication) as client:
+        client.query("SELECT id, name FROM users")
+    proxy.settle()
+    assert redis_client.get("users:1") == b"Ada"
