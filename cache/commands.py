@@ -34,7 +34,7 @@ _QUERIES = frozenset(["select", "values", "table", "with", "insert", "update", "
 _MODIFYING = frozenset(["insert", "update", "delete", "merge"])
 _HARMLESS = canonical.words(
     "lock vacuum analyze analyse cluster reindex checkpoint listen unlisten notify load comment grant revoke security "
-    "reassign refresh wait"
+    "reassign wait"
 )
 _NAMELESS_DDL = canonical.words(
     "function procedure routine aggregate type domain extension schema owned index collation operator cast language "
@@ -358,7 +358,9 @@ def _discard(found: Sequence[Token]) -> Shape:
 def _set(found: Sequence[Token]) -> Shape:
     if _is(found, 1, "constraints"):
         return Shape(Command.UTILITY)
-    return Shape(Command.SET, settings=run_time_settings.of_set(found))
+    # SET TRANSACTION SNAPSHOT: what the transaction reads may be older than its beginning.
+    older = any(_is(found, position, "transaction", "snapshot") for position in (1, 2))
+    return Shape(Command.SET, settings=run_time_settings.of_set(found), opaque=older)
 
 
 def _reset(found: Sequence[Token]) -> Shape:
@@ -387,6 +389,8 @@ def _explain(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Sha
     if inner.command is Command.EXECUTE:
         # The statement it names is run, but neither its rows nor its row count show.
         return Shape(Command.NONE, everything=True, opaque=True, explained=True)
+    if inner.inner is not None:
+        inner = inner.inner  # DECLARE: its query is run as it is
     inner.explained = True
     inner.mentions = ()
     inner.command = Command.NONE
@@ -519,6 +523,11 @@ def _alter_or_drop(found: Sequence[Token]) -> Shape:
     return result
 
 
+def _refresh(found: Sequence[Token]) -> Shape:
+    """REFRESH MATERIALIZED VIEW calls whatever functions its query calls."""
+    return Shape(Command.UTILITY, opaque=True)
+
+
 def _import(found: Sequence[Token]) -> Shape:
     return Shape(Command.UTILITY, ddl=True, definition=True, words=_words(found))
 
@@ -560,6 +569,7 @@ _SIMPLE: dict[str, Callable[[Sequence[Token]], Shape]] = {
     "alter": _alter_or_drop,
     "drop": _alter_or_drop,
     "import": _import,
+    "refresh": _refresh,
     "call": _routine,
     "do": _routine,
 }

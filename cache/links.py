@@ -26,7 +26,8 @@ class Edge:
 
 
 def links_to(bound: Iterable[BoundRule], edges: Sequence[Edge]) -> dict[int, tuple[Link, ...]]:
-    """For every relation that reaches one of the ``bound`` rules, its links, keyed by the relation's oid."""
+    """For every relation that reaches one of the ``bound`` rules, its links, keyed by the relation's oid: one for each
+    rule, two if it is one of the rule's own tables and its foreign keys lead back to them."""
     incoming: dict[int, list[Edge]] = defaultdict(list)
     for edge in edges:
         incoming[edge.target].append(edge)
@@ -48,7 +49,8 @@ def _links_of(bound: BoundRule, incoming: Mapping[int, Sequence[Edge]]) -> list[
                 if edge.how == how.value and edge.written not in lineage:
                     lineage[edge.written] = how
                     waiting.append(edge.written)
-    links = {oid: Link(oid, bound, how) for oid, how in lineage.items()}
+    own_rows = {oid: Link(oid, bound, how) for oid, how in lineage.items()}
+    beyond: dict[int, Link] = {}
     waiting = list(lineage)
     while waiting:
         target = waiting.pop()
@@ -56,15 +58,17 @@ def _links_of(bound: BoundRule, incoming: Mapping[int, Sequence[Edge]]) -> list[
         for edge in incoming.get(target, ()):
             if inside and edge.how in ("child", "parent"):
                 continue
-            link = _reach(edge, bound, links[target])
-            known = links.get(edge.written)
-            if known is None:
-                links[edge.written] = link
-                waiting.append(edge.written)
-            elif (widened := _widen(known, link)) is not None:
-                links[edge.written] = widened
-                waiting.append(edge.written)
-    return list(links.values())
+            link = _reach(edge, bound, own_rows[target] if inside else beyond[target])
+            if edge.written in lineage and link.how is not How.CASCADE:
+                continue
+            # Foreign keys may lead a table back to itself: a DELETE then changes more than the rows it names.
+            known = beyond.get(edge.written)
+            widened = link if known is None else _widen(known, link)
+            if widened is not None:
+                beyond[edge.written] = widened
+                if edge.written not in lineage:
+                    waiting.append(edge.written)
+    return [*own_rows.values(), *beyond.values()]
 
 
 def _reach(edge: Edge, bound: BoundRule, beyond: Link) -> Link:

@@ -96,3 +96,29 @@ def test_routine_bodies_hold_semicolons():
         "CREATE RULE r AS ON INSERT TO o DO (DELETE FROM a; DELETE FROM b); SELECT 1"
     )
     assert [one.command for one in plans(text)[0]] == [Command.UTILITY, Command.UTILITY, Command.NONE]
+
+
+@pytest.mark.parametrize(
+    ("text", "opaque"),
+    [
+        ("SET TRANSACTION SNAPSHOT '00000003-0000001B-1'", True),
+        ("SET LOCAL TRANSACTION SNAPSHOT '00000003-0000001B-1'", True),
+        ("set session transaction /* x */ snapshot E'00000003-0000001B-1'", True),
+        ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", False),
+        ("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE", False),
+        ("SET LOCAL transaction_isolation = 'serializable'", False),
+        ("SET x.transaction TO snapshot", False),
+        ("BEGIN ISOLATION LEVEL REPEATABLE READ", False),
+        ("SELECT pg_export_snapshot()", False),
+        ("SELECT pg_import_system_collations('public')", True),
+        ("LOCK TABLE users IN SHARE MODE", False),
+        ("REFRESH MATERIALIZED VIEW CONCURRENTLY m", True),
+        ("EXPLAIN ANALYZE DECLARE c CURSOR FOR SELECT mine()", True),
+        ("EXPLAIN DECLARE c CURSOR FOR SELECT mine()", False),
+    ],
+)
+def test_reads_that_may_not_be_what_is_committed(text, opaque):
+    made = plan(text)
+    assert made.opaque is opaque
+    assert not made.writes
+    assert made.inner is None

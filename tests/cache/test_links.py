@@ -22,15 +22,20 @@ def test_a_table_alone_is_only_itself():
 
 
 def test_foreign_keys_in_a_circle_end():
-    links = found([
+    edges = [
         Edge(1, 2, "cascade", on_delete=False, on_update=frozenset({"a"})),
         Edge(2, 3, "cascade"),
         Edge(3, 2, "cascade", on_delete=True),
         Edge(2, 1, "cascade"),
-    ])  # fmt: skip
-    assert {oid: link.how for oid, link in links.items()} == {1: How.SELF, 2: How.CASCADE, 3: How.CASCADE}
-    assert links[2].on_delete, "a delete on 2 reaches 3 and from there comes back"
-    assert links[2].on_update == frozenset({"a"})
+    ]
+    links = links_to([bound(1)], edges)
+    assert {oid: [link.how for link in found] for oid, found in links.items()} == {
+        1: [How.SELF, How.CASCADE],
+        2: [How.CASCADE],
+        3: [How.CASCADE],
+    }
+    assert links[2][0].on_delete, "a delete on 2 reaches 3 and from there comes back"
+    assert links[2][0].on_update == frozenset({"a"})
 
 
 def test_partitions_of_a_referenced_table_cascade_alike():
@@ -50,3 +55,16 @@ def test_every_rule_of_one_table_has_its_own_link():
     first, second = bound(1), bound(1)
     links = links_to([first, second], [Edge(1, 2, "view")])
     assert [link.bound for link in links[2]] == [first, second]
+
+
+def test_a_table_that_cascades_to_itself_has_two_links():
+    edges = [Edge(1, 1, "cascade", on_update=frozenset({"id"})), Edge(1, 2, "child"), Edge(2, 1, "parent")]
+    edges += [Edge(3, 2, "cascade", on_delete=False, on_update=frozenset({"x"})), Edge(1, 3, "cascade")]
+    links = links_to([bound(1)], edges)
+    assert {oid: [link.how for link in found] for oid, found in links.items()} == {
+        1: [How.SELF, How.CASCADE],
+        2: [How.CHILD, How.CASCADE],
+        3: [How.CASCADE],
+    }
+    assert links[1][1].on_update == frozenset({"id"})
+    assert links[2][1].on_update == frozenset({"x"})
