@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError, ResponseError
 
 from cache.rules import ValueFormat
-from cache.writer import connector
+from cache.writer import connector, pack
 from proxy.reading import ReadFailure
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 TIMEOUT = 30.0
 """Seconds for one reply: a table's largest values have to fit in."""
 SCAN_COUNT = 1000
+_FAILURES = (RedisError, OSError, TimeoutError, EOFError)
 
 
 class Foreign(Enum):
@@ -41,7 +42,7 @@ class Keys:
         try:
             async with asyncio.timeout(TIMEOUT):
                 await self._connection.connect()
-        except (RedisError, OSError, TimeoutError) as error:
+        except _FAILURES as error:
             raise self._failure(error) from None
         return self
 
@@ -77,12 +78,11 @@ class Keys:
         replies: list[Any] = []
         try:
             async with asyncio.timeout(TIMEOUT):
-                for command in commands:
-                    await connection.send_command(*command, check_health=False)
+                await connection.send_packed_command(b"".join(map(pack, commands)), check_health=False)
             for _ in commands:
                 async with asyncio.timeout(TIMEOUT):
                     replies.append(await self._reply())
-        except (RedisError, OSError, TimeoutError) as error:
+        except _FAILURES as error:
             raise self._failure(error) from None
         return replies
 

@@ -34,7 +34,7 @@ def payload(*tables, oid=16384):
          "inherited": False, "row_security": False, "triggers": [], "unique": [["id"]], "columns": columns}
         for position, table in enumerate(tables)
     ]  # fmt: skip
-    types = [
+    types: list[object] = [
         {"oid": type_oid, "kind": "b", "name": name, "base": 0, "element": 0, "subtype": None, "attributes": []}
         for type_oid, name in ((20, "int8"), (25, "text"))
     ]
@@ -70,7 +70,7 @@ def oid(found):
 
 
 def test_the_first_session_asks_and_its_answer_is_the_catalog(make):
-    heard = []
+    heard: list[object] = []
     found = make(rule(), on_learned=heard.append)
     assert not found.certain
     assert found.plans(TEXT, SCOPE)[0][0].fills == (), "nothing is known of any table yet"

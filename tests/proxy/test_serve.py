@@ -7,11 +7,11 @@ import time
 
 import psycopg
 import pytest
-from fix_proxy import toml
 
 from proxy.config import load
 from proxy.embedded import HOST, free_port
 from proxy.serve import Answers
+from tests.fix_proxy import toml
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
 MAILS = USERS | {"value": "mail", "redis_key": "mails:{id}"}

@@ -8,14 +8,14 @@ import psycopg
 import pytest
 import redis.asyncio
 import structlog
-from fix_postgres import fresh_database
-from fix_proxy import toml
 
 from cache import database
-from proxy import listeners, worker
+from proxy import listeners, logs, worker
 from proxy.config import load
 from proxy.embedded import HOST, free_port
 from proxy.worker import Bystander, Worker
+from tests.fix_postgres import fresh_database
+from tests.fix_proxy import toml
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
 MAILS = USERS | {"value": "mail", "redis_key": "mails:{id}"}
@@ -79,7 +79,7 @@ def logged(monkeypatch):
     """What the worker logs, as dictionaries; how the process logs stays as it is."""
     capture = structlog.testing.LogCapture()
     monkeypatch.setattr(worker, "log", structlog.wrap_logger(None, processors=[capture]))
-    monkeypatch.setattr(worker.logs, "configure", lambda section: capture.entries.append({"configured": section}))
+    monkeypatch.setattr(logs, "configure", lambda section: capture.entries.append({"configured": section}))
     return capture.entries
 
 
@@ -296,7 +296,7 @@ def test_bystanders_are_counted():
     one, two = Bystander(sessions, "app"), Bystander(sessions, "app")
     other = Bystander(sessions, "other")
     assert sessions == {"app": 2, "other": 1}
-    assert one.wants_catalog() is None
+    one.wants_catalog()
     one.frontend(b"Q")
     one.backend(b"Z")
     one.lose("whatever")
