@@ -25,6 +25,10 @@ Oversize = Callable[[int, int, bytes], None]
 
 _unpack = HEADER.unpack_from
 _HEADER_SIZE = HEADER.size
+_ALIKE = 8
+"""After so many messages of one type and length in a row, more of them are looked for,"""
+_WORTHWHILE = 50
+"""if the chunk has room for so many."""
 
 
 class FrameScanner:
@@ -102,6 +106,8 @@ class FrameScanner:
             handler = handlers[kind]
             if handler is None:
                 pos += length + 1
+                if pos < last and data[pos] == kind:
+                    pos = _behind_run(data, pos, limits[kind])
                 continue
             start = pos + 5
             pos += length + 1
@@ -159,6 +165,47 @@ class FrameScanner:
             handler = self._handlers[self._kind]
             if handler is not None:
                 handler(bytes(partial), 0, len(partial))
+
+
+def _behind_run(data: bytes, pos: int, limit: int) -> int:
+    """Steps over messages of the type that begins at ``pos``: thousands of rows are stepped over at a time.
+
+    Stops at another type, at a length that cannot be, and where the chunk ends, perhaps within a message.
+    """
+    last = len(data) - 4
+    kind = data[pos]
+    before = alike = 0
+    while pos < last:
+        found, length = _unpack(data, pos)
+        if found != kind or length > limit or length < 4:
+            break
+        if length == before:
+            alike += 1
+            if alike == _ALIKE and last - pos > _WORTHWHILE * length:
+                pos = _behind_alike(data, pos, length + 1)
+                alike = 0
+                continue
+        else:
+            before, alike = length, 0
+        pos += length + 1
+    return pos
+
+
+def _behind_alike(data: bytes, pos: int, stride: int) -> int:
+    """Steps over messages with the very header of the one at ``pos``, ``stride`` bytes each: every byte of every header
+    is compared, but by slices. At least one message is stepped over, if it is whole."""
+    header = data[pos : pos + _HEADER_SIZE]
+    window = 32
+    while True:
+        count = min((len(data) - pos) // stride, window)
+        run = count
+        for offset in range(_HEADER_SIZE):
+            column = data[pos + offset : pos + count * stride : stride]
+            run = min(run, count - len(column.lstrip(header[offset : offset + 1])))
+        pos += run * stride
+        if run < window:
+            return pos
+        window *= 4
 
 
 def _refusal(kind: int, length: int, limit: int) -> FramingError:

@@ -236,6 +236,46 @@ class TestCapacity:
             assert recorder.scanner._head == b""
 
 
+class TestRuns:
+    """Many unwanted messages of one type are stepped over together; nothing between two of them is missed."""
+
+    @staticmethod
+    def feed(stream, size):
+        seen = []
+        handlers: list[Handler | None] = [None] * 256
+        handlers[backend.NOTICE_RESPONSE] = lambda buffer, start, end: seen.append(buffer[start:end])
+        scanner = FrameScanner(handlers, backend.LIMITS, oversize=lambda kind, length, prefix: None)
+        for pos in range(0, len(stream), size):
+            scanner.feed(stream[pos : pos + size])
+        return seen, scanner.aligned
+
+    @pytest.mark.parametrize("length", [0, 1, 4, 40])
+    @pytest.mark.parametrize("size", [1 << 20, 997])
+    def test_a_message_anywhere_in_one(self, length, size):
+        row, notice = frame(backend.DATA_ROW, b"D" * length), frame(backend.NOTICE_RESPONSE, b"x" * length)
+        for place in (0, 1, 7, 8, 9, 10, 39, 40, 41, 42, 168, 169, 170, 300, 399, 400):
+            stream = row * place + notice + row * (400 - place)
+            assert self.feed(stream, size) == ([b"x" * length], True), place
+            assert not self.feed(stream[:-1], size)[1]
+
+    @pytest.mark.parametrize("place", [0, 5, 50, 200, 399])
+    def test_a_row_of_another_length_in_one(self, place):
+        rows = [frame(backend.DATA_ROW, b"D" * 9)] * 400
+        rows[place] = frame(backend.DATA_ROW, b"D" * 8)
+        assert self.feed(b"".join([*rows, frame(backend.NOTICE_RESPONSE, b"x")]), 1 << 20) == ([b"x"], True)
+
+    @pytest.mark.parametrize("bad", [b"D\0\0\0\3", b"D\xff\xff\xff\xff", b"\xff\0\0\0\4"])
+    @pytest.mark.parametrize("place", [0, 5, 50, 200, 399])
+    def test_what_is_no_message_in_one(self, bad, place):
+        row = frame(backend.DATA_ROW, b"D" * 9)
+        with pytest.raises(FramingError):
+            self.feed(row * place + bad + row * (400 - place), 1 << 20)
+
+    def test_bodies_that_look_like_headers(self):
+        body = frame(backend.NOTICE_RESPONSE, b"x") * 3
+        assert self.feed(frame(backend.DATA_ROW, body) * 500, 1 << 20) == ([], True)
+
+
 def test_small_chunks_are_linear():
     """262,144 bytes byte by byte: a copy of everything held for each would be 34 GB."""
     body = bytes(262_144)
