@@ -135,3 +135,12 @@ def test_fixed_frames():
     assert backend.READY_IDLE_FRAME == b"Z\0\0\0\x05I"
     assert backend.READY_IN_TRANSACTION_FRAME == b"Z\0\0\0\x05T"
     assert backend.READY_FAILED_TRANSACTION_FRAME == b"Z\0\0\0\x05E"
+
+
+def test_the_first_values_of_a_row():
+    body = backend.DataRow([b"1", None, b"", b"x"]).body()
+    for count in range(6):
+        assert backend.first_values(b"." + body, 1, 1 + len(body), count) == [b"1", None, b"", b"x"][:count]
+    assert backend.first_values(body[:-1], 0, len(body) - 1, 3) == [b"1", None, b""], "the rest is not looked at"
+    with pytest.raises(MessageError):
+        backend.first_values(body, 0, len(body) - 1, 4)

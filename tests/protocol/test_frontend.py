@@ -4,6 +4,7 @@ import pytest
 
 from protocol import frontend
 from protocol.errors import EncodeError, MessageError
+from protocol.fields import INT16, pack_numbers
 
 
 @pytest.mark.parametrize(
@@ -116,3 +117,15 @@ def test_fixed_frames():
     assert frontend.SYNC_FRAME == b"S\0\0\0\x04"
     assert frontend.FLUSH_FRAME == b"H\0\0\0\x04"
     assert frontend.TERMINATE_FRAME == b"X\0\0\0\x04"
+
+
+@pytest.mark.parametrize("formats", [(), (1,), (0, 1, 1)])
+@pytest.mark.parametrize("parameters", [[], [None], [b"", b"\0" * 9, None, b"x"]])
+@pytest.mark.parametrize("results", [(), (1,), (0, 1)])
+def test_result_formats_of_a_bind(formats, parameters, results):
+    body = frontend.Bind(b"portal", b"s", formats, parameters, results).body()
+    found = frontend.bind_result_formats(b"....." + body + b"...", 5, 5 + len(body))
+    assert found == pack_numbers(INT16, results)
+    for cut in range(len(body)):
+        with pytest.raises(MessageError):
+            frontend.bind_result_formats(b"....." + body[:cut] + b"\0" * 9, 5, 5 + cut)
