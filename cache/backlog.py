@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cache.blocks import Block, Blocks
 from cache.changes import Change, Kind
-from cache.fences import FILLED, OVERLAPPED, STORED
+from cache.fences import FILLED, OVERLAPPED, SCAN, STORED
 from cache.lanes import Batch, Lane, Part, definition, size
 from cache.merging import evict, merge
 
@@ -32,6 +32,7 @@ BLOCK_KEYS = 10_000
 """A block of more keys of one rule than this blocks the rule as a whole."""
 
 _FILL = Kind.FILL
+_SCANS = (b"", bytes((SCAN,)))
 _RECENT_KEYS = 20_000
 _RECENT_LIFE = 250_000_000
 
@@ -63,6 +64,7 @@ class Backlog:
         self._fenced: dict[str, Lane] = {}
         """Flushes whose fence is set and whose keys are still to be looked for."""
         self._scanning: dict[str, Lane] = {}
+        self._blocked: list[tuple[str, str]] = []
         self.flying: Batch | None = None
         """The batch that was taken and neither confirmed nor put back."""
         self._keys = 0
@@ -334,8 +336,10 @@ class Backlog:
         return self._blocks.take(max_keys) if self._blocks.asking else None
 
     def confirm_blocks(self, asking: Asking) -> None:
-        for label in self._blocks.confirm(asking, self._lanes):
-            self._fenced[label] = self._lanes[label]
+        """Redis did as it was asked."""
+        for label, block in self._blocks.confirm(asking, self._lanes).items():
+            lane = self._fenced[label] = self._lanes[label]
+            lane.holder = block.holder
 
     def renew_blocks(self) -> None:
         """Ask again for blocks that Redis would let go of soon; to be called every few seconds."""
@@ -423,8 +427,11 @@ class Backlog:
             if lane.fills:
                 yield lane, lane.fills, True
 
-    def confirm(self, batch: Batch, seq: int, outcomes: bytes) -> None:
-        """Redis applied ``batch`` at counter value ``seq``; one letter of ``outcomes`` for each change (fences)."""
+    def confirm(self, batch: Batch, seq: int, outcomes: bytes, scans: bytes = b"") -> None:
+        """Redis applied ``batch`` at counter value ``seq``.
+
+        ``outcomes`` has a letter for each change, ``scans`` for each Flush (fences); none means SCAN.
+        """
         assert batch is self.flying
         self.flying = None
         now = time.monotonic_ns()
@@ -447,9 +454,11 @@ class Backlog:
                 self._remember(lane, changes, outcomes[start:stop], seq)
             lag.add_all([(now - change.ended) / 1e9 for change in changes])
             start = stop
-        for lane, _ in batch.flushes:
+        for number, (lane, _) in enumerate(batch.flushes):
             lag.add((now - lane.flush_since) / 1e9)
-            if self._lanes.get(lane.rule.label) is lane:
+            if scans[number : number + 1] not in _SCANS:
+                lane.counts.flushes += 1
+            elif self._lanes.get(lane.rule.label) is lane:
                 self._fenced[lane.rule.label] = lane
         self.date = max(self.date, seq)
 
@@ -518,8 +527,14 @@ class Backlog:
         """The rules to look for the keys of, in one pass; call ``end_scan`` when all are gone."""
         assert not self._scanning
         self._scanning, self._fenced = self._fenced, {}
+        self._blocked = [(lane.rule.label, lane.holder) for lane in self._scanning.values() if lane.holder]
         self._blocks.start_scan()
         return tuple(lane.rule for lane in self._scanning.values())
+
+    @property
+    def blocked(self) -> list[tuple[str, str]]:
+        """Rules being looked for, and the blocks that asked for it: what Redis is to be told when that is done."""
+        return self._blocked
 
     @property
     def scan_waits(self) -> bool:
@@ -530,6 +545,8 @@ class Backlog:
         if complete:
             for lane in self._scanning.values():
                 lane.counts.flushes += 1
+                if (lane.rule.label, lane.holder) in self._blocked:
+                    lane.holder = ""
         else:
             self._fenced = {**self._scanning, **self._fenced}
         self._scanning = {}

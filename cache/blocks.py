@@ -21,7 +21,19 @@ if TYPE_CHECKING:
 class Block:
     """What one session is about to change. Made by ``Backlog.block``, ended by ``Backlog.release``."""
 
-    __slots__ = ("asked", "asked_at", "confirmed", "holder", "keys", "labels", "left", "over", "released", "sent")
+    __slots__ = (
+        "asked",
+        "asked_at",
+        "confirmed",
+        "holder",
+        "keys",
+        "labels",
+        "left",
+        "over",
+        "released",
+        "scans",
+        "sent",
+    )
 
     def __init__(self, holder: str, keys: dict[bytes, str], labels: tuple[str, ...]) -> None:
         self.confirmed = False
@@ -36,6 +48,7 @@ class Block:
         # The rest is for Blocks to keep.
         self.asked = 0
         self.asked_at = 0
+        self.scans = False
         self.sent = False
         self.left = 0
         self.over = asyncio.Event()
@@ -87,7 +100,7 @@ class Blocks:
         """All that Redis knows, may know or is to know."""
         self._asking: dict[Block, None] = {}
         self._scans: list[Block] = []
-        """Asked for, but for the keys of their rules, which a scan that is still to begin looks for."""
+        """Those whose rules' keys are looked for by a scan that is still to begin."""
         self._scanning: list[Block] = []
         self._lifts: dict[Lift, None] = {}
         self._flying: tuple[Lift, ...] = ()
@@ -163,26 +176,25 @@ class Blocks:
             asking.parts.append((block, block.asked + len(part)))
         return asking
 
-    def confirm(self, asking: Asking, known: Container[str]) -> set[str]:
-        """Redis did as it was asked. Returns which of the ``known`` rules have keys to be looked for now."""
-        scans: set[str] = set()
+    def confirm(self, asking: Asking, known: Container[str]) -> dict[str, Block]:
+        """Redis did as it was asked. Returns those of the ``known`` rules whose keys are to be looked for now."""
+        scans: dict[str, Block] = {}
+        for label, block in asking.labels:
+            if label in known and not block.released and not block.confirmed:
+                scans[label] = block
+                if not block.scans:
+                    block.scans = True
+                    self._scans.append(block)
         for block, asked in asking.parts:
             block.asked = asked
-            if block.released or asked < len(block.keys):
-                continue
-            del self._asking[block]
-            if block.confirmed:
-                continue
-            labels = [label for label in block.labels if label in known]
-            if labels:
-                scans.update(labels)
-                self._scans.append(block)
-            else:
-                self._confirmed(block)
+            if asked == len(block.keys) and not block.released:
+                del self._asking[block]
+                self._settle(block)
         return scans
 
-    def _confirmed(self, block: Block) -> None:
-        if not block.released:
+    def _settle(self, block: Block) -> None:
+        """Confirm it if nothing of it is left to be asked for or looked for."""
+        if not (block.scans or block.released or block in self._asking):
             block.confirmed = True
             block.over.set()
 
@@ -193,7 +205,8 @@ class Blocks:
     def end_scan(self, *, complete: bool) -> None:
         if complete:
             for block in self._scanning:
-                self._confirmed(block)
+                block.scans = False
+                self._settle(block)
         else:
             self._scans += self._scanning
         self._scanning = []
@@ -212,6 +225,7 @@ class Blocks:
         self._scanning.clear()
         for block in self._open:
             if not block.released:
+                block.scans = False
                 block.asked = 0
                 self._asking[block] = None
 

@@ -7,6 +7,7 @@ Everything lives in three hashes without expiry, so that no eviction policy take
     ``run`` Redis's run_id · ``time`` of the last script, ms · ``generation``, ``rotated`` of the fences ·
     ``held`` when the last hold ends, ms · ``barred`` until then no value is accepted at all, ms ·
     ``t:<label>`` a table's fence · ``r:<label>`` a rule's definition ·
+    ``n:<label>`` the last block of the rule, and `` none`` when its keys were looked for; gone with the next value ·
     ``w:<worker>`` a worker's registration: counter value and time of its last script, and its token ·
     ``l:<worker>`` the labels of its rules
 ``rowtap:fences:0``, ``rowtap:fences:1``
@@ -26,6 +27,9 @@ FENCES = (b"rowtap:fences:0", b"rowtap:fences:1")
 FILLED, REFUSED, STORED, REMOVED, OVERLAPPED = b"FRSEO"
 """Outcomes of a change: value written by a Fill; Fill refused; value written; key removed; key removed, and another
 write of it was newer than this one's date."""
+
+SCAN = ord("1")
+"""Of a Flush: its keys are to be looked for. Otherwise the block it ends had that done, and no value came since."""
 
 REJOIN, DONE = 0, 1
 """First element of a reply: Redis does not know this worker, or not what it did last; or the script was applied."""
@@ -133,7 +137,8 @@ if fresh then
   rotate(state)
   -- Whoever has a rule that nobody has now, flushes it when it comes.
   for name in pairs(map) do
-    if string.sub(name, 1, 2) == 'r:' then
+    local sort = string.sub(name, 1, 2)
+    if sort == 'r:' or sort == 'n:' then
       call('HDEL', STATE, name)
       map[name] = nil
     end
@@ -159,6 +164,7 @@ for i = 8, #ARGV, 2 do
   if map['r:' .. label] ~= definition then
     changed[#changed + 1] = label
     call('HSET', STATE, 'r:' .. label, definition)
+    call('HDEL', STATE, 'n:' .. label)
   end
 end
 call('HSET', STATE, unpack(set))
@@ -206,13 +212,16 @@ APPLY = (
 --   f s  ttl ms, number of fields, field, value …   the same of a hash
 --   p    number of fields, field, value …, number of removed fields, field …
 --   E    hold ms (0: none)
--- Returns {REJOIN} with nothing done, or {DONE, seq, epoch, ms, an outcome for each change}.
+-- Returns {REJOIN} with nothing done, or {DONE, seq, epoch, ms, an outcome for each change, SCAN or not of each flush}
 local id, token, seen, sent = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local frugal, writes, life = ARGV[5] == '1', ARGV[6] == '1', tonumber(ARGV[7])
 local changes, rules, lifts, flushes = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 
 local names = {'seq', 'epoch', 'floor', 'time', 'generation', 'rotated', 'w:' .. id, 'held', 'barred'}
-for rule = 1, rules do names[9 + rule] = 't:' .. ARGV[11 + rule] end
+for rule = 1, rules do
+  names[9 + rule] = 't:' .. ARGV[11 + rule]
+  names[9 + rules + rule] = 'n:' .. ARGV[11 + rule]
+end
 local found = call('HMGET', STATE, unpack(names))
 local state = {}
 for i = 1, 6 do
@@ -257,20 +266,24 @@ for _ = 1, lifts do
   lifted[number][holder] = true
   p = p + 2
 end
-local table_seq, table_holds = {}, {}
+local table_seq, table_holds, none = {}, {}, {}
 for rule = 1, rules do
+  none[rule] = found[9 + rules + rule]
   table_seq[rule], table_holds[rule] = fence(found[9 + rule], lifted[-rule])
   if lifted[-rule] then
     call('HSET', STATE, 't:' .. ARGV[11 + rule], text(table_seq[rule]) .. (table_holds[rule] or ''))
   end
 end
-for _ = 1, flushes do
+local scans = {}
+for flush = 1, flushes do
   local rule = tonumber(ARGV[p])
   local holds = held(table_holds[rule], tonumber(ARGV[p + 1]))
   p = p + 2
   table_seq[rule] = state.seq
   table_holds[rule] = holds ~= '' and holds or nil
   call('HSET', STATE, 't:' .. ARGV[11 + rule], stamp .. holds)
+  local holder = string.match(none[rule] or '', '^(.*) none$')
+  scans[flush] = holder and lifted[-rule] and lifted[-rule][holder] and '0' or '1'
 end
 
 local function chunks(command, first, list)
@@ -313,6 +326,14 @@ local function update(key, set, drop)
   return true
 end
 
+-- A value was accepted.
+local function keep(rule)
+  if none[rule] then
+    none[rule] = false
+    call('HDEL', STATE, 'n:' .. ARGV[11 + rule])
+  end
+end
+
 -- What becomes of a write whose value is not taken: removed alone, unless another write was newer than its date.
 local function removal(seq, rule, date)
   local alone = not late and date >= state.floor and seq <= date and table_seq[rule] <= date
@@ -338,6 +359,7 @@ for i = 1, changes do
     local drop = fields(p + 1, count)
     p = p + 1 + count
     if newest and update(key, set, drop) then
+      keep(rule)
       outcomes[i] = 'S'
     else
       gone[#gone + 1] = key
@@ -347,6 +369,7 @@ for i = 1, changes do
   else
     local ttl = tonumber(ARGV[p])
     local fill = operation == 'F' or operation == 'f'
+    if newest then keep(rule) end
     if operation == 'F' or operation == 'S' then
       if newest then
         if ttl > 0 then call('SET', key, ARGV[p + 1], 'PX', text(ttl)) else call('SET', key, ARGV[p + 1]) end
@@ -380,7 +403,7 @@ chunks('HDEL', current, unused)
 chunks('HDEL', previous, unused)
 for i = 1, #gone, 400 do call('UNLINK', unpack(gone, i, math.min(i + 399, #gone))) end
 chunks('HSET', current, fences)
-return {1, state.seq, state.epoch, now, table.concat(outcomes)}
+return {1, state.seq, state.epoch, now, table.concat(outcomes), table.concat(scans)}
 """
 )
 
@@ -408,8 +431,9 @@ local function blocked(value, holder)
 end
 
 for rule = 1, rules do
-  local name, holder = 't:' .. ARGV[4 + 2 * rule], ARGV[5 + 2 * rule]
-  call('HSET', STATE, name, blocked(call('HGET', STATE, name), holder))
+  local label, holder = ARGV[4 + 2 * rule], ARGV[5 + 2 * rule]
+  call('HSET', STATE, 't:' .. label, blocked(call('HGET', STATE, 't:' .. label), holder))
+  call('HSET', STATE, 'n:' .. label, holder)
 end
 -- Whether these hashes are whole is for APPLY to find out; what is written to the current one outlives a generation.
 local current, previous = FENCES .. (generation % 2), FENCES .. ((generation + 1) % 2)
@@ -422,6 +446,18 @@ end
 return {1}
 """
 )
+
+SCANNED = """
+-- The keys of some rules were looked for, and removed, after they were blocked. ARGV: label and holder of each.
+redis.call('DEL', 'rowtap:none')
+for i = 1, #ARGV, 2 do
+  local name, holder = 'n:' .. ARGV[i], ARGV[i + 1]
+  if redis.call('HGET', 'rowtap:state', name) == holder then
+    redis.call('HSET', 'rowtap:state', name, holder .. ' none')
+  end
+end
+return 1
+"""
 
 LEAVE = """
 -- A worker ends with nothing left to do. ARGV: worker, token.

@@ -27,6 +27,8 @@ class Lane:
     """Every key is to be removed; stands for all writes of the rule that came before."""
     hold: bool = False
     """``flush`` refuses Fills for a fence's life."""
+    holder: str = ""
+    """The last block whose keys are to be looked for; Redis is told when that is done."""
     flush_since: int = 0
     """When the Flush was first asked for; ``time.monotonic_ns()``."""
 

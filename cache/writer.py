@@ -117,6 +117,7 @@ class Script:
 _JOIN = Script(fences.JOIN)
 _APPLY = Script(fences.APPLY)
 _BLOCK = Script(fences.BLOCK)
+_SCANNED = Script(fences.SCANNED)
 _LEAVE = Script(fences.LEAVE)
 
 
@@ -415,13 +416,13 @@ class Writer:
                 self._backlog.put_back(batch, unknown=False)
                 await self._join()
                 return
-            _, seq, epoch, clock, outcomes = reply
+            _, seq, epoch, clock, outcomes, scans = reply
         except BaseException as error:
             if self._backlog.flying is batch:
                 self._backlog.put_back(batch, unknown=not _undone(error))
             raise
         self._heard(seq, clock, sent)
-        self._backlog.confirm(batch, seq, outcomes)
+        self._backlog.confirm(batch, seq, outcomes, scans)
         self._enter(epoch)
 
     async def _apply(self, batch: Batch, *, frugal: bool) -> tuple[Any, int]:
@@ -498,6 +499,8 @@ class Writer:
             await self._call(b"UNLINK", *owned)
         scan.cursor = int(cursor)
         if scan.cursor == 0:
+            if blocked := self._backlog.blocked:
+                await self._script(_SCANNED, 0, *(fact.encode() for pair in blocked for fact in pair))
             self._scan = None
             self._backlog.end_scan(complete=True)
 

@@ -283,6 +283,21 @@ async def test_a_session_with_the_former_meaning_of_a_rule_blocks_all_of_it(back
     assert [label for label, _ in backlog.take_blocks(10).labels] == [A.label]
 
 
+async def test_a_flush_whose_keys_redis_knows_to_be_gone(backlog):
+    block = backlog.block([flush()])
+    ask(backlog)
+    backlog.start_scan()
+    assert backlog.blocked == [(A.label, block.holder)]
+    backlog.end_scan(complete=True)
+    backlog.put([flush(), flush(B)])
+    backlog.release(block)
+    batch = backlog.take(10, 1000)
+    backlog.confirm(batch, 11, b"", b"".join(b"0" if lane.rule is A else b"1" for lane, _ in batch.flushes))
+    assert backlog.start_scan() == (B,)
+    assert backlog.blocked == []
+    assert backlog.counts.rule(A.label).flushes == 2
+
+
 async def test_lingering_ends_for_a_block(backlog):
     begun = time.monotonic()
     await backlog.linger(0.02)

@@ -325,6 +325,34 @@ async def test_a_table_wide_write_under_its_block(redis_url, redis_client):
         assert redis_client.get("users:1") == b"new"
 
 
+def scans(client):
+    return client.info("commandstats").get("cmdstat_scan", {"calls": 0})["calls"]
+
+
+@pytest.mark.parametrize("value", [False, True], ids=["", "a value came"])
+async def test_what_a_rules_block_removed_is_not_looked_for_again(redis_url, redis_client, value):
+    async with working(redis_url) as w, working(redis_url, "x") as x:
+        block = w.backlog.block([w.change(Kind.FLUSH, b"")])
+        assert await block.wait(5)
+        before = scans(redis_client)
+        assert before
+        if value:
+            redis_client.hdel("rowtap:state", "t:public.users")  # as if the block had run out
+            x.fill(b"old")
+            await x.settle()
+            assert redis_client.get("users:1") == b"old"
+        w.flush()
+        w.backlog.release(block)
+        await w.settle()
+        assert redis_client.get("users:1") is None
+        assert (scans(redis_client) > before) == value
+        assert w.counts.flushes == 3
+        before = scans(redis_client)
+        w.flush()
+        await w.settle()
+        assert scans(redis_client) > before, "somebody else may have set keys of the rule's form"
+
+
 async def test_a_dead_workers_block_ends_by_itself(redis_url, redis_client):
     async with working(redis_url, "x", fence_life=1000, heartbeat=0.1) as x:
         async with working(redis_url, fence_life=1000, heartbeat=0.1) as w:
