@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from psycopg import pq
 
-from cache import catalog_query, observe, observe_rows, values
+from cache import catalog_query, observe, observe_rows, templates, values
 from cache.catalog import Scope
 from cache.changes import Kind
 from cache.keys import KeyTemplate
@@ -24,6 +24,7 @@ from cache.rules import TableRule, ValueFormat
 from cache.statements import Statements
 from cache.values import ValueSettings
 from protocol.backend import FieldDescription
+from tests.cache import catalogs
 from tests.fix_postgres import fresh_database
 
 PLANS = Path(__file__).parent / "plans"
@@ -77,7 +78,8 @@ class Server:
         names = (b"client_encoding", b"server_encoding", b"DateStyle", b"IntervalStyle", b"TimeZone", b"server_version")
         parameters = {name.decode(): self.wire.parameter_status(name).decode() for name in names}
         self.settings = ValueSettings.from_parameters(parameters, float_digits_certain=True)
-        self.statements = Statements(1000)
+        self.statements = Statements(2000)
+        self.scope = Scope(("public",))
 
     def rows(self):
         """What Redis may hold: by rule, each row's key and value."""
@@ -117,7 +119,7 @@ class Session:
         self.kinds = set()
         self.named = {}
         self.dirty = False
-        self.scope = Scope(("public",))
+        self.scope = server.scope
 
     def finished(self, plan, arguments, result):
         """One statement came to its end."""
@@ -227,7 +229,10 @@ def cases():
             yield pytest.param(text, kinds, given.split("|") if given else None, id=f"{path.stem}: {text[:100]}")
 
 
-@pytest.mark.parametrize(("text", "expected", "parameters"), list(cases()))
+CASES = list(cases())
+
+
+@pytest.mark.parametrize(("text", "expected", "parameters"), CASES)
 def test_no_key_differs_from_its_row(server, held, text, expected, parameters):
     for binary in (False, True):
         with undone(server.wire):
@@ -249,3 +254,24 @@ def test_no_key_differs_from_its_row(server, held, text, expected, parameters):
             assert ("".join(sorted(session.kinds)) or "-") == expected
         if len(results) > 1 or not results[0].nfields:
             return  # there is nothing binary about it
+
+
+def test_a_template_means_what_its_texts_mean(server):
+    """A text with a SHOW at its end has no template, so it is read as it is."""
+    compared = 0
+    for text, _, _ in (case.values for case in CASES):
+        if templates.split(text.encode()) is None:
+            continue
+        compared += 1
+        by_template, literals = server.statements.plans(text.encode(), server.catalog, server.scope)
+        as_it_is, others = server.statements.plans(f"{text}\n; SHOW x".encode(), server.catalog, server.scope)
+        assert len(as_it_is) == len(by_template) + 1
+        for plan, other in zip(by_template, as_it_is, strict=False):
+            assert (plan.reason, plan.command, plan.opaque) == (other.reason, other.command, other.opaque), text
+            assert shown(plan, literals) == shown(other, others), text
+    assert compared > 500
+
+
+def shown(plan, literals):
+    fixed = [[catalogs.shown(operand, literals) for operand in fill.fixed] for fill in plan.fills]
+    return fixed, [catalogs.effect(write, literals) for write in plan.writes]
