@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import sys
 import time
 
 import psycopg
 import pytest
 
+from proxy import supervisor
 from proxy.config import load
 from proxy.embedded import HOST, free_port
 from proxy.serve import Answers
@@ -160,8 +162,10 @@ def test_several_workers_answer_as_one(rowtap, users, redis_client):
     until(lambda: proxy.status()["sessions"] == 0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells whose child a process is")
 def test_a_killed_worker_comes_back(rowtap, users, redis_client):
     proxy = rowtap([USERS], TWO)
+    until(lambda: proxy.get("/readyz")[0] == 200)
     connections = [read(proxy, number) for number in range(1, 11)]
     proxy.settle()
     before = set(children(proxy.pid))
@@ -178,7 +182,8 @@ def test_a_killed_worker_comes_back(rowtap, users, redis_client):
             alive += 1
         except psycopg.OperationalError:
             continue
-    assert proxy.status()["sessions"] == alive < 10
+    # Which worker took which connection is the kernel's business.
+    assert proxy.status()["sessions"] == alive
     fresh = [read(proxy, number) for number in range(41, 51)]
     proxy.settle()
     assert proxy.status()["sessions"] == alive + len(fresh)
@@ -188,7 +193,7 @@ def test_a_killed_worker_comes_back(rowtap, users, redis_client):
 
 def test_workers_auto_means_the_cores(rowtap):
     proxy = rowtap([USERS], {"proxy": {"workers": "auto"}})
-    until(lambda: proxy.status()["workers"] == len(os.sched_getaffinity(0)))
+    until(lambda: proxy.status()["workers"] == supervisor.cores())
 
 
 def test_not_ready_without_postgres(rowtap):
