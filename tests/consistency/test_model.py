@@ -6,7 +6,7 @@
 import os
 
 import pytest
-from consistency.model import BLOCK_RULES, KINDS, RULES, Model, describe, programs
+from tests.consistency.model import BLOCK_RULES, KINDS, RULES, Model, describe, programs
 
 DEEP = os.environ.get("MODEL") == "deep"
 

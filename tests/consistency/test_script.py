@@ -4,7 +4,7 @@ import random
 import time
 
 import pytest
-from consistency.model import Flight, Item, Model, Redis
+from tests.consistency.model import Flight, Item, Model, Redis
 
 from cache import fences
 from cache.changes import Kind
