@@ -28,10 +28,11 @@ import uvloop
 
 from cache.backlog import Backlog
 from cache.changes import Change, Kind
+from cache.connections import pack
 from cache.counts import Counts
 from cache.keys import KeyTemplate
 from cache.rules import TableRule, ValueFormat
-from cache.writer import MAX_KEYS, Writer, pack
+from cache.writer import MAX_KEYS, Writer
 from proxy.embedded import Valkey
 
 if TYPE_CHECKING:

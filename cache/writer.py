@@ -11,27 +11,12 @@ import random
 import time
 from hashlib import sha1
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, Protocol, cast
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any
 
-import hiredis
-from redis.asyncio.connection import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ExecAbortError,
-    NoPermissionError,
-    NoScriptError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from cache import fences
+from cache.connections import MEMORY, connector, facts_of, pack, problems, undone, words
 from cache.lanes import definition
 
 if TYPE_CHECKING:
@@ -39,6 +24,7 @@ if TYPE_CHECKING:
 
     from cache.backlog import Backlog
     from cache.blocks import Lift
+    from cache.connections import Link
     from cache.lanes import Batch, Part
     from cache.rules import TableRule
 
@@ -53,54 +39,9 @@ once."""
 TIMEOUT = 5.0
 MAX_DELAY = 5.0
 
-_MEMORY = "command not allowed when used memory"
-_UNDONE = (
-    _MEMORY,
-    "MISCONF",
-    "READONLY",
-    "NOREPLICAS",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "BUSY ",
-    "NOAUTH",
-    "NOPERM",
-    "TRYAGAIN",
-    "LOADING",
-    "EXECABORT",
-)
-"""Parts of error replies that a script gets at its first write at the latest: nothing of the batch was applied."""
-_UNDONE_ERRORS = (
-    AuthenticationError,
-    BusyLoadingError,
-    ExecAbortError,
-    NoPermissionError,
-    ReadOnlyError,
-    TryAgainError,
-)
-"""The same where redis-py cuts the code off the text."""
-
-
-pack = cast("Callable[[tuple[bytes | int, ...]], bytes]", hiredis.pack_command)
-"""A command as Redis reads it. redis-py's own way, in Python, costs several times as much."""
-
 
 class WrongRedisError(RedisError):
     """What answers cannot be worked with, now at least; says why."""
-
-
-class Link(Protocol):
-    """What is used of redis-py's connections, which are annotated in part."""
-
-    @property
-    def is_connected(self) -> bool: ...
-
-    async def connect(self) -> None: ...
-
-    async def send_packed_command(self, command: bytes, check_health: bool = True) -> None: ...
-
-    async def read_response(self, *, disconnect_on_error: bool = True) -> Any: ...
-
-    async def disconnect(self, *, nowait: bool = False) -> None: ...
 
 
 class Script:
@@ -213,9 +154,9 @@ class Writer:
             async with asyncio.timeout(self._timeout):
                 await connection.connect()
                 await connection.send_packed_command(pack((b"INFO",)), check_health=False)
-                return problems(_info(await connection.read_response()))
+                return problems(facts_of(await connection.read_response()))
         except (RedisError, OSError, TimeoutError, EOFError) as error:
-            return [f"Redis does not answer: {_words(error)}"]
+            return [f"Redis does not answer: {words(error)}"]
         finally:
             await connection.disconnect(nowait=True)
 
@@ -232,7 +173,7 @@ class Writer:
         async with asyncio.timeout(self._timeout):
             await connection.connect()
             try:
-                facts = _info(await self._call(b"INFO", b"server"))
+                facts = facts_of(await self._call(b"INFO", b"server"))
             except ResponseError:
                 facts = {}  # Not permitted: the registration still tells whether Redis is the one we knew.
         self._run_id = facts.get("run_id", "").encode()
@@ -245,7 +186,7 @@ class Writer:
 
     async def _lost(self, error: BaseException) -> None:
         self._counts.redis_errors += 1
-        self._log("warning" if self.connected else "debug", "redis lost", error=_words(error))
+        self._log("warning" if self.connected else "debug", "redis lost", error=words(error))
         self._state(connected=False)
         if self._scan is not None:
             self._scan = None
@@ -408,7 +349,7 @@ class Writer:
             try:
                 reply, sent = await self._apply(batch, frugal=False)
             except ResponseError as error:
-                if _MEMORY not in str(error):
+                if MEMORY not in str(error):
                     raise
                 self._counts.redis_errors += 1
                 reply, sent = await self._apply(batch, frugal=True)
@@ -419,7 +360,7 @@ class Writer:
             _, seq, epoch, clock, outcomes, scans = reply
         except BaseException as error:
             if self._backlog.flying is batch:
-                self._backlog.put_back(batch, unknown=not _undone(error))
+                self._backlog.put_back(batch, unknown=not undone(error))
             raise
         self._heard(seq, clock, sent)
         self._backlog.confirm(batch, seq, outcomes, scans)
@@ -509,7 +450,7 @@ class Writer:
             try:
                 await self._script(_LEAVE, 0, self._worker.encode(), self._token.encode())
             except (RedisError, OSError, TimeoutError, EOFError) as error:
-                self._log("warning", "could not take leave of redis", error=_words(error))
+                self._log("warning", "could not take leave of redis", error=words(error))
         self._state(connected=False)
 
 
@@ -559,89 +500,3 @@ def _common(texts: list[bytes]) -> bytes:
         if last[i : i + 1] != bytes((byte,)):
             return first[:i]
     return first
-
-
-def connector(url: str, timeout: float) -> Callable[[], Link]:
-    """How to make a connection to ``url``; connections are made unconnected. Raises ValueError for a malformed one.
-
-    ``redis+sentinel://[user:password@]host:port[,host:port…]/service[/database]`` asks sentinels for the master; the
-    credentials are the master's.
-    """
-    options: dict[str, Any] = {
-        "socket_timeout": None,  # The writer bounds each exchange as a whole.
-        "socket_connect_timeout": timeout,
-        "retry": Retry(NoBackoff(), 0),  # A command must never be sent twice without our knowing.
-        "protocol": 2,
-        "health_check_interval": 0,
-        "client_name": "rowtap",
-    }
-    parts = urlsplit(url)
-    if parts.scheme != "redis+sentinel":
-        return cast("Callable[[], Link]", ConnectionPool.from_url(url, **options).make_connection)
-    credentials, _, hosts = parts.netloc.rpartition("@")
-    service, _, database = parts.path.strip("/").partition("/")
-    if not service or not hosts:
-        raise ValueError("redis+sentinel:// needs hosts and a service: redis+sentinel://host:26379/mymaster")
-    sentinels = []
-    for host in hosts.split(","):
-        name, _, port = host.rpartition(":")
-        sentinels.append((name or host, int(port) if name else 26379))
-    user, _, password = credentials.partition(":")
-    ask: Any = Sentinel  # Not annotated there.
-    master = ask(sentinels, sentinel_kwargs={"socket_timeout": timeout}).master_for(
-        service,
-        db=int(database or 0),
-        username=unquote(user) or None,
-        password=unquote(password) or None,
-        **options,
-    )
-    return cast("Callable[[], Link]", master.connection_pool.make_connection)
-
-
-def problems(info: dict[str, str]) -> list[str]:
-    """What INFO says against working with this server."""
-    found = []
-    valkey = info.get("valkey_version")
-    version = _version(valkey or info.get("redis_version", ""))
-    if valkey is None and version < (6, 2):
-        found.append(f"Redis {info.get('redis_version', '?')} is too old: 6.2 or later is needed")
-    if info.get("redis_mode") == "cluster":
-        found.append("Redis is in cluster mode, which is not supported: use one primary, with Sentinel if need be")
-    if info.get("role") == "slave":
-        found.append("Redis is a read-only replica: give the primary's address")
-    policy = info.get("maxmemory_policy", "noeviction")
-    if info.get("maxmemory", "0") != "0":
-        if policy == "noeviction":
-            found.append("maxmemory-policy is noeviction: when Redis is full, keys are removed but none are written")
-        elif policy == "allkeys-random":
-            found.append(
-                "maxmemory-policy is allkeys-random: when it evicts Rowtap's own keys, all tables are flushed; "
-                "allkeys-lru or allkeys-lfu keeps them"
-            )
-    return found
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".") if part.isdigit())
-
-
-def _info(reply: Any) -> dict[str, str]:
-    if isinstance(reply, dict):
-        return {str(name): str(value) for name, value in reply.items()}
-    facts = {}
-    for line in bytes(reply).decode(errors="replace").splitlines():
-        name, colon, value = line.partition(":")
-        if colon:
-            facts[name] = value
-    return facts
-
-
-def _undone(error: BaseException) -> bool:
-    """Whether an error says that a script did nothing."""
-    if isinstance(error, _UNDONE_ERRORS):
-        return True
-    return isinstance(error, ResponseError) and any(part in str(error) for part in _UNDONE)
-
-
-def _words(error: BaseException) -> str:
-    return str(error) or type(error).__name__

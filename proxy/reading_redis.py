@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 
+from cache.connections import connector, pack
 from cache.rules import ValueFormat
-from cache.writer import connector, pack
 from proxy.reading import ReadFailure
 
 if TYPE_CHECKING:

@@ -17,9 +17,15 @@ VALUES = {"protocol.backend", "protocol.codes", "protocol.fields", "protocol.err
 """What cache may know of the protocol: field descriptions, format codes, numbers; no scanner and no sessions."""
 
 ONLY_IN = {
-    "sqlglot": {"cache/statements.py"},
+    "sqlglot": {"cache/statements.py", "cache/statements_expressions.py"},
     "sqlglotc": {"cache/statements.py"},
-    "redis": {"cache/writer.py", "proxy/demo.py", "proxy/embedded.py", "proxy/reading_redis.py"},
+    "redis": {
+        "cache/connections.py",
+        "cache/writer.py",
+        "proxy/demo.py",
+        "proxy/embedded.py",
+        "proxy/reading_redis.py",
+    },
     "psycopg": {"proxy/lookup.py", "proxy/demo.py", "proxy/reading.py"},
     "typer": {"proxy/commands.py", "proxy/explaining.py"},
     "prometheus_client": {"proxy/metrics.py", "proxy/admin.py"},

@@ -9,7 +9,6 @@ import redis
 
 from cache.changes import Kind
 from cache.rules import ValueFormat
-from cache.writer import connector, problems
 from proxy.embedded import Valkey
 from tests.cache.writing import Worker, make_rule, working
 
@@ -769,33 +768,6 @@ async def test_two_workers_on_the_same_few_keys(redis_url, redis_client, seed, b
     assert present == ROUNDS * len(rows)
 
 
-# Words.
-
-
-@pytest.mark.parametrize(
-    ("info", "word"),
-    [
-        ({"redis_version": "6.0.9"}, "too old"),
-        ({"redis_version": "7.2.4", "redis_mode": "cluster"}, "cluster"),
-        ({"redis_version": "7.2.4", "role": "slave"}, "replica"),
-        ({"redis_version": "7.2.4", "maxmemory": "1", "maxmemory_policy": "allkeys-random"}, "allkeys-random"),
-    ],
-)
-def test_problems(info, word):
-    assert any(word in problem for problem in problems(info))
-
-
-def test_no_problems():
-    good = {"redis_version": "6.2.0", "role": "master", "maxmemory": "1", "maxmemory_policy": "allkeys-lru"}
-    assert problems(good) == []
-
-
 async def test_check_of_nothing(unused_tcp_port):
     worker = Worker(f"redis://127.0.0.1:{unused_tcp_port}")
     assert "does not answer" in (await worker.writer.check())[0]
-
-
-def test_urls():
-    assert connector("redis+sentinel://u:p@a:1,b:2/main/3", 1)().is_connected is False
-    with pytest.raises(ValueError, match="service"):
-        connector("redis+sentinel://a:1", 1)
