@@ -7,27 +7,17 @@ grammar is made to be. What they carry within (PREPARE's statement, a cursor's q
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from cache import canonical, run_time_settings
+from cache import canonical, commands_definitions, run_time_settings
 from cache.canonical import closing
-from cache.lexer import MARK, NAME, NUMBER, OPERATOR, PARAMETER, STRING, WORD, LexicalError, Token
-from cache.plans import Command, Operand, Source
-from cache.shapes import Name, Shape, Verb, Write
+from cache.commands_tokens import argument, identifier, is_at, qualified, split, string, type_names, words_of
+from cache.lexer import MARK, OPERATOR, PARAMETER, STRING, WORD, LexicalError, Token
+from cache.plans import Command, Operand
+from cache.shapes import Name, Rows, Shape, UnreadError, Verb, Write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-
-class UnreadError(Exception):
-    """The statement's grammar is not one whose meaning is certain."""
-
-
-class Rows(NamedTuple):
-    """What RETURNING calls the old and the new row."""
-
-    old: frozenset[str] = frozenset(["old"])
-    new: frozenset[str] = frozenset(["new"])
 
 
 _QUERIES = frozenset(["select", "values", "table", "with", "insert", "update", "delete", "merge"])
@@ -36,15 +26,6 @@ _HARMLESS = canonical.words(
     "lock vacuum analyze analyse cluster reindex checkpoint listen unlisten notify load comment grant revoke security "
     "reassign wait"
 )
-_NAMELESS_DDL = canonical.words(
-    "function procedure routine aggregate type domain extension schema owned index collation operator cast language "
-    "conversion transform"
-)
-"""Objects whose DDL may change the catalog query's answer without naming a relation."""
-_WORDLESS = frozenset(["function", "procedure", "routine", "aggregate"])
-"""Objects whose definitions name relations that they do not change."""
-_REACHING = frozenset(["schema", "type", "domain", "extension", "owned", "collation"])
-"""Objects whose DROP or ALTER may change the rows of tables it does not name."""
 _SETTING_WORDS = re.compile(r"set_config|search_path|standard_conforming_strings|client_encoding", re.IGNORECASE)
 
 
@@ -65,15 +46,11 @@ def unread(found: Sequence[Token]) -> Shape:
         writing = any(_modifies(token, found[position - 1]) for position, token in enumerate(found) if position)
     else:
         writing = True
-    return Shape(Command.NONE, unread=True, opaque=True, writing=writing, words=_words(found))
+    return Shape(Command.NONE, unread=True, opaque=True, writing=writing, words=words_of(found))
 
 
 def _modifies(token: Token, before: Token) -> bool:
     return token.kind == WORD and token.text in _MODIFYING and before.text not in ("for", "key")
-
-
-def _words(found: Sequence[Token]) -> frozenset[str]:
-    return frozenset(token.text for token in found if token.kind in (WORD, NAME))
 
 
 def _shape(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
@@ -104,7 +81,7 @@ def _shape(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape
 def _query(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
     if canonical.depth(found) > canonical.MAX_DEPTH:
         raise UnreadError("nested too deeply")
-    ignores_keys = any(_is(found, position, "overriding", "user") for position in range(len(found)))
+    ignores_keys = any(is_at(found, position, "overriding", "user") for position in range(len(found)))
     found = canonical.simplified(found)
     shorter = canonical.shortened(found) if found[0].text == "insert" else None
     found = found if shorter is None else shorter
@@ -159,21 +136,13 @@ def _without_returning_names(found: list[Token]) -> tuple[list[Token], Rows]:
         token = found[position]
         result.append(token)
         position += 1
-        if token.kind == WORD and token.text == "returning" and _is(found, position, "with", "("):
+        if token.kind == WORD and token.text == "returning" and is_at(found, position, "with", "("):
             end = closing(found, position)
             for index in range(position, end):
-                if found[index].kind == WORD and found[index].text in ("old", "new") and _is(found, index + 1, "as"):
+                if found[index].kind == WORD and found[index].text in ("old", "new") and is_at(found, index + 1, "as"):
                     (old if found[index].text == "old" else new).add(found[index + 2].text)
             position = end + 1
     return result, Rows(frozenset(old), frozenset(new))
-
-
-def _is(found: Sequence[Token], position: int, *texts: str) -> bool:
-    """The tokens at ``position`` are these words and marks."""
-    part = found[position : position + len(texts)]
-    return len(part) == len(texts) and all(
-        token.kind in (WORD, MARK) and token.text == text for token, text in zip(part, texts, strict=True)
-    )
 
 
 # Transactions
@@ -189,165 +158,88 @@ def _chain(found: Sequence[Token]) -> bool:
 
 
 def _commit(found: Sequence[Token]) -> Shape:
-    if _is(found, 1, "prepared"):
-        return Shape(Command.COMMIT_PREPARED, name=_string(found, 2))
+    if is_at(found, 1, "prepared"):
+        return Shape(Command.COMMIT_PREPARED, name=string(found, 2))
     return Shape(Command.COMMIT, chain=_chain(found))
 
 
 def _rollback(found: Sequence[Token]) -> Shape:
-    if _is(found, 1, "prepared"):
-        return Shape(Command.ROLLBACK_PREPARED, name=_string(found, 2))
+    if is_at(found, 1, "prepared"):
+        return Shape(Command.ROLLBACK_PREPARED, name=string(found, 2))
     words = [token.text if token.kind == WORD else "" for token in found]
     if "to" in words[1:3]:
-        return Shape(Command.ROLLBACK_TO, name=_identifier(found[-1]))
+        return Shape(Command.ROLLBACK_TO, name=identifier(found[-1]))
     return Shape(Command.ROLLBACK, chain=_chain(found))
 
 
 def _savepoint(found: Sequence[Token]) -> Shape:
-    return Shape(Command.SAVEPOINT, name=_identifier(found[1]))
+    return Shape(Command.SAVEPOINT, name=identifier(found[1]))
 
 
 def _release(found: Sequence[Token]) -> Shape:
-    return Shape(Command.RELEASE, name=_identifier(found[-1]))
-
-
-def _identifier(token: Token) -> str:
-    if token.kind not in (WORD, NAME):
-        raise UnreadError("a name was due")
-    return token.text
-
-
-def _string(found: Sequence[Token], position: int) -> str:
-    token = found[position]
-    if token.kind != STRING or not token.certain:
-        raise UnreadError("a string was due")
-    return token.text
+    return Shape(Command.RELEASE, name=identifier(found[-1]))
 
 
 # Prepared statements and cursors
 
 
 def _prepare(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    if _is(found, 1, "transaction"):
-        return Shape(Command.PREPARE_TRANSACTION, name=_string(found, 2))
-    name, position = _identifier(found[1]), 2
+    if is_at(found, 1, "transaction"):
+        return Shape(Command.PREPARE_TRANSACTION, name=string(found, 2))
+    name, position = identifier(found[1]), 2
     types: tuple[str, ...] = ()
-    if _is(found, 2, "("):
+    if is_at(found, 2, "("):
         end = closing(found, 2)
-        types = _types(found[3:end])
+        types = type_names(found[3:end])
         position = end + 1
-    if not _is(found, position, "as"):
+    if not is_at(found, position, "as"):
         raise UnreadError("PREPARE without AS")
     return Shape(Command.PREPARE, name=name, inner=shape(found[position + 1 :], read), types=types)
 
 
-_TYPE_NAMES = {
-    "int": "int4",
-    "integer": "int4",
-    "int4": "int4",
-    "smallint": "int2",
-    "int2": "int2",
-    "bigint": "int8",
-    "int8": "int8",
-    "text": "text",
-    "varchar": "varchar",
-    "character varying": "varchar",
-    "uuid": "uuid",
-    "bool": "bool",
-    "boolean": "bool",
-    "json": "json",
-    "unknown": "unknown",
-}
-
-
-def _types(found: Sequence[Token]) -> tuple[str, ...]:
-    """Declared parameter types by ``Operand.cast``'s names; empty strings for those it has none for."""
-    types, current, level = [], "", 0
-    for token in (*found, Token(MARK, ",")):
-        if token.kind == MARK and token.text in "([":
-            level += 1
-        elif token.kind == MARK and token.text in ")]":
-            level -= 1
-        if token.kind == MARK and token.text == "," and level == 0:
-            name, array = current.removesuffix("[]"), current.endswith("[]")
-            known = _TYPE_NAMES.get(name, "")
-            types.append(known + "[]" if array and known else known)
-            current = ""
-        else:
-            current += (" " if current and token.kind == WORD else "") + token.text
-    return tuple(types)
-
-
 def _execute(found: Sequence[Token]) -> Shape:
-    name = _identifier(found[1])
+    name = identifier(found[1])
     if len(found) == 2:
         return Shape(Command.EXECUTE, name=name)
-    if not _is(found, 2, "(") or closing(found, 2) != len(found) - 1:
+    if not is_at(found, 2, "(") or closing(found, 2) != len(found) - 1:
         raise UnreadError("EXECUTE without its arguments")
     arguments: list[Operand | None] = []
     called = False
-    for part in _split(found[3:-1]):
-        arguments.append(_argument(part))
-        called = called or any(_is([*part, Token(MARK, "")], i + 1, "(") for i, t in enumerate(part) if t.kind != MARK)
+    for part in split(found[3:-1]):
+        arguments.append(argument(part))
+        called = called or any(
+            is_at([*part, Token(MARK, "")], position + 1, "(")
+            for position, token in enumerate(part)
+            if token.kind != MARK
+        )
     return Shape(Command.EXECUTE, name=name, arguments=tuple(arguments), opaque=called)
-
-
-def _split(found: Sequence[Token]) -> list[list[Token]]:
-    """The parts between top-level commas."""
-    parts: list[list[Token]] = [[]]
-    level = 0
-    for token in found:
-        if token.kind == MARK and token.text in "([":
-            level += 1
-        elif token.kind == MARK and token.text in ")]":
-            level -= 1
-        if token.kind == MARK and token.text == "," and level == 0:
-            parts.append([])
-        else:
-            parts[-1].append(token)
-    return parts
-
-
-def _argument(part: Sequence[Token]) -> Operand | None:
-    negative = len(part) == 2 and part[0].kind == OPERATOR and part[0].text == "-" and part[1].kind == NUMBER
-    if negative:
-        part = part[1:]
-    if len(part) != 1:
-        return None
-    token = part[0]
-    if token.kind in (STRING, NUMBER) and token.slot >= 0 and not token.many:
-        return Operand(Source.LITERAL, token.slot, negative)
-    if token.kind == PARAMETER:
-        return Operand(Source.PARAMETER, int(token.text) - 1)
-    keywords = {"null": Source.NULL, "true": Source.TRUE, "false": Source.FALSE}
-    return Operand(keywords[token.text]) if token.kind == WORD and token.text in keywords else None
 
 
 def _deallocate(found: Sequence[Token]) -> Shape:
     last = found[-1]
     everything = last.kind == WORD and last.text == "all"
-    return Shape(Command.DEALLOCATE, name=None if everything else _identifier(last))
+    return Shape(Command.DEALLOCATE, name=None if everything else identifier(last))
 
 
 def _declare(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    name = _identifier(found[1])
-    position = next(i for i in range(2, len(found)) if _is(found, i, "for"))
-    holdable = any(_is(found, i, "with", "hold") for i in range(2, position))
+    name = identifier(found[1])
+    position = next(i for i in range(2, len(found)) if is_at(found, i, "for"))
+    holdable = any(is_at(found, i, "with", "hold") for i in range(2, position))
     return Shape(Command.DECLARE, name=name, inner=shape(found[position + 1 :], read), holdable=holdable)
 
 
 def _fetch(found: Sequence[Token]) -> Shape:
-    return Shape(Command.FETCH, name=_identifier(found[-1]))
+    return Shape(Command.FETCH, name=identifier(found[-1]))
 
 
 def _close(found: Sequence[Token]) -> Shape:
     last = found[-1]
     everything = last.kind == WORD and last.text == "all"
-    return Shape(Command.CLOSE, name=None if everything else _identifier(last))
+    return Shape(Command.CLOSE, name=None if everything else identifier(last))
 
 
 def _discard(found: Sequence[Token]) -> Shape:
-    if not _is(found, 1, "all"):
+    if not is_at(found, 1, "all"):
         return Shape(Command.UTILITY)
     return Shape(Command.DISCARD_ALL, settings=(("*", None, False),))
 
@@ -356,10 +248,10 @@ def _discard(found: Sequence[Token]) -> Shape:
 
 
 def _set(found: Sequence[Token]) -> Shape:
-    if _is(found, 1, "constraints"):
+    if is_at(found, 1, "constraints"):
         return Shape(Command.UTILITY)
     # SET TRANSACTION SNAPSHOT: what the transaction reads may be older than its beginning.
-    older = any(_is(found, position, "transaction", "snapshot") for position in (1, 2))
+    older = any(is_at(found, position, "transaction", "snapshot") for position in (1, 2))
     return Shape(Command.SET, settings=run_time_settings.of_set(found), opaque=older)
 
 
@@ -372,11 +264,11 @@ def _reset(found: Sequence[Token]) -> Shape:
 
 def _explain(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
     position, runs = 1, False
-    if _is(found, 1, "("):
+    if is_at(found, 1, "("):
         end = closing(found, 1)
         # A query in parentheses may be meant as well; its first word tells.
         if not (found[2].kind == WORD and found[2].text in _QUERIES) and found[2].text != "(":
-            for option in _split(found[2:end]):
+            for option in split(found[2:end]):
                 if option and option[0].text in ("analyze", "analyse"):
                     runs = runs or len(option) < 2 or option[1].text.lower() not in ("false", "off", "0")
             position = end + 1
@@ -400,136 +292,44 @@ def _explain(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Sha
 
 
 def _copy(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    if _is(found, 1, "("):
+    if is_at(found, 1, "("):
         inner = shape(found[2 : closing(found, 1)], read)
         inner.command = Command.COPY
         inner.mentions = ()
         for write in inner.writes:
             write.counted = write.returning = False
         return inner
-    start = 2 if _is(found, 1, "binary") else 1
-    name, position = _qualified(found, start)
-    if _is(found, position, "("):
+    start = 2 if is_at(found, 1, "binary") else 1
+    name, position = qualified(found, start)
+    if is_at(found, position, "("):
         position = closing(found, position) + 1
-    if _is(found, position, "to"):
+    if is_at(found, position, "to"):
         return Shape(Command.COPY, names=frozenset([name]))
-    if not _is(found, position, "from"):
+    if not is_at(found, position, "from"):
         raise UnreadError("COPY without FROM or TO")
     return Shape(Command.COPY, names=frozenset([name]), writes=(Write(Verb.COPY, name),))
 
 
-def _qualified(found: Sequence[Token], position: int) -> tuple[Name, int]:
-    """The relation name at ``position`` and where it ends."""
-    parts = [_identifier(found[position])]
-    position += 1
-    while _is(found, position, "."):
-        parts.append(_identifier(found[position + 1]))
-        position += 2
-    return Name(parts[-2] if len(parts) > 1 else None, parts[-1]), position
-
-
 def _truncate(found: Sequence[Token]) -> Shape:
-    position = 2 if _is(found, 1, "table") else 1
-    cascade = _is(found, len(found) - 1, "cascade")
+    position = 2 if is_at(found, 1, "table") else 1
+    cascade = is_at(found, len(found) - 1, "cascade")
     names: list[Name] = []
     while True:
-        if _is(found, position, "only"):
+        if is_at(found, position, "only"):
             position += 1
-        name, position = _qualified(found, position)
+        name, position = qualified(found, position)
         names.append(name)
         if position < len(found) and found[position].kind == OPERATOR and found[position].text == "*":
             position += 1
-        if not _is(found, position, ","):
+        if not is_at(found, position, ","):
             break
         position += 1
     writes = tuple(Write(Verb.TRUNCATE, name, counted=False) for name in names)
     return Shape(Command.UTILITY, names=frozenset(names), writes=writes, everything=cascade)
 
 
-# Definitions
-
-
 def _create(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    position = 3 if _is(found, 1, "or", "replace") else 1
-    temporary = False
-    while found[position].text in ("temp", "temporary", "local", "global", "unlogged", "recursive", "materialized"):
-        temporary = temporary or found[position].text in ("temp", "temporary")
-        position += 1
-    if found[position].text == "foreign" and _is(found, position + 1, "table"):
-        position += 1
-    kind = found[position].text
-    result = _definition(found, kind)
-    if kind not in ("table", "view", "sequence"):
-        return result
-    position += 1
-    if _is(found, position, "if", "not", "exists"):
-        position += 3
-    name, position = _qualified(found, position)
-    result.created = (name,)
-    if temporary or (name.schema or "").startswith("pg_temp"):
-        result.temporary = (name.name,)
-        result.definition = False
-    start = next((i for i in range(position, len(found)) if _is(found, i, "as")), None) if kind == "table" else None
-    if "materialized" in [token.text for token in found[:4]]:
-        start = next(i for i in range(position, len(found)) if _is(found, i, "as"))
-    if start is not None and _starts_query(found, start + 1):
-        result.words = frozenset([name.name])
-        _absorb(result, found[start + 1 :], read)
-    return result
-
-
-def _starts_query(found: Sequence[Token], position: int) -> bool:
-    return position < len(found) and found[position].text in ("select", "values", "table", "with", "(", "execute")
-
-
-def _absorb(result: Shape, query: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> None:
-    """CREATE TABLE … AS runs its query."""
-    if query[0].text == "execute":
-        result.everything = result.opaque = True
-        return
-    end = len(query)
-    if end > 2 and _is(query, end - 2, "no", "data"):
-        return
-    if end > 2 and _is(query, end - 2, "with", "data"):
-        end -= 2
-    inner = shape(query[:end], read)
-    result.functions = inner.functions
-    result.opaque = result.opaque or inner.opaque
-    result.writes = inner.writes
-    for write in result.writes:
-        write.counted = write.returning = False
-
-
-def _definition(found: Sequence[Token], kind: str) -> Shape:
-    creates = found[0].text == "create"
-    named = frozenset[str]() if kind in _WORDLESS and creates else _words(found)
-    keeps = (creates and kind not in ("rule", "trigger", "constraint")) or kind in ("index", "view", "statistics")
-    return Shape(Command.UTILITY, definition=True, ddl=kind in _NAMELESS_DDL, words=named, keeps_rows=keeps)
-
-
-def _alter_or_drop(found: Sequence[Token]) -> Shape:
-    position = 1
-    while found[position].text in ("materialized", "foreign", "event", "text", "user") and position + 1 < len(found):
-        position += 1
-    kind = found[position].text
-    result = _definition(found, kind)
-    cascade = found[-1].kind == WORD and found[-1].text == "cascade"
-    if kind in _REACHING and (found[0].text == "alter" or cascade or kind in ("schema", "owned")):
-        result.everything = True
-    if kind in ("table", "view", "sequence"):
-        for index in range(position, len(found)):
-            if _is(found, index, "rename", "to"):
-                result.temporary = (_identifier(found[index + 2]),)
-    return result
-
-
-def _refresh(found: Sequence[Token]) -> Shape:
-    """REFRESH MATERIALIZED VIEW calls whatever functions its query calls."""
-    return Shape(Command.UTILITY, opaque=True)
-
-
-def _import(found: Sequence[Token]) -> Shape:
-    return Shape(Command.UTILITY, ddl=True, definition=True, words=_words(found))
+    return commands_definitions.create(found, lambda query: shape(query, read))
 
 
 def _routine(found: Sequence[Token]) -> Shape:
@@ -566,10 +366,10 @@ _SIMPLE: dict[str, Callable[[Sequence[Token]], Shape]] = {
     "set": _set,
     "reset": _reset,
     "truncate": _truncate,
-    "alter": _alter_or_drop,
-    "drop": _alter_or_drop,
-    "import": _import,
-    "refresh": _refresh,
+    "alter": commands_definitions.alter_or_drop,
+    "drop": commands_definitions.alter_or_drop,
+    "import": commands_definitions.import_schema,
+    "refresh": commands_definitions.refresh,
     "call": _routine,
     "do": _routine,
 }

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 from cache import binding, canonical, commands, lexer, templates
 from cache.catalog import Scope
+from cache.shapes import UnreadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cache.catalog import Catalog
-    from cache.commands import Rows
     from cache.lexer import Token
     from cache.plans import Literals, Plan
-    from cache.shapes import Shape
+    from cache.shapes import Rows, Shape
 
 MAX_TEXT = 1_048_576
 """Bytes; a longer text is not read."""
@@ -145,7 +145,7 @@ class Memo:
 
         def read(found: Sequence[Token], rows: Rows) -> Shape:
             if next(budget, None) is None:
-                raise commands.UnreadError("too many statements in one text")
+                raise UnreadError("too many statements in one text")
             return self._read(found, rows)
 
         return tuple(

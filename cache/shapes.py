@@ -8,10 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from cache.plans import Command, Operand, Reason
+
+
+class UnreadError(Exception):
+    """The statement's grammar is not one whose meaning is certain."""
+
+
+class Rows(NamedTuple):
+    """What RETURNING calls the old and the new row."""
+
+    old: frozenset[str] = frozenset(["old"])
+    new: frozenset[str] = frozenset(["new"])
 
 
 @dataclass(frozen=True, slots=True)

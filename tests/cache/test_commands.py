@@ -3,7 +3,7 @@
 import pytest
 
 from cache.plans import Action, Command, Literal, Operand, Reason, Source
-from tests.cache.catalogs import plan, plans
+from tests.cache.catalogs import plan, plans, told
 
 COMMANDS = [
     ("BEGIN", Command.BEGIN, None),
@@ -122,3 +122,12 @@ def test_reads_that_may_not_be_what_is_committed(text, opaque):
     assert made.opaque is opaque
     assert not made.writes
     assert made.inner is None
+
+
+def test_a_query_within_a_definition_that_cannot_be_read():
+    made = plan("CREATE TABLE o2 AS WITH d AS (DELETE FROM users FOO BAR RETURNING *) SELECT * FROM d")
+    assert [write.action for write in made.writes] == [Action.FLUSH]
+    assert made.opaque
+    read = "CREATE TABLE o2 AS WITH d AS (DELETE FROM users WHERE id = 1 RETURNING *) TABLE d"
+    assert told(read) == "evict 1 uncounted"
+    assert not plan("CREATE TABLE o2 AS SELECT * FROM users CROSS APPLY f()").writes
