@@ -25,6 +25,7 @@ from cache.statements_expressions import (
     has_grouping_sets,
     identifier_text,
     is_join,
+    listed_in,
     operand_of,
     relation_name,
     row_of,
@@ -197,6 +198,8 @@ class _Reader:
 
     def _item(self, node: exp.Expr, level: Level, scope: _Scope) -> None:
         """One item of a FROM clause, with the joins that hang on it."""
+        if isinstance(node, (exp.Table, exp.Values)) and (listed := listed_in(node)) is not None:
+            level.listed[listed[0]] = listed[1]
         if isinstance(node, exp.Table):
             self._only(node, _TABLE_PARTS)
             self._table(node, level, scope)

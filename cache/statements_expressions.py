@@ -33,7 +33,7 @@ _MAX_MENTIONS = 500
 class Level:
     """The FROM clause of one query level."""
 
-    __slots__ = ("conditions", "direct", "merged", "surfacing")
+    __slots__ = ("conditions", "direct", "listed", "merged", "surfacing")
 
     def __init__(self) -> None:
         self.direct: list[Mention] = []
@@ -42,6 +42,8 @@ class Level:
         """The same, and what comes out of its subqueries and CTEs."""
         self.conditions: list[exp.Expr] = []
         """What every row meets: WHERE and the ON of inner joins."""
+        self.listed: dict[str, Listed] = {}
+        """Lists of constants in this FROM clause, by alias."""
         self.merged = False
         """USING or NATURAL: an unqualified column may be of two relations."""
 
@@ -56,11 +58,7 @@ class Level:
 
     def attach(self) -> None:
         """Gives each relation the conditions on its columns."""
-        for condition in conjuncts(self.conditions):
-            found = fix_of(condition)
-            if found is None:
-                continue
-            qualifier, schema, fix = found
+        for qualifier, schema, fix in self._fixes():
             for mention in self.direct:
                 if qualifier is None:
                     matches = not self.merged
@@ -70,6 +68,70 @@ class Level:
                     matches = mention.alias == qualifier
                 if matches and not mention.renamed:
                     mention.fixes.append(fix)
+
+    def _fixes(self) -> Iterator[tuple[str | None, str | None, Fix]]:
+        for condition in conjuncts(self.conditions):
+            found = fix_of(condition)
+            if found is not None:
+                yield found
+        if self.listed:
+            yield from self._fixed_by_lists()
+
+    def _fixed_by_lists(self) -> Iterator[tuple[str | None, str | None, Fix]]:
+        """What ``u.id = v.id`` says, where ``v`` is a list of constants."""
+        pairs: dict[tuple[str, str | None, str | None], list[tuple[str, str]]] = {}
+        for condition in conjuncts(self.conditions):
+            if type(condition) is not exp.EQ:
+                continue
+            left, right = _columns(condition.this), _columns(condition.expression)
+            if left is None or right is None or len(left[2]) != len(right[2]):
+                continue
+            for (qualifier, schema, names), (alias, _, listed) in ((left, right), (right, left)):
+                if alias in self.listed and qualifier not in self.listed:
+                    pairs.setdefault((alias, qualifier, schema), []).extend(zip(names, listed, strict=True))
+        for (alias, qualifier, schema), columns in pairs.items():
+            for fix in self.listed[alias].fixes(columns):
+                yield qualifier, schema, fix
+
+
+class Listed:
+    """A list of constants in a FROM clause: ``(VALUES (1, 'a'), …) AS v (id, name)``, ``unnest($1::int[], …) AS …``."""
+
+    __slots__ = ("_arrays", "_names", "_rows")
+
+    def __init__(self, names: Sequence[str], rows: Sequence[exp.Expr] = (), arrays: Sequence[exp.Expr] = ()) -> None:
+        self._names = names
+        self._rows = tuple(row_of(entry) for entry in rows)
+        self._arrays = arrays
+
+    def fixes(self, pairs: Sequence[tuple[str, str]]) -> Iterator[Fix]:
+        """What it says of columns that equal its own: pairs of a name there and a name here."""
+        known = [(column, self._names.index(name)) for column, name in pairs if name in self._names]
+        if self._rows:
+            width = min(len(row) for row in self._rows)
+            known = [(column, position) for column, position in known if position < width]
+            rows = tuple(tuple(row[position] for _, position in known) for row in self._rows)
+            if known:
+                yield Fix(tuple(column for column, _ in known), rows)
+        for column, position in known:
+            if position < len(self._arrays) and (found := _any((None, None, (column,)), self._arrays[position])):
+                yield found[2]
+
+
+def listed_in(node: exp.Expr) -> tuple[str, Listed] | None:
+    """The alias and the constants of an item of a FROM clause that is a list of constants."""
+    alias = node.args.get("alias")
+    if alias is None or alias.this is None:
+        return None
+    names = [identifier_text(column) for column in alias.args.get("columns") or ()]
+    if isinstance(node, exp.Values):
+        width = max(len(row_of(entry)) for entry in node.expressions)
+        names += [f"column{number}" for number in range(len(names) + 1, width + 1)]
+        return identifier_text(alias.this), Listed(names, rows=node.expressions)
+    called = node.this
+    if isinstance(called, exp.Anonymous) and called.name == f"{CALLED}unnest" and node.args.get("db") is None:
+        return identifier_text(alias.this), Listed(names, arrays=called.expressions)
+    return None
 
 
 def identifier_text(identifier: exp.Expr) -> str:
