@@ -161,9 +161,8 @@ class Catalog:
         if name in scope.shadowed:
             return Resolution(candidates, certain=False)
         if scope.search_path is not None:
-            for entry in scope.search_path:
-                for oid in candidates:
-                    if self.relations[oid].schema == entry:
-                        return Resolution((oid,), certain=True)
-            return Resolution((), certain=True)
+            # In their order; the server passes over a schema that the user may not use, so a later one may be meant.
+            path = dict.fromkeys(scope.search_path)
+            found = tuple(oid for entry in path for oid in candidates if self.relations[oid].schema == entry)
+            return Resolution(found, certain=len(found) <= 1)
         return Resolution(candidates, certain=len(candidates) == 1)

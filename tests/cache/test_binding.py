@@ -113,8 +113,10 @@ def two_schemas():
     ("scope", "effect"),
     [
         (Scope(("public",)), "store 1=x"),
-        (Scope(("public", "app")), "store 1=x"),
-        (Scope(("app", "public")), ""),
+        (Scope(("public", "public")), "store 1=x"),
+        (Scope(("public", "app")), "evict 1"),  # the user may lack USAGE on public, and then app's table is meant
+        (Scope(("app", "public")), "evict 1"),
+        (Scope(("app",)), ""),
         (Scope(("nowhere",)), ""),
         (Scope(None), "evict 1"),
         (Scope(("public",), frozenset(["users"])), "evict 1"),

@@ -264,8 +264,12 @@ def test_names_in_several_schemas_need_a_search_path(connection):
     assert not catalog.resolve(None, "users", Scope()).certain
     assert len(catalog.resolve(None, "users", Scope()).oids) == 2
     assert catalog.resolve("public", "users", Scope()).oids == (own,)
-    assert catalog.resolve(None, "users", Scope(search_path=("public", "other"))).oids == (own,)
-    assert catalog.resolve(None, "users", Scope(search_path=("other", "public"))).oids != (own,)
+    assert catalog.resolve(None, "users", Scope(search_path=("public", "elsewhere"))).oids == (own,)
+    for path in (("public", "other"), ("other", "public")):  # a schema the user may not use is passed over
+        either = catalog.resolve(None, "users", Scope(search_path=path))
+        assert own in either.oids
+        assert not either.certain
+    assert own not in catalog.resolve(None, "users", Scope(search_path=("other",))).oids
     assert catalog.resolve(None, "users", Scope(search_path=("elsewhere",))).oids == ()
     shadowed = catalog.resolve(None, "users", Scope(search_path=("public",), shadowed=frozenset({"users"})))
     assert own in shadowed.oids
