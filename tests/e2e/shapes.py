@@ -136,7 +136,7 @@ def _run(send, sql):
 
 
 def combinations(cases, ways, *, every=1):
-    """Each case in every way outside a block, and in the other transactions (or every third of them, with `every=3`,
+    """Each case in every way outside a block, and in the other transactions (or one out of `every` of them,
     taken in turn) in one way, taken in turn too."""
     for number, case in enumerate(cases):
         for way in ways:

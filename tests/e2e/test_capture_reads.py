@@ -160,7 +160,7 @@ def test_every_statement_is_good_sql(stage):
     ("case", "way", "shape"),
     [
         pytest.param(case, way, shape, id=f"{way}-{shape.__name__}-{case.sql[:70]}")
-        for case, way, shape in shapes.combinations(CASES, WAYS, every=3)
+        for case, way, shape in shapes.combinations(CASES, WAYS, every=4)
         if case.keeps_block or shape is shapes.autocommit
     ],
 )

@@ -213,7 +213,7 @@ def after(case):
     ("case", "way", "shape"),
     [
         pytest.param(case, way, shape, id=f"{way}-{shape.__name__}-{case.sql[:90]}")
-        for case, way, shape in shapes.combinations(CASES, WAYS, every=2)
+        for case, way, shape in shapes.combinations(CASES, WAYS, every=3)
     ],
 )
 def test_writes(stage, session, case, way, shape):
