@@ -5,6 +5,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Processes that share the tests; each starts servers of its own.
+JOBS ?= 3
 # Which interpreter makes .venv: `make PYTHON=/path/to/python3 test`.
 PYTHON ?=
 
@@ -39,8 +41,8 @@ types: $(STAMP)  ## check types
 layering: $(STAMP)  ## check who imports whom
 	$(BIN)/pytest -q --no-header tests/test_layering.py
 
-suite: $(STAMP)  ## run the tests; ARGS="-k pipeline" chooses
-	$(BIN)/pytest -q $(ARGS)
+suite: $(STAMP)  ## run the tests; ARGS="-k pipeline" chooses, JOBS=0 takes one process
+	$(BIN)/pytest -q -n $(JOBS) $(ARGS)
 
 bench: $(STAMP)  ## measure against a relay that looks at nothing; benchmarks/README.md says how to read it
 	$(BIN)/python -m benchmarks

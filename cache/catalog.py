@@ -138,7 +138,7 @@ class Catalog:
     """By unqualified name: every relation of the database with a name that some linked relation or some rule bears,
     the linked ones and the others (those are in ``relations`` with no columns)."""
     volatile: frozenset[str] = frozenset()
-    """Lower-case names of pg_catalog functions of which some overload is volatile."""
+    """Names of pg_catalog functions of which some overload is volatile, be it one that a user has added."""
     harmless: frozenset[str] = frozenset()
     """Names of functions outside pg_catalog of which every overload is immutable or stable."""
     float_digits_certain: bool = False

@@ -92,7 +92,8 @@ answer AS (SELECT json_build_object(
     WHERE c.relname IN (SELECT relname FROM relation) AND c.oid NOT IN (SELECT oid FROM relation)
       AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname !~ '^pg_(toast|temp)'),
   'volatile', (SELECT coalesce(json_agg(DISTINCT p.proname), '[]') FROM pg_proc p
-    WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.provolatile = 'v' AND p.prokind <> 'a'),
+    WHERE p.provolatile = 'v' AND p.prokind <> 'a' AND EXISTS (
+      SELECT FROM pg_proc b WHERE b.proname = p.proname AND b.pronamespace = 'pg_catalog'::regnamespace)),
   'harmless', (SELECT coalesce(json_agg(f.proname), '[]') FROM (
     SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
     WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')

@@ -22,6 +22,7 @@ _NAMELESS_DDL = words(
 """Objects whose DDL may change the catalog query's answer without naming a relation."""
 _WORDLESS = frozenset(["function", "procedure", "routine", "aggregate"])
 """Objects whose definitions name relations that they do not change."""
+_SETTERS = frozenset(["role", "user", "database", "system"])
 _REACHING = frozenset(["schema", "type", "domain", "extension", "owned", "collation"])
 """Objects whose DROP or ALTER may change the rows of tables it does not name."""
 
@@ -87,6 +88,9 @@ def _definition(found: Sequence[Token], kind: str) -> Shape:
 
 
 def alter_or_drop(found: Sequence[Token]) -> Shape:
+    if found[1].text in _SETTERS and any(token.text in ("set", "reset") for token in found[2:]):
+        # What sessions of a role or database begin with is among what the catalog says.
+        return Shape(Command.UTILITY, definition=True, ddl=True, keeps_rows=True)
     position = 1
     while found[position].text in ("materialized", "foreign", "event", "text", "user") and position + 1 < len(found):
         position += 1

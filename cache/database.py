@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from cache import binding, catalog_query
 from cache.catalog import Catalog, Scope
 from cache.observe_reads import Known
-from cache.statements import Statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from cache.changes import Change
     from cache.plans import Literals, Plan
     from cache.rules import TableRule
+    from cache.statements import Statements
     from cache.values_types import ValueSettings
 
 RETRY_NS = 1_000_000_000

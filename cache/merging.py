@@ -61,12 +61,17 @@ def _write_over_write(waiting: Change, write: Change) -> Change:
         write.date = max(write.date, waiting.date)
         write.hold = write.hold or waiting.hold
         return evict(write)
+    return follow(waiting, write)
+
+
+def follow(former: Change, write: Change) -> Change:
+    """What ``write`` leaves of a key when it is known to come after the write ``former``; one of the two, altered."""
     if not write.partial:
         return write
-    if waiting.kind is Kind.EVICT:
+    if former.kind is Kind.EVICT:
         # A partial value applies to a hash that is there, and this one will not be.
         return evict(write)
-    return _overlay(waiting, write)
+    return _overlay(former, write)
 
 
 def _overlay(waiting: Change, write: Change) -> Change:

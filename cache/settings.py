@@ -51,12 +51,15 @@ class Settings:
 
     __slots__ = ("_float_digits", "_parameters", "_role", "_scope", "_shadowed", "_unsettled", "_values", "changed")
 
-    def __init__(self, parameters: Mapping[str, str], startup: Mapping[str, str]) -> None:
-        """``parameters`` as ParameterStatus reported them so far, ``startup`` as StartupMessage asked for them."""
+    def __init__(
+        self, parameters: Mapping[str, str], startup: Mapping[str, str], *, float_digits_certain: bool = True
+    ) -> None:
+        """``parameters`` as ParameterStatus reported them so far, ``startup`` as StartupMessage asked for them;
+        ``float_digits_certain`` is the catalog's at that moment, whatever later ones say of later sessions."""
         self._parameters = dict(parameters)
         self._role = parameters.get("session_authorization") or startup.get("user")
         asked = startup.get("extra_float_digits")
-        self._float_digits = asked is None or _positive(asked)
+        self._float_digits = float_digits_certain and (asked is None or _positive(asked))
         if "extra_float_digits" in startup.get("options", ""):
             self._float_digits = False
         if "role" in startup or "role" in startup.get("options", ""):

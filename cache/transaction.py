@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cache.changes import Change, Kind
+from cache.merging import follow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from cache.rules import TableRule
 
 IDLE = ord("I")
 IN_BLOCK = ord("T")
@@ -42,6 +45,21 @@ def doubted(changes: Sequence[Change]) -> list[Change]:
             change.partial = False
             change.removed = ()
     return [change for change in changes if change.kind is not Kind.FILL]
+
+
+def last_of_each(changes: Sequence[Change]) -> list[Change]:
+    """What one transaction's writes, in the order they were made, leave of each key; a Flush stands for its rule.
+
+    They all become true at one instant, so whoever merges them later could not tell which came last.
+    """
+    flushed = {change.rule: change for change in changes if change.kind is Kind.FLUSH}
+    left: dict[tuple[TableRule, bytes], Change] = {}
+    for change in changes:
+        if change.rule in flushed:
+            continue
+        former = left.get((change.rule, change.key))
+        left[change.rule, change.key] = change if former is None else follow(former, change)
+    return [*flushed.values(), *left.values()]
 
 
 class TransactionBuffer:
@@ -120,7 +138,7 @@ class TransactionBuffer:
 
     def commit(self) -> list[Change]:
         """The transaction committed, or COMMIT AND CHAIN did, which begins another one at once."""
-        released = self.pending
+        released = last_of_each(self.pending) if len(self.pending) > 1 else self.pending
         self._reset()
         return released
 
@@ -132,7 +150,7 @@ class TransactionBuffer:
 
     def take(self) -> list[Change]:
         """PREPARE TRANSACTION succeeded: the changes go with the gid, the session has none left."""
-        taken = doubted(self.pending) if self._uncertain else self.pending
+        taken = doubted(self.pending) if self._uncertain else last_of_each(self.pending)
         self._reset()
         return taken
 

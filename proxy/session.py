@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from cache.counts import Counts
     from cache.database import CatalogQuestion, Database
     from cache.outcomes import Sink
-
     from proxy.commit_gate import Blocking
 
     class Backlog(Sink, Blocking, Protocol):
@@ -72,7 +71,9 @@ class Session:
         self._counts = counts
         self._on_blind = on_blind
         self._closed = False
-        settings = Settings(parameters, startup)
+        # The session that a catalog is learned over begins with what that catalog will say.
+        certain = not database.learned or (database.certain and database.catalog.float_digits_certain)
+        settings = Settings(parameters, startup, float_digits_certain=certain)
         self._outcomes = Outcomes(database, backlog, counts, settings)
         self._names = Names(database, settings, self._outcomes.buffer)
         self._pipeline: Pipeline[object] = Pipeline()

@@ -292,6 +292,7 @@ def test_functions_that_read_only(connection):
         CREATE FUNCTION reads(int) RETURNS int LANGUAGE sql STABLE AS 'SELECT $1';
         CREATE FUNCTION mixed(int) RETURNS int LANGUAGE sql STABLE AS 'SELECT $1';
         CREATE FUNCTION mixed(text) RETURNS int LANGUAGE sql VOLATILE AS 'SELECT 1';
+        CREATE FUNCTION log(text) RETURNS int LANGUAGE sql VOLATILE AS 'SELECT 1';
         CREATE TABLE users (id int PRIMARY KEY, name text)
     """)
     catalog = learn(connection, rule("users"))
@@ -299,6 +300,7 @@ def test_functions_that_read_only(connection):
     assert "mixed" not in catalog.harmless
     assert "nextval" in catalog.volatile
     assert "lower" not in catalog.volatile
+    assert "log" in catalog.volatile, "an overload that a user added"
 
 
 @pytest.mark.parametrize(("setting", "certain"), [(None, True), ("0", False), ("3", False)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cache.changes import Change, Kind
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
-from cache.transaction import FAILED_BLOCK, IDLE, IN_BLOCK, TransactionBuffer
+from cache.transaction import FAILED_BLOCK, IDLE, IN_BLOCK, TransactionBuffer, last_of_each
 
 RULE = TableRule(
     "app", "public", "users", ("id",), ("name",),
@@ -163,3 +163,31 @@ def test_own_writes_make_reads_dirty_until_undone():
     assert not buffer.dirty
     buffer.add([])
     assert buffer.dirty, "a write that changed no configured row still happened"
+
+
+def test_the_last_write_of_a_key_is_what_a_transaction_leaves():
+    buffer = TransactionBuffer()
+    buffer.ready(IN_BLOCK)
+    evicted = Change(Kind.EVICT, RULE, b"a", None, 1, 1)
+    buffer.add([store("a"), store("b"), evicted, store("a")])
+    assert keys(buffer.commit()) == ["STORE a", "STORE b"]
+    buffer.add([store("a"), evicted])
+    assert keys(buffer.ready(IDLE)) == ["EVICT a"]
+
+
+def test_a_flush_stands_for_its_rules_keys():
+    buffer = TransactionBuffer()
+    buffer.add([store("a"), Change(Kind.FLUSH, RULE, b"", None, 1, 1), store("b")])
+    assert keys(buffer.ready(IDLE)) == ["FLUSH "]
+
+
+def test_partial_values_of_one_transaction_come_together():
+    whole = Change(Kind.STORE, RULE, b"a", {b"x": b"1", b"y": b"1"}, 1, 1)
+
+    def part() -> Change:
+        return Change(Kind.STORE, RULE, b"a", {b"x": b"2"}, 2, 2, partial=True, removed=(b"y",))
+
+    (left,) = last_of_each([whole, part()])
+    assert (left.value, left.partial, left.date) == ({b"x": b"2"}, False, 1)
+    (left,) = last_of_each([Change(Kind.EVICT, RULE, b"a", None, 1, 1), part()])
+    assert left.kind is Kind.EVICT

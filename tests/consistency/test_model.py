@@ -6,6 +6,7 @@
 import os
 
 import pytest
+
 from tests.consistency.model import BLOCK_RULES, KINDS, RULES, Model, describe, programs
 
 DEEP = os.environ.get("MODEL") == "deep"

@@ -4,10 +4,10 @@ import random
 import time
 
 import pytest
-from tests.consistency.model import Flight, Item, Model, Redis
 
 from cache import fences
 from cache.changes import Kind
+from tests.consistency.model import Flight, Item, Model, Redis
 
 LIFE = 60_000
 LABEL = "rule"

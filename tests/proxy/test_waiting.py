@@ -12,7 +12,7 @@ from proxy.waiting import Waiting, at_once, never
 @pytest.fixture
 async def pair():
     """`pair(enough, begun)`: a Waiting on one end of a socket pair, and the other end."""
-    opened = []
+    opened: list[asyncio.BaseTransport | socket.socket] = []
 
     async def open_pair(enough, begun=b""):
         ours, theirs = socket.socketpair()
