@@ -1,70 +1,63 @@
-"""One database and one proxy in front of it for the whole folder, and `both`: the same thing said to each."""
+"""One database and one proxy in front of it for the whole folder, and `both`: the same thing said to each.
+
+Tests marked with another stage (`tests.conformance.stages`) have a database and a proxy of that.
+"""
 
 from operator import attrgetter
 
-import psycopg
 import pytest
 from psycopg import sql
 
-from proxy.embedded import HOST, free_port
+from tests.conformance.stages import PLAIN, set_up
 from tests.conformance.wire import Wire
-from tests.fix_postgres import fresh_database
-from tests.fix_proxy import Proxy
 
-SCHEMA = """
-    CREATE TABLE items (id int PRIMARY KEY, name text, price numeric(10, 2), data bytea, tags text[]);
-    CREATE TABLE plain (id int, note text);
-    CREATE TYPE mood AS ENUM ('calm', 'excited');
-    CREATE FUNCTION shout(text) RETURNS text LANGUAGE plpgsql AS
-        $$BEGIN RAISE NOTICE 'heard %', $1; RETURN upper($1); END$$;
-"""
 CONTENT = """
     TRUNCATE items, plain;
     INSERT INTO items SELECT n, 'item ' || n, n / 4.0, decode(md5(n::text), 'hex'), ARRAY['a', n::text]
         FROM generate_series(1, 20) AS n;
 """
-TABLE = {"name": "items", "key": "id", "value": "name"}
 
 
 @pytest.fixture(scope="session")
-def conformance_database(postgres):
-    """The database both ways lead to."""
-    with fresh_database(postgres) as name:
-        with psycopg.connect(postgres.dsn(name), autocommit=True) as connection:
-            connection.execute(SCHEMA)
-        yield name
+def plain_stage(postgres, valkey, tmp_path_factory):
+    """In front of `postgres`."""
+    with set_up(postgres, f"{valkey.url}/0", tmp_path_factory.mktemp("conformance")) as stage:
+        yield stage
 
 
 @pytest.fixture(scope="session")
-def proxied(postgres, valkey, conformance_database, tmp_path_factory):
-    """The proxy, with a table to observe."""
-    config = {
-        "proxy": {"listen": f"{HOST}:{free_port()}", "shutdown_timeout": "3s"},
-        "postgres": {"host": HOST, "port": postgres.port, "database": conformance_database},
-        "redis": {"url": f"{valkey.url}/0"},
-        "admin": {"listen": f"{HOST}:{free_port()}"},
-        "table": [TABLE],
-    }
-    import os  # DEV
+def tls_stage(postgres_tls, valkey, tmp_path_factory):
+    """The proxy speaks TLS with the server; its clients, and those that go directly, do not."""
+    directory = tmp_path_factory.mktemp("conformance-tls")
+    with set_up(postgres_tls, f"{valkey.url}/0", directory, sslmode="require") as stage:
+        yield stage
 
-    if os.environ.get("SELF"):  # DEV
-        from tests.recording import Recorder  # DEV
 
-        yield Recorder(postgres.host, postgres.port)  # DEV
-        return  # DEV
-    proxy = Proxy(tmp_path_factory.mktemp("conformance") / "config.toml", config)
-    try:
-        proxy.start()
-        yield proxy
-    finally:
-        proxy.finish()
+@pytest.fixture(scope="session")
+def stage15(postgres15, valkey, tmp_path_factory):
+    """In front of PostgreSQL 15, without TLS."""
+    directory = tmp_path_factory.mktemp("conformance-15")
+    with set_up(postgres15, f"{valkey.url}/0", directory, sslmode="disable") as stage:
+        yield stage
 
 
 @pytest.fixture
-def refill(postgres, conformance_database):
+def stage(request):
+    """The stage the test is marked with, in front of `postgres` unless told."""
+    return request.getfixturevalue(getattr(request, "param", PLAIN))
+
+
+@pytest.fixture
+def conformance_database(stage):
+    """The database both ways lead to."""
+    return stage.database
+
+
+@pytest.fixture
+def refill(stage):
     """`refill()`: the tables as they were at first."""
-    if not postgres.running:
-        postgres.start()
+    if not stage.server.running:
+        stage.server.start()
 
     def forget_prepared_transactions():
         prepared = connection.execute("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")
@@ -75,16 +68,15 @@ def refill(postgres, conformance_database):
         forget_prepared_transactions()
         connection.execute(CONTENT)
 
-    options = "-c lock_timeout=10s"
-    with psycopg.connect(postgres.dsn(conformance_database), autocommit=True, options=options) as connection:
+    with stage.connect(options="-c lock_timeout=10s") as connection:
         yield fill
         forget_prepared_transactions()
 
 
 @pytest.fixture
-def ways(postgres, proxied):
+def ways(stage):
     """The two addresses: PostgreSQL's own and the proxy's."""
-    return (postgres.host, postgres.port), (proxied.host, proxied.port)
+    return stage.ways
 
 
 @pytest.fixture
@@ -118,12 +110,12 @@ def senseless():
 
 
 @pytest.fixture(autouse=True)
-def followed(request, proxied):
+def followed(request, stage):
     """In all others no session may have become one that is only relayed: what passed through had been understood."""
-    before = len(_lost(proxied))
+    before = len(_lost(stage.proxy))
     yield
-    assert "senseless" in request.fixturenames or _lost(proxied)[before:] == []
+    assert "senseless" in request.fixturenames or _lost(stage.proxy)[before:] == []
 
 
-def _lost(proxied):
-    return [line for line in proxied.log_text().splitlines() if "not followed any longer" in line]
+def _lost(proxy):
+    return [line for line in proxy.log_text().splitlines() if "not followed any longer" in line]

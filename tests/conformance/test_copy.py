@@ -5,6 +5,7 @@ import struct
 import pytest
 
 from protocol.copy_data import CopyData, CopyDone, CopyFail
+from tests.conformance.stages import everywhere
 from tests.conformance.wire import FLUSH, SYNC, TERMINATE, query, run
 
 DONE = bytes(CopyDone())
@@ -17,6 +18,7 @@ def data(text):
     return CopyData(text.encode())
 
 
+@everywhere
 @pytest.mark.parametrize(
     "text",
     [
@@ -43,6 +45,7 @@ def test_copy_out(both, text):
     assert both(script).kinds.count("Z") == (2 if ";" in text else 3)
 
 
+@everywhere
 def test_copy_in(both):
     def script(wire):
         wire.send(query(FROM))
@@ -77,6 +80,7 @@ def test_copy_in_binary(both):
     assert both(script).values() == [[b"7", b"abc"]]
 
 
+@everywhere
 def test_copy_in_of_many_rows(both):
     def script(wire):
         wire.send(query(FROM))
@@ -89,6 +93,7 @@ def test_copy_in_of_many_rows(both):
     assert both(script).values() == [[b"20000", b"199990000"]]
 
 
+@everywhere
 @pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
 @pytest.mark.parametrize(
     "ending",
@@ -100,7 +105,7 @@ def test_copy_in_of_many_rows(both):
     ],
 )
 def test_copy_in_that_ends_otherwise(both, ending, extended):
-    end_copy(both, ending, extended)
+    assert end_copy(both, ending, extended).kinds.endswith("Z$")
 
 
 @pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
@@ -115,14 +120,14 @@ def end_copy(both, ending, extended):
         if extended:
             wire.send(FLUSH)
         wire.read_until("G")
-        wire.send(data("5\tfive\n"), *ending)
-        if extended:
-            wire.send(SYNC)
+        wire.send(data("5\tfive\n"), *ending, SYNC if extended else b"")
         wire.read_until("Z")
+        if wire.kinds.endswith("$"):
+            return  # another request inside COPY loses the server its place in the stream
         wire.send(query(CONTENT), run("SELECT 'after'"), SYNC)
         wire.read_until("Z", 2)
 
-    both(script)
+    return both(script)
 
 
 def test_an_unknown_type_inside_copy(both, senseless):
@@ -183,6 +188,7 @@ def test_copy_into_the_observed_table_rolled_back(both):
     assert both(script).values() == [[b"hundred"]]
 
 
+@everywhere
 def test_leaving_in_the_middle_of_a_copy(both):
     def script(wire):
         wire.send(query(FROM))

@@ -12,6 +12,7 @@ import pytest
 
 from protocol import codes, frontend
 from protocol.copy_data import CopyData, CopyDone, CopyFail
+from tests.conformance.stages import on_fifteen
 from tests.conformance.wire import (
     FLUSH,
     SYNC,
@@ -25,7 +26,7 @@ from tests.conformance.wire import (
     query,
 )
 
-SEEDS = {"fast": 80, "deep": 6000}[os.environ.get("FUZZ", "fast")]
+SEEDS, SEEDS_ON_15 = {"fast": (80, 15), "deep": (6000, 2000)}[os.environ.get("FUZZ", "fast")]
 MARK = "the end is near"
 
 TEXTS = [
@@ -276,6 +277,12 @@ OPTIONS = "-c lock_timeout=200ms"
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_dialogues(both, senseless, seed):
+    both(play(seed), transcript=certain, options=OPTIONS)
+
+
+@on_fifteen
+@pytest.mark.parametrize("seed", range(SEEDS_ON_15))
+def test_dialogues_with_an_older_server(both, senseless, seed):
     both(play(seed), transcript=certain, options=OPTIONS)
 
 

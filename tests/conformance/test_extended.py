@@ -3,6 +3,7 @@
 import pytest
 
 from protocol import codes
+from tests.conformance.stages import everywhere
 from tests.conformance.wire import (
     FLUSH,
     SYNC,
@@ -54,6 +55,7 @@ def test_many_pipelines_at_once(both):
     assert wire.values()[9] == [b"10", b"new 10"]
 
 
+@everywhere
 @pytest.mark.parametrize("chunk", [1, 5, 7])
 def test_messages_in_pieces(both, chunk):
     def script(wire):
@@ -63,6 +65,7 @@ def test_messages_in_pieces(both, chunk):
     assert both(script).values() == [[b"split"]]
 
 
+@everywhere
 def test_error_in_the_middle_of_a_pipeline(both):
     def script(wire):
         wire.send(run(UPDATE, "lost", "1"), run(DIVISION), run(UPDATE, "never", "2"), FLUSH, SYNC)
@@ -119,6 +122,7 @@ def skip_to_sync(both, messages, sqlstate):
     assert wire.kinds.endswith("EZ12TDCZ$")
 
 
+@everywhere
 def test_portals_suspended_and_resumed(both):
     def script(wire):
         wire.query("BEGIN")

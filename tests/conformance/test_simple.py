@@ -1,9 +1,9 @@
 """Simple queries, function calls, and what comes unasked: directly and through the proxy, message by message."""
 
-import psycopg
 import pytest
 
 from protocol import backend, codes, frontend
+from tests.conformance.stages import PLAIN, TLS, everywhere
 from tests.conformance.wire import SYNC, Wire, cancel, eventually, query, run
 
 INT4PL = 177
@@ -55,6 +55,19 @@ def test_queries(both, text, kinds):
     assert seen == [kinds] * 2
 
 
+@everywhere
+def test_the_backend_leg_has_tls_where_it_says_so(ways, conformance_database, request):
+    ssl = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+    answers = []
+    for address in ways:
+        with Wire(*address, database=conformance_database) as wire:
+            wire.start()
+            wire.query(ssl)
+            answers += wire.values()
+    assert answers == [[b"f"], [b"t" if request.node.callspec.id == "tls" else b"f"]]
+
+
+@everywhere
 def test_queries_one_behind_the_other(both):
     def script(wire):
         wire.send(
@@ -90,6 +103,7 @@ def test_own_notifications_before_ready_for_query(both):
     assert both(script).kinds == "CZ" + "CCCZ" + "CAAZ" + "12TDC12TDCAZ" + "NCZ$"
 
 
+@everywhere
 def test_notifications_while_nothing_is_asked(both, connect_there):
     def script(wire):
         wire.query("LISTEN news")
@@ -143,7 +157,15 @@ def test_function_call_in_a_failed_block_and_in_a_pipeline(both):
     assert both(script).kinds == "CEZ" + "EZ" + "CZ" + "12TDCVZ" + "Z$"
 
 
-@pytest.mark.parametrize("version", [codes.PROTOCOL_3_0, codes.PROTOCOL_3_2], ids=["3.0", "3.2"])
+@pytest.mark.parametrize(
+    ("stage", "version"),
+    [
+        pytest.param(PLAIN, codes.PROTOCOL_3_0, id="3.0"),
+        pytest.param(PLAIN, codes.PROTOCOL_3_2, id="3.2"),
+        pytest.param(TLS, codes.PROTOCOL_3_0, id="tls"),
+    ],
+    indirect=["stage"],
+)
 def test_cancel(both, version, connect_there):
     def script(wire):
         wire.send(query("SELECT name FROM items WHERE id = 1; SELECT pg_sleep(60)"))
@@ -170,6 +192,7 @@ def test_a_cancel_request_with_a_wrong_key_does_nothing(both):
     assert both(script).kinds == "TDCZ$"
 
 
+@everywhere
 def test_a_backend_that_ends_the_session(both):
     def script(wire):
         wire.query("UPDATE items SET name = 'x' WHERE id = 1")
@@ -197,6 +220,7 @@ def test_a_session_ended_from_outside(both, connect_there):
     assert wire.kinds == "TDCZE$"
 
 
+@everywhere
 @pytest.mark.parametrize("garbage", [b"!\0\0\0\x04", b"\0\0\0\0\x04", b"Z\0\0\0\x05I"])
 def test_unknown_types(both, senseless, garbage):
     def script(wire):
@@ -223,6 +247,7 @@ def test_impossible_lengths(both, senseless, garbage):
     assert both(script).kinds == "TDCZ$"
 
 
+@everywhere
 def test_a_message_cut_short_by_the_end_of_the_stream(both):
     def script(wire):
         wire.send(query("SELECT 1"), b"Q\0\0\0\x20SELECT")
@@ -233,6 +258,7 @@ def test_a_message_cut_short_by_the_end_of_the_stream(both):
     assert both(script).kinds == "TDCZ$"
 
 
+@everywhere
 def test_an_end_of_stream_behind_requests(both):
     """A frontend that shuts down its side and reads on gets every answer."""
 
@@ -245,12 +271,12 @@ def test_an_end_of_stream_behind_requests(both):
 
 
 @pytest.fixture
-def connect_there(postgres, conformance_database):
+def connect_there(stage):
     """Connections to the same database that neither way knows of."""
     connections = []
 
     def connect():
-        connections.append(psycopg.connect(postgres.dsn(conformance_database), autocommit=True))
+        connections.append(stage.connect())
         return connections[-1]
 
     yield connect

@@ -1,0 +1,74 @@
+"""Where a dialogue is held: a database and a proxy in front of it, with another server or leg for each stage.
+
+    @everywhere                            # this dialogue in front of `postgres`, then with TLS on the backend leg
+    def test_something(both): …
+
+A stage whose server this machine lacks is skipped with the reason its fixture gives.
+"""
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+
+from proxy.embedded import HOST, Postgres, free_port
+from tests.fix_postgres import fresh_database
+from tests.fix_proxy import Proxy
+
+SCHEMA = """
+    CREATE TABLE items (id int PRIMARY KEY, name text, price numeric(10, 2), data bytea, tags text[]);
+    CREATE TABLE plain (id int, note text);
+    CREATE TYPE mood AS ENUM ('calm', 'excited');
+    CREATE FUNCTION shout(text) RETURNS text LANGUAGE plpgsql AS
+        $$BEGIN RAISE NOTICE 'heard %', $1; RETURN upper($1); END$$;
+"""
+TABLE = {"name": "items", "key": "id", "value": "name"}
+
+PLAIN, TLS, FIFTEEN = "plain_stage", "tls_stage", "stage15"
+"""Names of fixtures, for `stage`."""
+
+everywhere = pytest.mark.parametrize(
+    "stage", [pytest.param(PLAIN, id="plain"), pytest.param(TLS, id="tls")], indirect=True
+)
+on_fifteen = pytest.mark.parametrize("stage", [pytest.param(FIFTEEN, id="PostgreSQL 15")], indirect=True)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The server, the database in it both ways lead to, and the proxy, with a table to observe."""
+
+    server: Postgres
+    database: str
+    proxy: Proxy
+
+    @property
+    def ways(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """The two addresses: PostgreSQL's own and the proxy's."""
+        return (self.server.host, self.server.port), (self.proxy.host, self.proxy.port)
+
+    def connect(self, **parameters: Any) -> psycopg.Connection[tuple[Any, ...]]:
+        """A session in the database that neither way knows of."""
+        return psycopg.connect(self.server.dsn(self.database), autocommit=True, **parameters)
+
+
+@contextlib.contextmanager
+def set_up(server, redis_url, directory, **backend):
+    """A `Stage` for the length of the block; `backend` is added to the proxy's [postgres] section."""
+    with fresh_database(server) as database:
+        config = {
+            "proxy": {"listen": f"{HOST}:{free_port()}", "shutdown_timeout": "3s"},
+            "postgres": {"host": HOST, "port": server.port, "database": database} | backend,
+            "redis": {"url": redis_url},
+            "admin": {"listen": f"{HOST}:{free_port()}"},
+            "table": [TABLE],
+        }
+        stage = Stage(server, database, Proxy(directory / "config.toml", config))
+        with stage.connect() as connection:
+            connection.execute(SCHEMA)
+        try:
+            stage.proxy.start()
+            yield stage
+        finally:
+            stage.proxy.finish()
