@@ -35,7 +35,7 @@ class Sink(Protocol):
 class Execution:
     """One statement while it runs."""
 
-    __slots__ = ("arguments", "began", "date", "dirty", "plan", "readers", "refused")
+    __slots__ = ("arguments", "began", "counted", "date", "dirty", "plan", "readers", "refused")
 
     def __init__(self, plan: Plan, arguments: Arguments, date: int, began: int) -> None:
         self.plan = plan
@@ -45,6 +45,8 @@ class Execution:
         self.began = began
         self.dirty = False
         """Its rows may be what its own transaction wrote, whatever the transaction is now."""
+        self.counted = False
+        """An earlier part of the same portal's rows was counted."""
         self.readers: tuple[Reader, ...] = ()
         self.refused: tuple[tuple[str, str], ...] = ()
         """Labels of rules its rows cannot fill, and why."""
@@ -101,7 +103,8 @@ class Outcomes:
             self._write_unlearned(execution, tag)
         elif plan.trivial:
             return
-        self.counted(observe_reads.counted(plan), execution.refused, tag)
+        if not execution.counted:
+            self.counted(observe_reads.counted(plan), execution.refused, tag)
         self._fill(execution)
         self._write(execution, row_count(tag))
         self._effects(plan)
@@ -114,9 +117,11 @@ class Outcomes:
         self.buffer.touch(execution.date, execution.began)
         if execution.plan.trivial:
             return
+        if not execution.counted:
+            self.counted(observe_reads.counted(execution.plan), execution.refused, b"")
         self._fill(execution)
-        if execution.plan.writes:
-            self.buffer.add(self._doubted_writes(execution))
+        if changes := self._doubted_writes(execution):
+            self.buffer.add(changes)
         self._effects(execution.plan)
 
     def counted(self, counted: Counted, refused: Counted, tag: bytes) -> None:

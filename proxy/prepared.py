@@ -57,6 +57,7 @@ class Portal:
         "arguments",
         "began",
         "bound",
+        "counted",
         "date",
         "description",
         "dirty",
@@ -84,6 +85,8 @@ class Portal:
         """None until they are asked for."""
         self.description: bytes | None = None
         """The RowDescription's body that Describe of the portal brought."""
+        self.counted = False
+        """Some of its rows came, and the statement was counted for them."""
         self.dirty = False
         """Its snapshot may show what its own transaction had written."""
         self.holdable = False

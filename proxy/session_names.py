@@ -110,6 +110,12 @@ class Names:
         if prepared is not None and not self.plan_of(prepared).trivial:
             prepared.description, prepared.description_catalog = body, self._database.catalog
 
+    def suspended(self, name: bytes) -> None:
+        """PortalSuspended came for a portal."""
+        portal = self.portals.get(name)
+        if portal is not None:
+            portal.counted = True
+
     def transaction_ended(self) -> None:
         """The server is idle: only portals WITH HOLD are left."""
         if self.portals:
@@ -131,6 +137,7 @@ class Names:
             # Its snapshot is as old as its Bind.
             execution.date, execution.began = portal.date, portal.began
             execution.dirty = portal.dirty
+            execution.counted = portal.counted
         if not plan.trivial:
             self._tap_portal(execution, portal)
         return execution

@@ -182,6 +182,8 @@ class Replies:
     def _portal_suspended(self, buffer: bytes, start: int, end: int) -> None:
         head = self._pipeline.expect(Kind.EXECUTE)
         self._outcomes.suspended(self._begin(head))
+        assert isinstance(head.payload, bytes)
+        self._names.suspended(head.payload)
         self._next(head)
 
     def _next(self, head: Request[object]) -> None:

@@ -249,15 +249,14 @@ class Turns:
                     rows.append(row)
             pos = after
             kind, length = _header(data, pos)
-        tag = None
+        tag = b""
         if kind == backend.COMMAND_COMPLETE:
             tag = data[pos + HEADER.size : last - 1]
             if pos + length + 1 != last or not tag.startswith(_SELECT):
                 return False
         elif kind != backend.PORTAL_SUSPENDED or pos + _SUSPENDED_SIZE != last or status != codes.IDLE:
             return False
-        if tag is not None:
-            self._outcomes.counted(self._view.counted, shape.refused, tag)
+        self._outcomes.counted(self._view.counted, shape.refused, tag)
         if tap is not None:
             self._outcomes.fill(tap.bound.rule, rows, unreadable, date, began)
         return True

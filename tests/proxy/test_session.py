@@ -369,3 +369,23 @@ def test_at_most_max_rows_fill():
     many = [(number, b"x") for number in range(RULE.max_rows + 5)]
     d.client(q("SELECT id, name FROM users")).server(*rows(*many), done(f"SELECT {len(many)}"), ready())
     assert len(d.got()) == RULE.max_rows
+
+
+def test_a_portal_fetched_in_pieces_counts_once():
+    d = Dialogue()
+    text = b"SELECT id, name FROM users"
+    d.client(frontend.Parse(b"", text), frontend.Bind(b"p", b""), frontend.Describe(codes.PORTAL, b"p"))
+    d.client(frontend.Execute(b"p", 1), frontend.Execute(b"p", 1), frontend.Execute(b"p", 0), frontend.Sync())
+    d.server(PARSED, BOUND, backend.RowDescription(FIELDS), backend.DataRow([b"1", b"a"]), backend.PortalSuspended())
+    assert list(d.counts.statements.values()) == [1]
+    d.server(backend.DataRow([b"2", b"b"]), backend.PortalSuspended(), done("SELECT 0"), ready())
+    assert list(d.counts.statements.values()) == [1]
+    assert d.got() == ["FILL users:1=a", "FILL users:2=b"]
+
+
+def test_a_suspended_write_counts_though_no_catalog_is_known():
+    d = Dialogue(learned=False)
+    text = b"UPDATE users SET name = 'a' WHERE id = 1 RETURNING id"
+    d.client(frontend.Parse(b"", text), frontend.Bind(b"", b""), frontend.Execute(b"", 1), frontend.Sync())
+    d.server(PARSED, BOUND, backend.DataRow([b"1"]), backend.PortalSuspended(), ready())
+    assert d.got() == ["FLUSH "]
