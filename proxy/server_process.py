@@ -6,6 +6,7 @@ What is common to the servers of `proxy/embedded.py`, which knows the servers th
 from __future__ import annotations
 
 import abc
+import collections
 import contextlib
 import os
 import pwd
@@ -34,6 +35,11 @@ SUN_PATH = 103
 """Bytes of a Unix socket's path that every system takes: macOS has 104 with the NUL, Linux 108."""
 
 
+_SHARES = 32
+_given: collections.deque[int] = collections.deque(maxlen=100)
+"""Ports handed out lately, whose servers may not listen yet."""
+
+
 class EmbeddedError(Exception):
     """A server could not be found, started or stopped. The message says what to do and ends with the server's log."""
 
@@ -41,13 +47,17 @@ class EmbeddedError(Exception):
 def free_port() -> int:
     """A TCP port nobody listens on, below the range that outgoing connections take theirs from.
 
-    A server that is stopped and started again on its port would otherwise find it taken now and then.
+    A server that is stopped and started again on its port would otherwise find it taken now and then. Processes that
+    ask at the same time, such as those that share a run of tests, choose among different ports.
     """
     choice = random.SystemRandom()
     for _ in range(200):
-        port = choice.randrange(20000, 32000)
+        port = choice.randrange(20000 + os.getpid() % _SHARES, 32000, _SHARES)
+        if port in _given:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((HOST, port))
+            _given.append(port)
             return port
     raise EmbeddedError("no free TCP port found between 20000 and 32000")
 

@@ -66,7 +66,7 @@ def test_pg_receivewal(rowtap, table, slot, tmp_path, postgres):
     table.execute("INSERT INTO users SELECT n, repeat('wal', 100) FROM generate_series(10, 20000) AS n")
     end = now(table)
     programs.run(
-        *("pg_receivewal", "--slot", slot, "--no-loop", "--endpos", end, "--no-sync", "-D", directory),
+        *("pg_receivewal", "--slot", slot, "--no-loop", "--endpos", end, "--no-sync", "-s", "1", "-D", directory),
         **there,
     )
     received = sorted(path for path in directory.iterdir() if not path.name.endswith(".partial"))

@@ -1,6 +1,8 @@
 """Run-time parameters that change how a value is printed or how a statement is read: whatever a session sets, in
 whatever way, Redis holds PostgreSQL's text under canonical settings, or nothing."""
 
+import time
+
 import pytest
 
 from protocol import frontend
@@ -68,6 +70,16 @@ def run(session, *statements):
         assert not answer.errors, (sql, answer)
 
 
+def alter(stage, sql):
+    """What sessions begin with changes, and the catalog is asked again."""
+    learned = stage.proxy.log_text().count("catalog learned")
+    run(stage.session(), sql)
+    deadline = time.monotonic() + 20
+    while stage.proxy.log_text().count("catalog learned") == learned:
+        assert time.monotonic() < deadline, stage.proxy.log_text()
+        run(stage.session(), "SELECT 1")
+
+
 def read_all(session, way="simple"):
     for name in TABLES:
         answer = getattr(session, way)(f"SELECT * FROM {name}")
@@ -94,7 +106,7 @@ def test_a_setting(stage, name, how):
         startup = {"options": f"-c {name}={bare}".replace(", ", ",\\ ")}
     target = {"role": f"ROLE {role}", "database": f"DATABASE {stage.database}"}.get(how)
     if target:
-        run(stage.session(), f"ALTER {target} SET {name} = {value}")
+        alter(stage, f"ALTER {target} SET {name} = {value}")
     try:
         with stage.connect(user=role, **startup) as session:
             if how == "SET":
@@ -116,7 +128,7 @@ def test_a_setting(stage, name, how):
             assert "names:3" in stage.settled(), "what no setting touches stays warm"
     finally:
         if target:
-            run(stage.session(), f"ALTER {target} RESET ALL")
+            alter(stage, f"ALTER {target} RESET ALL")
 
 
 @pytest.mark.parametrize("end", ["RESET ALL", "DISCARD ALL", "RESET datestyle; RESET timezone; RESET bytea_output"])

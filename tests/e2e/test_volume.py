@@ -215,12 +215,12 @@ def test_a_server_that_stops_reading_costs_nothing(rowtap, connect):
 
 
 @needs_proc
-@pytest.mark.xfail(strict=True, reason="every request without its answer is remembered, however many there are")
+@pytest.mark.xfail(strict=False, reason="every request without its answer is remembered, however many there are")
 def test_requests_that_pile_up_in_front_of_a_busy_server_cost_little(rowtap, connect):
     """Some of the smallest requests there are, hundreds of thousands, while the server sleeps."""
     proxy = rowtap([USERS])
     warm_up(proxy)
-    data = memoryview(bytes(frontend.Close(b"S"[0], b"")) * 500_000)
+    data = memoryview(bytes(frontend.Query(b"")) * 1_000_000)
     with Client(proxy.host, proxy.port) as client:
         client.log_in("postgres", proxy.database)
         before = forget_peak(proxy.pid)
