@@ -42,6 +42,18 @@ def proxy(rowtap, table):
     return rowtap([USERS])
 
 
+@pytest.fixture
+def other(proxy):
+    """A session that was there before and has nothing to do with it."""
+    with log_in(proxy) as client:
+        yield client
+
+
+def dial(proxy):
+    """A bare connection, with patience for a machine that is busy."""
+    return socket.create_connection((proxy.host, proxy.port), 60)
+
+
 def blinded(proxy):
     _, text = proxy.get("/metrics")
     return next(
@@ -95,9 +107,8 @@ FRAMES = {
 }
 
 
-def test_frames_no_client_should_send(proxy, table, redis_client):
+def test_frames_no_client_should_send(proxy, other, table, redis_client):
     """PostgreSQL's answer, whatever it is, and the end; then the same again behind a write whose outcome is open."""
-    other = log_in(proxy)
     for junk in FRAMES.values():
         with log_in(proxy) as client:
             client.send(junk)
@@ -115,7 +126,6 @@ def test_frames_no_client_should_send(proxy, table, redis_client):
         ((name,),) = table.execute("SELECT name FROM users WHERE id = 1").fetchall()
         assert redis_client.get("users:1") in (None, name.encode())
     well(proxy, other)
-    other.close()
 
 
 def test_a_write_behind_garbage_is_not_missed(proxy, table, redis_client):
@@ -143,7 +153,7 @@ def test_a_write_behind_garbage_is_not_missed(proxy, table, redis_client):
 
 @patient
 @needs_proc
-def test_truncation_at_every_offset_by_the_client(proxy, table, redis_client):
+def test_truncation_at_every_offset_by_the_client(proxy, other, table, redis_client):
     """A whole dialogue, cut off after each of its bytes."""
     warm(proxy, redis_client)
     bind = frontend.Bind(b"", b"", (), [b"1"], ())
@@ -157,11 +167,10 @@ def test_truncation_at_every_offset_by_the_client(proxy, table, redis_client):
         frontend.Sync(),
         frontend.Terminate(),
     )
-    other = log_in(proxy)
     before = None
     step = depth(3, 1)
     for end in range(0, len(dialogue) + 1, step):
-        with socket.create_connection((proxy.host, proxy.port), 10) as connection:
+        with dial(proxy) as connection:
             connection.sendall(dialogue[:end])
             end_of_stream(connection)
             read_to_end(connection)
@@ -174,7 +183,6 @@ def test_truncation_at_every_offset_by_the_client(proxy, table, redis_client):
     assert redis_client.get("users:1") in (None, name.encode())
     assert resident(proxy.pid) - before < 4 * MIB
     well(proxy, other)
-    other.close()
 
 
 STARTUPS = {
@@ -191,34 +199,31 @@ STARTUPS = {
 }
 
 
-def test_startup_packets_no_client_should_send(proxy):
-    other = log_in(proxy)
+def test_startup_packets_no_client_should_send(proxy, other):
     for body in STARTUPS.values():
         for version in (codes.PROTOCOL_3_0, 0x0003_0063, 0x0002_0000, 0x0063_0000):
-            with socket.create_connection((proxy.host, proxy.port), 10) as connection:
+            with dial(proxy) as connection:
                 connection.sendall(struct.pack("!ii", len(body) + 8, version) + body)
                 end_of_stream(connection)
                 read_to_end(connection)
     for length in (-1, 0, 3, 4, 7, 10_001, 0x7FFFFFFF, -0x80000000):
-        with socket.create_connection((proxy.host, proxy.port), 10) as connection:
+        with dial(proxy) as connection:
             connection.sendall(struct.pack("!ii", length, codes.PROTOCOL_3_0) + b"user\0postgres\0\0")
             end_of_stream(connection)
             read_to_end(connection)
     well(proxy, other)
-    other.close()
 
 
 @patient
 @needs_proc
-def test_garbage_of_every_kind(proxy, table, redis_client):
+def test_garbage_of_every_kind(proxy, other, table, redis_client):
     """Random bytes before and after the login; some that begin like messages."""
     chance = random.Random(20_240_229)
-    other = log_in(proxy)
 
     def play(count):
         for number in range(count):
             junk = chance.randbytes(chance.randrange(1, 3000))
-            with socket.create_connection((proxy.host, proxy.port), 10) as connection, contextlib.suppress(OSError):
+            with dial(proxy) as connection, contextlib.suppress(OSError):
                 if number % 2:
                     connection.sendall(start_packet(proxy.database))
                     junk = chance.choice(NAMES) + struct.pack("!i", chance.randrange(0, 5000)) + junk
@@ -232,7 +237,6 @@ def test_garbage_of_every_kind(proxy, table, redis_client):
     eventually(lambda: proxy.status()["sessions"] == 1)
     assert resident(proxy.pid) - before < 4 * MIB
     well(proxy, other)
-    other.close()
     proxy.settle()
     names = dict(table.execute("SELECT id, name FROM users").fetchall())
     for number, name in names.items():
@@ -323,7 +327,7 @@ def test_truncation_at_every_offset_by_the_server(rowtap, faulty, postgres, tabl
     request = start_packet(proxy.database, frontend.Query(turn))
 
     def answer():
-        with socket.create_connection((proxy.host, proxy.port), 10) as connection:
+        with dial(proxy) as connection:
             connection.sendall(request)
             end_of_stream(connection)
             return read_to_end(connection)
@@ -376,7 +380,7 @@ def test_a_server_whose_startup_makes_no_sense(rowtap):
         settings = {"host": server.host, "port": server.port, "connect_timeout": "2s", "sslmode": "disable"}
         proxy = rowtap([USERS], {"postgres": settings})
         for opening in openings:
-            with socket.create_connection((proxy.host, proxy.port), 10) as connection:
+            with dial(proxy) as connection:
                 connection.sendall(start_packet(proxy.database))
                 found = read_to_end(connection)
                 assert found[: len(opening)] == opening
@@ -396,6 +400,6 @@ def test_a_server_that_answers_a_request_for_tls_with_something_else(rowtap):
         settings = {"host": server.host, "port": server.port, "sslmode": "require", "connect_timeout": "2s"}
         proxy = rowtap(config={"postgres": settings})
         for _ in answers:
-            with socket.create_connection((proxy.host, proxy.port), 10) as connection:
+            with dial(proxy) as connection:
                 connection.sendall(start_packet("postgres"))
                 assert b"C08006\0" in read_to_end(connection)

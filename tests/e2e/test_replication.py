@@ -17,6 +17,7 @@ from tests.e2e.processes import eventually
 from tests.fix_postgres import fresh_database
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
+SEGMENT = 16 * 1024 * 1024
 
 
 @pytest.fixture
@@ -59,27 +60,31 @@ def unobserved(proxy):
 def test_pg_receivewal(rowtap, table, slot, tmp_path, postgres):
     proxy = rowtap([USERS])
     there = {"port": proxy.port, "database": proxy.database}
-    programs.run("pg_receivewal", "--create-slot", "--slot", slot, **there)
-    directory = tmp_path / "wal"
-    directory.mkdir()
-    begin = now(table)
+    table.execute("SELECT pg_create_physical_replication_slot(%s, true)", [slot])
+    programs.run("pg_receivewal", "--create-slot", "--if-not-exists", "--slot", slot, **there)
+    (begin,) = table.execute("SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = %s", [slot]).fetchone()
     table.execute("INSERT INTO users SELECT n, repeat('wal', 100) FROM generate_series(10, 20000) AS n")
     end = now(table)
-    programs.run(
-        *("pg_receivewal", "--slot", slot, "--no-loop", "--endpos", end, "--no-sync", "-s", "1", "-D", directory),
-        **there,
-    )
-    received = sorted(path for path in directory.iterdir() if not path.name.endswith(".partial"))
-    for path in received:
+    # The program stops when it has more than that.
+    table.execute("INSERT INTO users VALUES (0, 'behind')")
+    directory = tmp_path / "wal"
+    directory.mkdir()
+    programs.run("pg_receivewal", "--slot", slot, "--no-loop", "--endpos", end, "--no-sync", "-D", directory, **there)
+    assert position(end) - position(begin) > 3_000_000
+    received = sorted(directory.iterdir())
+    assert len(received) == position(end) // SEGMENT - position(begin) // SEGMENT + 1
+    for path in received[:-1]:
         assert path.read_bytes() == (postgres.data_dir / "pg_wal" / path.name).read_bytes()
-    (partial,) = directory.glob("*.partial")
-    offset = int(end.partition("/")[2], 16) % (16 * 1024 * 1024)
-    original = postgres.data_dir / "pg_wal" / partial.stem
-    assert partial.read_bytes()[:offset] == original.read_bytes()[:offset]
-    assert offset + 16 * 1024 * 1024 * len(received) > 3_000_000
-    assert int(end.partition("/")[2], 16) > int(begin.partition("/")[2], 16)
+    last, offset = received[-1], position(end) % SEGMENT
+    assert last.read_bytes()[:offset] == (postgres.data_dir / "pg_wal" / last.stem).read_bytes()[:offset]
     programs.run("pg_receivewal", "--drop-slot", "--slot", slot, **there)
     assert unobserved(proxy)
+
+
+def position(lsn):
+    """A place in the WAL as a number of bytes."""
+    high, low = lsn.split("/")
+    return int(high, 16) << 32 | int(low, 16)
 
 
 def test_pg_recvlogical(rowtap, table, slot, tmp_path):
