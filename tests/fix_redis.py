@@ -1,13 +1,36 @@
-"""Valkey for the tests, which is Redis by another name: one server a session, one empty logical database a test."""
+"""Valkey for the tests, which is Redis by another name: one server a session, one empty logical database a test.
+
+`REDIS_SERVER=/usr/bin/redis-server` has every test use that server, of whatever version, instead of the wheel's.
+"""
 
 import itertools
+import os
+from pathlib import Path
 
 import pytest
 import redis
 
-from proxy.embedded import EmbeddedError, Valkey
+from proxy.embedded import EmbeddedError, Valkey, valkey_version
 
 _numbers = itertools.cycle(range(1, 16))
+
+
+def pytest_configure():
+    """Take the server that `REDIS_SERVER` names. One that is missing is an error: it was asked for."""
+    if path := os.environ.get("REDIS_SERVER"):
+        binary = Path(path).absolute()
+        try:
+            valkey_version(binary)
+        except EmbeddedError as error:
+            raise pytest.UsageError(f"REDIS_SERVER: {error}") from error
+        Valkey.default_binary = binary
+
+
+def pytest_report_header():
+    """What is used in the wheel's place."""
+    if binary := Valkey.default_binary:
+        return f"REDIS_SERVER: {valkey_version(binary)} ({binary})"
+    return None
 
 
 @pytest.fixture(scope="session")
