@@ -83,6 +83,19 @@ class FrameScanner:
         """All bytes fed so far end with a whole message. Meaningful between two calls of ``feed``, not within."""
         return self._usable and not self._missing and not self._head
 
+    def message_rest(self, data: bytes) -> int:
+        """How many bytes of ``data``, if it were fed next, would belong to the message that the last chunk ended in.
+
+        All of them where that cannot be told, because ``feed`` would refuse them or they do not tell its length yet.
+        """
+        if not self._head:
+            return min(self._missing, len(data))
+        header = self._head + data[: _HEADER_SIZE - len(self._head)]
+        if len(header) < _HEADER_SIZE:
+            return len(data)
+        length: int = _unpack(header)[1]
+        return len(data) if length < 4 else min(length + 1 - len(self._head), len(data))
+
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream and call the handlers of the messages they complete, in order.
 

@@ -38,6 +38,21 @@ class Observer(Protocol):
     def blinded(self) -> bool:
         """The session could not be followed."""
 
+    @property
+    def crowded(self) -> bool:
+        """So much is outstanding that no more of the client's should be read for now."""
+
+    @property
+    def answers_due(self) -> bool:
+        """The server will answer all that is outstanding without hearing more of the client."""
+
+    @property
+    def between_messages(self) -> bool:
+        """The client's bytes so far end with a whole message."""
+
+    def message_rest(self, data: bytes) -> int:
+        """How many of the client's next bytes, ``data``, belong to a message that it has begun already."""
+
     def lose(self, reason: str) -> None:
         """Bytes went by that were not shown: the session is blind."""
 

@@ -36,9 +36,13 @@ class Kind(IntEnum):
     SYNC = 5
     QUERY = 6
     FUNCTION_CALL = 7
-    COPY_END = 8
-    """CopyDone or CopyFail: owed no reply, marks where the COPY data ended."""
 
+
+MOST_REQUESTS = 4096
+MOST_BYTES = 512 << 10
+"""What may be outstanding before the client has to wait."""
+LIMIT_BYTES = 2 << 20
+"""Only reached with names of thousands of bytes; the session is not followed then."""
 
 _READY = frozenset({Kind.SYNC, Kind.QUERY, Kind.FUNCTION_CALL})
 _COPYING = frozenset({Kind.EXECUTE, Kind.QUERY})
@@ -49,19 +53,24 @@ P = TypeVar("P")
 class Request(Generic[P]):
     """One outstanding request. ``payload`` is the session's: what it must remember until the answer."""
 
-    __slots__ = ("began", "date", "kind", "payload")
+    __slots__ = ("began", "date", "ends", "kind", "payload", "weight")
 
-    def __init__(self, kind: Kind, payload: P, date: int, began: int) -> None:
+    def __init__(self, kind: Kind, payload: P, date: int, began: int, weight: int = 0) -> None:
         self.kind = kind
         self.payload = payload
         self.date = date
         self.began = began
+        self.weight = weight
+        """Bytes of the client's that ``payload`` holds."""
+        self.ends = 0
+        """How many CopyDone or CopyFail were sent between this request and the next: they are owed no reply, but each
+        may be where COPY data ended."""
 
 
 class Pipeline(Generic[P]):
     """The queue. ``send`` takes what the client says; the other methods what the server answers."""
 
-    __slots__ = ("_copying", "_queue", "_skipping", "_swallowed")
+    __slots__ = ("_copying", "_queue", "_skipping", "_swallowed", "weight")
 
     def __init__(self) -> None:
         self._queue: deque[Request[P]] = deque()
@@ -71,6 +80,8 @@ class Pipeline(Generic[P]):
         """The server reads COPY data whose end has not been sent yet."""
         self._swallowed = False
         """A Sync was sent into COPY data."""
+        self.weight = 0
+        """Bytes that the requests in the queue hold."""
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -81,7 +92,19 @@ class Pipeline(Generic[P]):
     @property
     def at_rest(self) -> bool:
         """Nothing is owed in either direction."""
-        return self.head() is None and not self._skipping and not self._copying
+        return not self._queue and not self._skipping and not self._copying
+
+    @property
+    def answers_due(self) -> bool:
+        """The server will answer all of the queue without hearing more: a ReadyForQuery is due last, and it sends what
+        it has to say at the latest with that."""
+        return bool(self._queue) and self._queue[-1].kind in _READY
+
+    def crowded(self, *, before: bool) -> bool:
+        """So much is outstanding that the client should wait. ``before``: it does, and should until half is gone."""
+        if before:
+            return len(self._queue) > MOST_REQUESTS // 2 or self.weight > MOST_BYTES // 2
+        return len(self._queue) > MOST_REQUESTS or self.weight > MOST_BYTES
 
     def outstanding(self) -> Iterable[Request[P]]:
         """Every unanswered request, oldest first."""
@@ -89,29 +112,30 @@ class Pipeline(Generic[P]):
 
     def send(self, request: Request[P]) -> None:
         """The client sent ``request``."""
-        kind = request.kind
         if self._copying:
-            if kind is Kind.COPY_END:
-                self._copying = False
-            elif kind is Kind.SYNC:
-                self._swallowed = True
-            else:
-                raise OutOfStep(f"{kind.name} in the middle of COPY data")
+            if request.kind is not Kind.SYNC:
+                raise OutOfStep(f"{request.kind.name} in the middle of COPY data")
+            self._swallowed = True
             return
         if self._skipping:
-            if kind is not Kind.SYNC:
+            if request.kind is not Kind.SYNC:
                 return
             self._skipping = False
-        if kind is Kind.COPY_END and not self._queue:
-            return
         self._queue.append(request)
+        self.weight += request.weight
+        if self.weight > LIMIT_BYTES:
+            raise OutOfStep(f"more than {LIMIT_BYTES} bytes of requests are unanswered")
+
+    def copy_end(self) -> None:
+        """The client sent CopyDone or CopyFail. Outside of COPY the server ignores them."""
+        if self._copying:
+            self._copying = False
+        elif self._queue and not self._skipping:
+            self._queue[-1].ends += 1
 
     def head(self) -> Request[P] | None:
         """The request the next reply answers."""
-        queue = self._queue
-        while queue and queue[0].kind is Kind.COPY_END:
-            queue.popleft()
-        return queue[0] if queue else None
+        return self._queue[0] if self._queue else None
 
     def expect(self, kind: Kind) -> Request[P]:
         """The head, which must be of this kind."""
@@ -124,6 +148,7 @@ class Pipeline(Generic[P]):
         """The head, answered in full."""
         head = self.expect(kind)
         self._queue.popleft()
+        self.weight -= head.weight
         if kind is Kind.EXECUTE:
             self._swallowed = False
         return head
@@ -134,17 +159,18 @@ class Pipeline(Generic[P]):
         if head is None or head.kind not in _COPYING:
             raise OutOfStep(f"CopyInResponse came while {_name(head)} was due")
         queue = self._queue
-        kept = [queue.popleft()]
         self._copying, self._swallowed = True, False
-        while queue:
-            request = queue.popleft()
-            if request.kind is Kind.COPY_END:
-                self._copying = False
-                break
+        while not head.ends:
+            if len(queue) == 1:
+                return
+            request = queue[1]
             if request.kind is not Kind.SYNC:
                 raise OutOfStep(f"{request.kind.name} in the middle of COPY data")
+            del queue[1]
+            head.ends = request.ends
             self._swallowed = True
-        queue.extendleft(reversed(kept))
+        head.ends -= 1
+        self._copying = False
 
     def error(self) -> Request[P] | None:
         """ErrorResponse: the request it answers (None: it answers none, the connection is ending)."""
@@ -159,7 +185,7 @@ class Pipeline(Generic[P]):
             return head
         queue = self._queue
         while queue and queue[0].kind is not Kind.SYNC:
-            queue.popleft()
+            self.weight -= queue.popleft().weight
         self._skipping = not queue
         return head
 
@@ -169,6 +195,7 @@ class Pipeline(Generic[P]):
         if head is None or head.kind not in _READY:
             raise OutOfStep(f"ReadyForQuery came while {_name(head)} was due")
         self._copying = self._swallowed = False
+        self.weight -= head.weight
         return self._queue.popleft()
 
 

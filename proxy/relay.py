@@ -8,14 +8,11 @@ is sent, the other is not read. Who went away first decides what becomes of the 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import socket
 import time
 from typing import TYPE_CHECKING, cast
 
 from protocol.backend import ReadyForQuery
-from protocol.frontend import Terminate
+from protocol.frontend import Flush, Terminate
 from proxy import logs
 from proxy.exchange import Exchange
 from proxy.relay_leg import Leg, discard
@@ -43,6 +40,7 @@ log = logs.get()
 
 
 UNOBSERVED = "observation failed, session only relayed from here on"
+_FLUSH = bytes(Flush())
 _READY = frozenset(bytes(ReadyForQuery(status)) for status in b"ITE")
 
 
@@ -53,9 +51,11 @@ class Relay:
         "__weakref__",
         "_backend_eof",
         "_backend_over",
+        "_before_commit",
         "_cancelled",
         "_chunks",
         "_client_over",
+        "_crowded",
         "_eof_waits",
         "_exchange",
         "_forward",
@@ -99,8 +99,11 @@ class Relay:
         self._to_client: Callable[[bytes], None] = discard
         self._to_backend: Callable[[bytes], None] = discard
         self._forward: Callable[[bytes], None] = discard
+        self._before_commit = False
         # While a list, the client's chunks wait in it.
         self._gate: list[bytes] | None = None
+        self._crowded = False
+        """The client waits because too much of what it said is unanswered."""
         self._eof_waits = False
         self._exchange: Exchange | None = None
         self._question: Question | None = None
@@ -161,10 +164,8 @@ class Relay:
         self._startup = None
         self._observing = True
         self._observer = session
-        self._mode(
-            self._frontend_held if getattr(session, "before_commit", False) else self._frontend_observed,
-            self._backend_observed,
-        )
+        self._before_commit = getattr(session, "before_commit", False)
+        self._mode(self._frontend_held if self._before_commit else self._frontend_observed, self._backend_observed)
         if startup.early:
             self._observed(session.frontend, bytes(startup.early))
         self._held = ready
@@ -189,6 +190,8 @@ class Relay:
         self._startup = None
         self._observing = False
         self._mode(self._to_backend, self._backend_blind)
+        if self._crowded:
+            self._go_on()
 
     def _backend_blind(self, data: bytes) -> None:
         self._to_client(data)
@@ -217,6 +220,9 @@ class Relay:
         except Exception:
             log.exception(UNOBSERVED, client=self.peer)
             self._relay_blindly()
+            return
+        if self._observer.crowded:
+            self._slow_down()
 
     def _backend_observed(self, data: bytes) -> None:
         self._chunks += 1
@@ -232,6 +238,8 @@ class Relay:
             log.exception(UNOBSERVED, client=self.peer)
             self._relay_blindly()
             return
+        if self._crowded and not self._observer.crowded:
+            self._go_on()
         if not self._client_over and not self._eof_waits:
             question = self._observer.wants_catalog()
             if question is not None:
@@ -243,6 +251,8 @@ class Relay:
         hold = session.hold if self._observing else None
         if hold is None:
             self._to_backend(data)
+            if self._observing and session.crowded:
+                self._slow_down()
         else:
             self._close_gate()
             self._host.spawn(self._wait(hold, data), "hold")
@@ -253,7 +263,10 @@ class Relay:
         except Exception:
             log.exception("waiting before a write failed", client=self.peer)
         self._to_backend(data)
-        self._open_gate()
+        if self._observing and self._observer.crowded:
+            self._slow_down()
+        if not self._crowded:
+            self._open_gate()
 
     def _observed(self, observe: Callable[[bytes], None], data: bytes) -> None:
         try:
@@ -261,6 +274,33 @@ class Relay:
         except Exception:
             log.exception(UNOBSERVED, client=self.peer)
             self._relay_blindly()
+
+    # A client that runs far ahead of its server: what is unanswered has to be remembered, so it waits. The two must not
+    # end up waiting for each other: the server sends its answers with ReadyForQuery, and before that when told to Flush
+    # (manual, "Extended Query"), which is put in where a message of the client's ends and is owed no answer of its own.
+
+    def _slow_down(self) -> None:
+        """Too much is unanswered now."""
+        if not self._observer.answers_due:
+            if not self._observer.between_messages:
+                self._mode(self._frontend_divided, self.backend.receive)
+                return
+            self._to_backend(_FLUSH)
+        self._crowded = True
+        self._close_gate()
+
+    def _frontend_divided(self, data: bytes) -> None:
+        """What ends the client's unfinished message goes first; then is the moment to make it wait, if need be."""
+        rest = self._observer.message_rest(data)
+        self._mode(self._frontend_held if self._before_commit else self._frontend_observed, self.backend.receive)
+        self.client.receive(data[:rest])
+        if rest < len(data):
+            self.client.receive(data[rest:])
+
+    def _go_on(self) -> None:
+        """Enough is answered."""
+        self._crowded = False
+        self._open_gate()
 
     # Questions of our own, at moments when the session is idle.
 
@@ -367,6 +407,8 @@ class Relay:
 
     def _client_lost(self, _clean: bool) -> None:
         self._forget_client()
+        while self._crowded:
+            self._go_on()  # It will not say more than what waits.
         self._client_eof()
         self._finish_if_over()
 
@@ -386,7 +428,7 @@ class Relay:
         if first:
             if not self.client.lost:
                 self._to_client = self._counted(self._to_client)
-            self._half_close()
+            self.backend.half_close()
         if not self._cancelled:
             self._watch(0 if self.client.lost and self._outstanding else SILENCE, self._impatient)
 
@@ -406,21 +448,6 @@ class Relay:
     def _between_messages(self) -> bool:
         """The client has been sent whole messages only."""
         return self._startup is not None or not self._outstanding or self._tail in _READY
-
-    def _half_close(self) -> None:
-        """Tell the backend that no more will come, and go on reading."""
-        transport = self.backend.transport
-        if self.backend.lost or transport.is_closing():
-            return
-        if transport.can_write_eof():
-            transport.write_eof()
-        elif transport.get_write_buffer_size():
-            self._loop.call_later(0.02, self._half_close)
-        else:
-            # TLS cannot half-close, the TCP connection beneath it can.
-            fd = transport.get_extra_info("socket").fileno()
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as twin:
-                twin.shutdown(socket.SHUT_WR)
 
     def _impatient(self) -> None:
         if (self._moved or self.client.full) and not self.client.lost:
@@ -481,6 +508,8 @@ class Relay:
         if not self.client.lost:
             self.client.transport.close()
         self._forget_client()
+        if self._crowded:
+            self._crowded, self._gate = False, None
         self._client_eof()
 
     def abort(self) -> None:

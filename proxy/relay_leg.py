@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -78,3 +81,18 @@ class Leg(asyncio.Protocol):
             self.transport.resume_reading()
         else:
             self.transport.pause_reading()
+
+    def half_close(self) -> None:
+        """Tell the peer that no more will come, and go on reading."""
+        transport = self.transport
+        if self.lost or transport.is_closing():
+            return
+        if transport.can_write_eof():
+            transport.write_eof()
+        elif transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(0.02, self.half_close)
+        else:
+            # TLS cannot half-close, the TCP connection beneath it can.
+            fd = transport.get_extra_info("socket").fileno()
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as twin:
+                twin.shutdown(socket.SHUT_WR)

@@ -66,6 +66,8 @@ class Session:
         """The relay shows the client's bytes before it forwards them, and heeds ``hold``."""
         self.hold: Awaitable[object] | None = None
         """What the client's last chunk has to wait for."""
+        self.crowded = False
+        """So much is outstanding that no more of the client's should be read for now."""
         self._database = database
         self._backlog = backlog
         self._counts = counts
@@ -111,6 +113,7 @@ class Session:
                     self._turning = True
                     return
             self._frontend.feed(data)
+            self.crowded = self._pipeline.crowded(before=self.crowded)
             if self._gate is not None:
                 self.hold = self._gate.look()
         except Exception as error:  # noqa: BLE001 - observation may fail in any way, relaying never does
@@ -128,6 +131,8 @@ class Session:
                     return
                 self._turn_into_requests()
             self._backend.feed(data)
+            if self.crowded:
+                self.crowded = self._pipeline.crowded(before=True)
             self._resting = (
                 self._pipeline.at_rest
                 and self._backend.aligned
@@ -172,6 +177,20 @@ class Session:
                 self._gate.release()
 
     @property
+    def answers_due(self) -> bool:
+        """The server will answer all that is outstanding without hearing more of the client."""
+        return self._pipeline.answers_due
+
+    @property
+    def between_messages(self) -> bool:
+        """The client's bytes so far end with a whole message."""
+        return self._frontend.aligned
+
+    def message_rest(self, data: bytes) -> int:
+        """How many of the client's next bytes, ``data``, belong to a message that it has begun already."""
+        return self._frontend.message_rest(data)
+
+    @property
     def outstanding(self) -> bool:
         """The server owes an answer."""
         return self._turning or not self._pipeline.at_rest
@@ -201,6 +220,7 @@ class Session:
         if self.blinded:
             return
         self.blinded = True
+        self.crowded = False
         self._counts.sessions_blinded += 1
         stamp = (self._backlog.date, monotonic_ns())
         try:

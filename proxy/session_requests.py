@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from proxy.session_names import Names
 
 
+FULL_BYTES = 1 << 20
+"""Of requests without an answer, for when the client cannot be made to wait because no message of its ends."""
+
+
 class Requests:
     """Handlers of the frontend's messages. ``date`` and ``began`` are those of the chunk that is being looked at."""
 
@@ -48,8 +52,8 @@ class Requests:
         handlers[frontend.TERMINATE] = self._terminate
         return handlers
 
-    def _send(self, kind: Kind, payload: object) -> None:
-        self._pipeline.send(Request(kind, payload, self.date, self.began))
+    def _send(self, kind: Kind, payload: object, weight: int = 0) -> None:
+        self._pipeline.send(Request(kind, payload, self.date, self.began, weight))
 
     def _query(self, buffer: bytes, start: int, end: int) -> None:
         text = buffer[start : end - 1]
@@ -57,28 +61,39 @@ class Requests:
         for plan in found[0]:
             if plan.ddl:
                 self._outcomes.ddl_forwarded()
-        self._send(Kind.QUERY, (*found, text))
+        self._send(Kind.QUERY, (*found, text), end - start)
 
     def _parse(self, buffer: bytes, start: int, end: int) -> None:
         message = frontend.Parse.decode(buffer[start:end])
-        prepared = Prepared(message.query, message.parameter_types)
+        if self._full(end - start):
+            prepared, end = Prepared(None), start + len(message.name)
+        else:
+            prepared = Prepared(message.query, message.parameter_types)
         if self._names.plan_of(prepared).ddl:
             self._outcomes.ddl_forwarded()
-        self._send(Kind.PARSE, (message.name, prepared))
+        self._send(Kind.PARSE, (message.name, prepared), end - start)
 
     def _bind(self, buffer: bytes, start: int, end: int) -> None:
-        self._send(Kind.BIND, buffer[start:end])
+        if self._full(end - start):
+            # Which portal and which statement; its arguments are not known then.
+            end = buffer.index(0, buffer.index(0, start, end) + 1, end) + 1
+        self._send(Kind.BIND, buffer[start:end], end - start)
+
+    def _full(self, more: int) -> bool:
+        """So much is remembered already that of a Parse or Bind only the names can be. The relay makes a client wait
+        long before, where it can."""
+        return self._pipeline.weight + more > FULL_BYTES
 
     def _describe(self, buffer: bytes, start: int, end: int) -> None:
         message = frontend.Describe.decode(buffer[start:end])
-        self._send(Kind.DESCRIBE, (message.kind, message.name))
+        self._send(Kind.DESCRIBE, (message.kind, message.name), end - start)
 
     def _execute(self, buffer: bytes, start: int, end: int) -> None:
-        self._send(Kind.EXECUTE, buffer[start : buffer.index(0, start, end)])
+        self._send(Kind.EXECUTE, buffer[start : buffer.index(0, start, end)], end - start)
 
     def _close(self, buffer: bytes, start: int, end: int) -> None:
         message = frontend.Close.decode(buffer[start:end])
-        self._send(Kind.CLOSE, (message.kind, message.name))
+        self._send(Kind.CLOSE, (message.kind, message.name), end - start)
 
     def _sync(self, buffer: bytes, start: int, end: int) -> None:
         self._send(Kind.SYNC, None)
@@ -87,7 +102,7 @@ class Requests:
         self._send(Kind.FUNCTION_CALL, None)
 
     def _copy_end(self, buffer: bytes, start: int, end: int) -> None:
-        self._send(Kind.COPY_END, None)
+        self._pipeline.copy_end()
 
     def _terminate(self, buffer: bytes, start: int, end: int) -> None:
         self.terminated = True
@@ -98,12 +113,13 @@ class Requests:
             self._outcomes.ddl_forwarded()
             self._send(Kind.QUERY, ((self._database.unreadable(),), (), b""))
         elif kind == frontend.PARSE:
+            self._outcomes.ddl_forwarded()
             name = prefix[: prefix.index(0)]
-            self._send(Kind.PARSE, (name, Prepared(None)))
+            self._send(Kind.PARSE, (name, Prepared(None)), len(name))
         elif kind == frontend.BIND:
             portal, _, rest = prefix.partition(b"\0")
             statement = rest[: rest.index(0)]
-            self._send(Kind.BIND, portal + b"\0" + statement + b"\0")
+            self._send(Kind.BIND, portal + b"\0" + statement + b"\0", len(portal) + len(statement))
         elif kind == frontend.FUNCTION_CALL:
             self._send(Kind.FUNCTION_CALL, None)
         else:

@@ -43,7 +43,7 @@ log = logs.get()
 class Bystander:
     """A session on a database without rules: seen only to know when it ends, should rules for its database come."""
 
-    idle = outstanding = False
+    idle = outstanding = crowded = answers_due = between_messages = False
     blinded = True
     before_commit = False
     hold = None
@@ -61,6 +61,10 @@ class Bystander:
 
     def backend(self, data: bytes) -> None:
         """Nothing is read."""
+
+    def message_rest(self, data: bytes) -> int:
+        """Nothing is divided."""
+        return len(data)
 
     def wants_catalog(self) -> None:
         """It has nothing to ask."""

@@ -87,6 +87,26 @@ def test_every_cut_into_two():
     assert ends == {0, 5, 10, 23, 58, 63, 108, 122, 128}
 
 
+def test_what_is_left_of_the_message_under_way():
+    """Whatever follows, and however little of it is there; telling it changes nothing."""
+    ends = [0, 5, 10, 23, 58, 63, 108, 122, 128]
+    for cut in range(len(STREAM)):
+        recorder = Recorder()
+        recorder.feed(STREAM[:cut])
+        end = next(end for end in ends if end >= cut)
+        for size in range(len(STREAM) - cut + 1):
+            there = STREAM[cut : cut + size]
+            assert recorder.scanner.message_rest(there) == min(end - cut, size)
+        assert recorder.feed(STREAM[cut:]) == FOUND
+
+
+def test_what_is_left_of_a_message_that_cannot_be():
+    recorder = Recorder()
+    recorder.feed(b"Z")
+    assert recorder.scanner.message_rest(b"\0\0\0\3I more") == 10
+    assert recorder.scanner.message_rest(b"") == 0
+
+
 def test_every_cut_into_three():
     stream = STREAM[:70]
     whole = Recorder().feed(stream)

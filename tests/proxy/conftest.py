@@ -28,6 +28,9 @@ class Recorder:
         self.terminated = False
         self.ended = threading.Event()
 
+    crowded = False
+    answers_due = between_messages = True
+
     def lose(self, reason):
         self.blinded = True
 

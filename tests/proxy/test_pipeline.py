@@ -7,11 +7,18 @@ import pytest
 from proxy.pipeline import Kind, OutOfStep, Pipeline, Request
 
 
-def pipeline(*kinds: Kind) -> Pipeline[None]:
+def pipeline(*kinds: Kind | None) -> Pipeline[None]:
     line: Pipeline[None] = Pipeline()
     for kind in kinds:
-        line.send(Request(kind, None, 0, 0))
+        send(line, kind)
     return line
+
+
+def send(line: Pipeline[None], kind: Kind | None) -> None:
+    if kind is None:
+        line.copy_end()
+    else:
+        line.send(Request(kind, None, 0, 0))
 
 
 def kinds(line: Pipeline[None]) -> list[str]:
@@ -24,7 +31,9 @@ def failed(line: Pipeline[None]) -> Kind:
     return request.kind
 
 
-P, B, D, E, C, S, Q, F, END = (Kind(value) for value in range(9))
+P, B, D, E, C, S, Q, F = Kind
+END = None
+"""CopyDone or CopyFail, which is no request."""
 
 
 def test_replies_come_in_order():
@@ -59,11 +68,11 @@ def test_an_error_before_the_sync_was_sent_ignores_what_is_sent_until_then():
     line = pipeline(P, B)
     line.error()
     for kind in (E, Q, F, END):
-        line.send(Request(kind, None, 0, 0))
+        send(line, kind)
     assert kinds(line) == []
     assert not line.at_rest, "a Sync is still to come"
-    line.send(Request(S, None, 0, 0))
-    line.send(Request(Q, None, 0, 0))
+    send(line, S)
+    send(line, Q)
     assert kinds(line) == ["SYNC", "QUERY"]
 
 
@@ -90,8 +99,8 @@ def test_a_sync_sent_before_the_copy_data_is_swallowed():
     line = pipeline(E, S)
     line.copy_in()
     assert kinds(line) == ["EXECUTE"]
-    line.send(Request(END, None, 0, 0))
-    line.send(Request(S, None, 0, 0))
+    send(line, END)
+    send(line, S)
     line.pop(E)
     assert line.ready().kind is S
 
@@ -99,8 +108,8 @@ def test_a_sync_sent_before_the_copy_data_is_swallowed():
 def test_a_sync_sent_into_the_copy_data_is_swallowed():
     line = pipeline(Q)
     line.copy_in()
-    line.send(Request(S, None, 0, 0))
-    line.send(Request(END, None, 0, 0))
+    send(line, S)
+    send(line, END)
     assert line.ready().kind is Q
     assert line.at_rest
 
@@ -123,8 +132,8 @@ def test_an_error_in_copy_data_skips_to_the_sync():
     line = pipeline(E)
     line.copy_in()
     line.error()
-    line.send(Request(END, None, 0, 0))
-    line.send(Request(S, None, 0, 0))
+    send(line, END)
+    send(line, S)
     assert line.ready().kind is S
 
 
@@ -132,7 +141,7 @@ def test_an_error_in_a_querys_copy_data_leaves_the_query_due():
     line = pipeline(Q)
     line.copy_in()
     assert failed(line) is Q
-    line.send(Request(END, None, 0, 0))
+    send(line, END)
     assert line.ready().kind is Q
     assert line.at_rest
 
@@ -141,7 +150,7 @@ def test_another_request_in_the_middle_of_copy_data():
     line = pipeline(Q)
     line.copy_in()
     with pytest.raises(OutOfStep, match="PARSE in the middle of COPY data"):
-        line.send(Request(P, None, 0, 0))
+        send(line, P)
     with pytest.raises(OutOfStep, match="QUERY in the middle of COPY data"):
         pipeline(E, Q).copy_in()
 
@@ -157,3 +166,24 @@ def test_copy_end_outside_copy_is_forgotten():
     line = pipeline(P, END, S)
     line.pop(P)
     assert line.ready().kind is S
+
+
+def test_each_copy_end_ends_one_copy():
+    """One Query may hold several COPY statements, whose data a client may send without waiting."""
+    line = pipeline(Q, END, END, Q)
+    line.copy_in()
+    line.copy_in()
+    assert kinds(line) == ["QUERY", "QUERY"]
+    line.ready()
+    assert line.ready().kind is Q
+    line = pipeline(Q, END, S, END)
+    line.copy_in()
+    line.copy_in()
+    assert kinds(line) == ["QUERY"], "the Sync was read as part of the second one's data"
+
+
+def test_copy_ends_take_no_room():
+    line = pipeline(Q, *[END] * 1000)
+    assert len(line) == 1
+    line.ready()
+    assert line.at_rest
