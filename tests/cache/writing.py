@@ -30,7 +30,7 @@ class Worker:
             counts=Counts.of(r.label for r in self.rules),
             fence_life=fence_life,
         )
-        options = {"timeout": 0.5, "max_delay": 0.1, "heartbeat": 0.5} | options
+        options = {"timeout": 5.0, "max_delay": 0.1, "heartbeat": 0.5} | options
         self.writer = Writer(
             self.backlog, url, worker=name, on_event=lambda level, event, facts: self.events.append(event), **options
         )

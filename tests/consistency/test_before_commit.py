@@ -50,4 +50,4 @@ async def test_what_was_overwritten_is_gone_before_the_commit_is_acknowledged(ro
         for number in range(4):
             group.create_task(read(number))
         group.create_task(write())
-    assert [pair for pair in seen if pair[1] not in {None, pair[0].encode()}] == []
+    assert [pair for pair in seen if pair[1] not in {None, pair[0].encode()}] == [], "stale"

@@ -262,4 +262,4 @@ def test_a_link_that_was_reset_while_nothing_was_sent(rowtap, world, valkey, fau
         time.sleep(0.1)
         connection.execute("UPDATE users SET name = 'new' WHERE id = 1")
         proxy.settle()
-    assert world.held().get(b"users:1") in {None, b"new"}
+    assert world.held().get(b"users:1") in {None, b"new"}, "stale"
