@@ -88,6 +88,10 @@ def _path(value: Any, info: ValidationInfo) -> Path:
     return Path((info.context or {}).get("directory", "."), text)
 
 
+def _roots(value: Any, info: ValidationInfo) -> Path | Literal["system"]:
+    return "system" if value == "system" else _path(value, info)
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 Timeout = Annotated[float, BeforeValidator(_seconds), AfterValidator(_positive)]
 Identifier = Annotated[str, AfterValidator(units.identifier)]
@@ -135,7 +139,8 @@ class PostgresSection(Section):
     database: Identifier | None = None
     """Default database of the ``[[table]]`` entries."""
     sslmode: SslMode = "prefer"
-    sslrootcert: FilePath | None = None
+    sslrootcert: Annotated[Path | Literal["system"] | None, BeforeValidator(_roots)] = None
+    """A file, or the certificates that this machine's operating system trusts."""
     connect_timeout: Timeout = 10.0
 
     @field_validator("host")
@@ -156,9 +161,14 @@ class PostgresSection(Section):
         return str(Address(self.host, self.port, self.socket_path)).replace("\0", "@")
 
     @model_validator(mode="after")
-    def _roots(self) -> PostgresSection:
+    def _trusted(self) -> PostgresSection:
         if self.sslmode.startswith("verify-") and self.sslrootcert is None:
-            raise ValueError(f'sslmode = "{self.sslmode}" needs sslrootcert, the file of trusted certificates')
+            raise ValueError(
+                f'sslmode = "{self.sslmode}" needs sslrootcert, the file of trusted certificates, or "system"'
+            )
+        if self.sslrootcert == "system" and self.sslmode != "verify-full":
+            # Anybody can get a certificate from one of those for a name of his own.
+            raise ValueError('sslrootcert = "system" needs sslmode = "verify-full"')
         return self
 
 

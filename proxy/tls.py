@@ -54,7 +54,10 @@ def backend_context(settings: PostgresSection) -> ssl.SSLContext | None:
     context.verify_mode = ssl.CERT_NONE
     if settings.sslrootcert is not None:
         # With a root certificate at hand libpq checks in every mode, so that "require" means verify-ca.
-        _load_authorities(context, settings.sslrootcert, "postgres.sslrootcert")
+        if settings.sslrootcert == "system":
+            context.load_default_certs()
+        else:
+            _load_authorities(context, settings.sslrootcert, "postgres.sslrootcert")
         context.verify_mode = ssl.CERT_REQUIRED
         context.check_hostname = settings.sslmode == "verify-full"
     return context

@@ -37,9 +37,9 @@ def section(found, **options):
 def rowtap_tls(rowtap, postgres_tls, database_tls):
     """What `rowtap` is, in front of `postgres_tls`, over TLS."""
 
-    def start(tables=(), proxy=None, **options):
+    def start(tables=(), proxy=None, env=None, **options):
         settings = {"host": HOST, "port": postgres_tls.port, "database": database_tls, "sslmode": "require"}
-        return rowtap(tables, {"proxy": proxy or {}, "postgres": settings | options})
+        return rowtap(tables, {"proxy": proxy or {}, "postgres": settings | options}, env=env)
 
     return start
 
@@ -216,6 +216,16 @@ def test_the_server_is_checked(rowtap_tls, postgres_tls, files):
     bad = rowtap_tls(sslmode="verify-full", sslrootcert=str(files.ca))
     with pytest.raises(psycopg.OperationalError, match="its certificate was not accepted"):
         bad.connect()
+
+
+def test_the_server_is_checked_against_what_the_machine_trusts(rowtap_tls, postgres_tls, files):
+    for trusted, accepted in ((postgres_tls.tls.ca, True), (files.ca, False)):
+        proxy = rowtap_tls(sslmode="verify-full", sslrootcert="system", env={"SSL_CERT_FILE": str(trusted)})
+        if accepted:
+            assert proxy.connect().execute(SECURE).fetchone() == (True,)
+        else:
+            with pytest.raises(psycopg.OperationalError, match="its certificate was not accepted"):
+                proxy.connect()
 
 
 def test_sessions_over_tls_to_the_server_are_observed(rowtap_tls, postgres_tls, database_tls, redis_client, files):

@@ -251,7 +251,11 @@ def test_reload_reads_the_file_again_under_the_same_flags(load, tmp_path, monkey
         ),
         (
             "[postgres]\nsslmode = 'verify-ca'",
-            '1: postgres: sslmode = "verify-ca" needs sslrootcert, the file of trusted certificates',
+            '1: postgres: sslmode = "verify-ca" needs sslrootcert, the file of trusted certificates, or "system"',
+        ),
+        (
+            "[postgres]\nsslmode = 'verify-ca'\nsslrootcert = 'system'",
+            '1: postgres: sslrootcert = "system" needs sslmode = "verify-full"',
         ),
         (
             "[cache]\n[proxy]\nshutdown_timeout = '30'",
