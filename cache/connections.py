@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import hiredis
-from redis.asyncio.connection import ConnectionPool
+from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
@@ -16,13 +18,19 @@ from redis.exceptions import (
     ExecAbortError,
     NoPermissionError,
     ReadOnlyError,
+    RedisError,
     ResponseError,
     TryAgainError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+LOOK_INTERVAL = 1.0
+"""Seconds between two questions to a sentinel whether the primary is still the same, as long as commands are sent."""
+LOOK_PATIENCE = 0.25
+"""Seconds for the answer: commands wait for it."""
 MEMORY = "command not allowed when used memory"
 _UNDONE = (
     MEMORY,
@@ -70,40 +78,198 @@ class Link(Protocol):
 
 
 def connector(url: str, timeout: float) -> Callable[[], Link]:
-    """How to make a connection to ``url``; connections are made unconnected. Raises ValueError for a malformed one.
+    """How to make a connection to ``url``; connections are made unconnected, and open within ``timeout`` seconds.
 
-    ``redis+sentinel://[user:password@]host:port[,host:port…]/service[/database]`` asks sentinels for the master; the
-    credentials are the master's.
+    Raises ValueError for a malformed URL; no message repeats what may be a password.
+    ``redis+sentinel://[user:password@]host:port[,host:port…]/service[/database]`` asks sentinels for the primary; the
+    credentials are the primary's, the sentinels' own are ``?sentinel_username=…&sentinel_password=…``.
+    ``rediss+sentinel://`` speaks TLS with all of them.
     """
-    options: dict[str, Any] = {
+    parts = urlsplit(url)
+    scheme, plus, sentinel = parts.scheme.partition("+")
+    if not plus:
+        return _opener(_pool(url, timeout))
+    if sentinel != "sentinel" or scheme not in {"redis", "rediss"}:
+        raise ValueError("Redis is reached by redis://, rediss://, unix:// or redis+sentinel://")
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    service, _, database = parts.path.strip("/").partition("/")
+    if not service or not hosts:
+        raise ValueError("redis+sentinel:// needs hosts and a service: redis+sentinel://host:26379/mymaster")
+    if database and not database.isdigit():
+        raise ValueError("redis+sentinel:// ends with the number of a database: redis+sentinel://host/mymaster/0")
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    login = {name.removeprefix("sentinel_"): value for name, value in options if name in _SENTINEL_LOGIN}
+    query = urlencode([(name, value) for name, value in options if name not in _SENTINEL_LOGIN])
+    # The host is not used: each connection is told the primary's.
+    pool = _pool(f"{scheme}://{credentials}{at}primary/{database}?{query}", timeout)
+    primary = _PrimaryWithTLS if issubclass(pool.connection_class, SSLConnection) else _Primary
+    tls = {name: value for name, value in pool.connection_kwargs.items() if name.startswith("ssl_")}
+    sentinels = _Sentinels(
+        [_address(host) for host in hosts.split(",")],
+        unquote(service),
+        timeout,
+        pool.connection_class,
+        tls | _options(timeout) | login,
+    )
+    pool.connection_class = primary
+    pool.connection_kwargs["sentinels"] = sentinels
+    return _opener(pool)
+
+
+_SENTINEL_LOGIN = {"sentinel_username", "sentinel_password"}
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+
+
+def _options(timeout: float) -> dict[str, Any]:
+    return {
         "socket_timeout": None,  # The writer bounds each exchange as a whole.
         "socket_connect_timeout": timeout,
         "retry": Retry(NoBackoff(), 0),  # A command must never be sent twice without our knowing.
         "protocol": 2,
         "health_check_interval": 0,
-        "client_name": "rowtap",
+        "decode_responses": False,
     }
-    parts = urlsplit(url)
-    if parts.scheme != "redis+sentinel":
-        return cast("Callable[[], Link]", ConnectionPool.from_url(url, **options).make_connection)
-    credentials, _, hosts = parts.netloc.rpartition("@")
-    service, _, database = parts.path.strip("/").partition("/")
-    if not service or not hosts:
-        raise ValueError("redis+sentinel:// needs hosts and a service: redis+sentinel://host:26379/mymaster")
-    sentinels = []
-    for host in hosts.split(","):
-        name, _, port = host.rpartition(":")
-        sentinels.append((name or host, int(port) if name else 26379))
-    user, _, password = credentials.partition(":")
-    ask: Any = Sentinel  # Not annotated there.
-    master = ask(sentinels, sentinel_kwargs={"socket_timeout": timeout}).master_for(
-        service,
-        db=int(database or 0),
-        username=unquote(user) or None,
-        password=unquote(password) or None,
-        **options,
-    )
-    return cast("Callable[[], Link]", master.connection_pool.make_connection)
+
+
+def _pool(url: str, timeout: float) -> Any:
+    """What redis-py makes of a URL, with what we count on in place of what the URL may say of it."""
+    pool: Any = ConnectionPool.from_url(url)
+    pool.connection_kwargs |= _options(timeout) | {"client_name": "rowtap"}
+    for name in _FILES:
+        # Python's TLS does not say which file is missing.
+        if (file := pool.connection_kwargs.get(name)) is not None and not Path(file).is_file():
+            raise ValueError(f"{name}: there is no file {file}")
+    return pool
+
+
+def _opener(pool: Any) -> Callable[[], Link]:
+    try:
+        pool.make_connection()
+    except TypeError as error:
+        raise ValueError(f"the URL of Redis has an unknown option: {error}") from None
+    return cast("Callable[[], Link]", pool.make_connection)
+
+
+def _address(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError("redis+sentinel:// has a sentinel without a name")
+    return parts.hostname, parts.port or 26379
+
+
+class _Sentinels:
+    """Who knows where the primary of a service is: asked one after the other, who helped last comes first."""
+
+    def __init__(
+        self,
+        addresses: list[tuple[str, int]],
+        service: str,
+        timeout: float,
+        connection: Callable[..., Link],
+        options: dict[str, Any],
+    ) -> None:
+        self.service = service
+        self._addresses = addresses
+        self._connection = connection
+        # One that does not answer must leave time for the others, and for the primary.
+        self._timeout = timeout / (len(addresses) + 1)
+        self._options = options
+
+    def each(self) -> Iterator[tuple[str, int]]:
+        """Every sentinel, once, the last one that helped first. Taken from the front at once, so that whoever gives up
+        in the middle goes on from there next time."""
+        for address in list(self._addresses):
+            self._addresses.remove(address)
+            self._addresses.append(address)
+            yield address
+
+    def helped(self, address: tuple[str, int]) -> None:
+        self._addresses.remove(address)
+        self._addresses.insert(0, address)
+
+    async def ask(self, address: tuple[str, int], patience: float = math.inf) -> tuple[str, int]:
+        """Where the primary is, as one sentinel has it."""
+        seconds = min(self._timeout, patience)
+        limits = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+        link = self._connection(host=address[0], port=address[1], **self._options | limits)
+        try:
+            await link.connect()
+            command = pack((b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self.service.encode()))
+            await link.send_packed_command(command, check_health=False)
+            reply = await link.read_response()
+        finally:
+            await link.disconnect(nowait=True)
+        if not reply:
+            raise RedisConnectionError("does not know the service")
+        return bytes(reply[0]).decode(), int(reply[1])
+
+
+class _Primary(Connection):
+    """A connection to what the first of ``sentinels`` calls primary that can be reached and is one.
+
+    It ends when another one is called so. A primary that was replaced while it lives takes what it is sent for ten
+    seconds more, and one that nobody but us can reach takes it for ever.
+    """
+
+    def __init__(self, *, sentinels: _Sentinels, **options: Any) -> None:
+        self._sentinels = sentinels
+        self._next_look = math.inf
+        super().__init__(**options)
+
+    async def connect(self) -> None:
+        if self.is_connected:
+            return
+        connect: Any = super().connect  # Not annotated there.
+        self._next_look = math.inf
+        failures = []
+        for sentinel in self._sentinels.each():
+            try:
+                self.host, self.port = await self._sentinels.ask(sentinel)
+                await connect()
+                await self._refuse_replica()
+            except (RedisError, OSError, EOFError) as error:
+                failures.append(f"{sentinel[0]}:{sentinel[1]}: {words(error)}")
+                await self.disconnect(nowait=True)
+            else:
+                self._sentinels.helped(sentinel)
+                self._next_look = time.monotonic() + LOOK_INTERVAL
+                return
+        raise RedisConnectionError(
+            f"no sentinel leads to the primary of {self._sentinels.service!r} ({'; '.join(failures)})"
+        )
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if time.monotonic() >= self._next_look:
+            await self._look()
+        send: Any = super().send_packed_command
+        await send(command, check_health)
+
+    async def _look(self) -> None:
+        """Ask one sentinel whether this is still the primary. No answer is no reason to leave it."""
+        self._next_look = time.monotonic() + LOOK_INTERVAL
+        sentinel = next(self._sentinels.each())
+        try:
+            place = await self._sentinels.ask(sentinel, LOOK_PATIENCE)
+        except (RedisError, OSError, EOFError):
+            self._next_look += 4 * LOOK_INTERVAL  # What is sent waits meanwhile.
+            return
+        self._sentinels.helped(sentinel)
+        if place != (self.host, self.port):
+            raise RedisConnectionError(f"{self.host}:{self.port} is no longer the primary: {place[0]}:{place[1]} is")
+
+    async def _refuse_replica(self) -> None:
+        """A sentinel that was away may take an old primary for the present one."""
+        await self.send_packed_command(pack((b"INFO", b"replication")), check_health=False)
+        try:
+            facts = facts_of(await self.read_response())
+        except ResponseError:
+            return  # Not permitted. What writes is refused by a replica; what reads sees it as it is.
+        if facts.get("role") == "slave":
+            raise RedisConnectionError(f"{self.host}:{self.port} is a replica")
+
+
+class _PrimaryWithTLS(_Primary, SSLConnection):
+    pass
 
 
 def problems(info: dict[str, str]) -> list[str]:
@@ -111,7 +277,11 @@ def problems(info: dict[str, str]) -> list[str]:
     found = []
     valkey = info.get("valkey_version")
     version = _version(valkey or info.get("redis_version", ""))
-    if valkey is None and version < (6, 2):
+    if not version:
+        found.append("Redis does not say which version it is: Redis 6.2 or Valkey 7.2 or later is needed")
+    elif valkey is not None and version < (7, 2):
+        found.append(f"Valkey {valkey} is too old: 7.2 or later is needed")
+    elif valkey is None and version < (6, 2):
         found.append(f"Redis {info.get('redis_version', '?')} is too old: 6.2 or later is needed")
     if info.get("redis_mode") == "cluster":
         found.append("Redis is in cluster mode, which is not supported: use one primary, with Sentinel if need be")
@@ -125,6 +295,11 @@ def problems(info: dict[str, str]) -> list[str]:
             found.append(
                 "maxmemory-policy is allkeys-random: when it evicts Rowtap's own keys, all tables are flushed; "
                 "allkeys-lru or allkeys-lfu keeps them"
+            )
+        elif policy.startswith("volatile-"):
+            found.append(
+                f"maxmemory-policy is {policy}: only keys that have a ttl make room; when none is left, keys are "
+                "removed but none are written"
             )
     return found
 
@@ -152,4 +327,6 @@ def undone(error: BaseException) -> bool:
 
 
 def words(error: BaseException) -> str:
+    if isinstance(error, TimeoutError) and not str(error):
+        return "no answer in time"
     return str(error) or type(error).__name__

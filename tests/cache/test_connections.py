@@ -10,25 +10,81 @@ from cache.connections import connector, facts_of, pack, problems, undone
 @pytest.mark.parametrize(
     ("info", "word"),
     [
-        ({"redis_version": "6.0.9"}, "too old"),
+        ({"redis_version": "6.0.9"}, "Redis 6.0.9 is too old: 6.2 or later is needed"),
+        ({"redis_version": "5"}, "Redis 5 is too old"),
+        ({}, "does not say which version"),
+        ({"redis_version": "7.2.4", "valkey_version": "7.1.9"}, "Valkey 7.1.9 is too old: 7.2 or later is needed"),
         ({"redis_version": "7.2.4", "redis_mode": "cluster"}, "cluster"),
         ({"redis_version": "7.2.4", "role": "slave"}, "replica"),
         ({"redis_version": "7.2.4", "maxmemory": "1", "maxmemory_policy": "allkeys-random"}, "allkeys-random"),
+        ({"redis_version": "7.2.4", "maxmemory": "1", "maxmemory_policy": "noeviction"}, "noeviction"),
+        ({"redis_version": "7.2.4", "maxmemory": "1", "maxmemory_policy": "volatile-lru"}, "volatile-lru"),
     ],
 )
 def test_problems(info, word):
     assert any(word in problem for problem in problems(info))
 
 
-def test_no_problems():
-    good = {"redis_version": "6.2.0", "role": "master", "maxmemory": "1", "maxmemory_policy": "allkeys-lru"}
-    assert problems(good) == []
+@pytest.mark.parametrize(
+    "versions",
+    [
+        {"redis_version": "6.2.0"},
+        {"redis_version": "8.10.1"},
+        {"redis_version": "7.2.4", "valkey_version": "7.2.5-rc1"},
+        {"redis_version": "7.2.4", "valkey_version": "10.0.0"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu"])
+def test_no_problems(versions, policy):
+    assert problems(versions | {"role": "master", "maxmemory": "1", "maxmemory_policy": policy}) == []
+    assert problems(versions | {"maxmemory": "0", "maxmemory_policy": "allkeys-random"}) == [], "it never evicts"
 
 
-def test_urls():
-    assert connector("redis+sentinel://u:p@a:1,b:2/main/3", 1)().is_connected is False
-    with pytest.raises(ValueError, match="service"):
-        connector("redis+sentinel://a:1", 1)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:p@h:1/2",
+        "rediss://h?ssl_cert_reqs=required",
+        "unix:///run/redis.sock?db=1",
+        "redis+sentinel://u:p@a:1,b:2/main/3",
+        "redis+sentinel://[::1]:1,[::2],c/main?sentinel_username=u&sentinel_password=p",
+        "rediss+sentinel://a/main?ssl_check_hostname=false",
+    ],
+)
+def test_urls(url):
+    assert connector(url, 1)().is_connected is False
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("redis+sentinel://a:1", "service"),
+        ("redis+sentinel:///main", "hosts"),
+        ("redis+sentinel://a,,b/main", "without a name"),
+        ("redis+sentinel://a:geheim/main", "geheim"),
+        ("redis+sentinel://a/main/geheim", "number of a database"),
+        ("unix+sentinel://a/main", "is reached by"),
+        ("redis+cluster://a/main", "is reached by"),
+        ("redis://h/0?colour=red", "unknown option.*colour"),
+        ("redis+sentinel://a/main?ssl_ca_certs=/dev/null/x", "ssl_ca_certs"),
+        ("redis+sentinel://a/main?ssl_cert_reqs=required", "unknown option.*ssl_cert_reqs"),
+        ("redis://h/0?ssl_cert_reqs=required", "unknown option.*ssl_cert_reqs"),
+        ("rediss://h/0?ssl_ca_certs=/nonexistent/ca.crt", "ssl_ca_certs: there is no file /nonexistent/ca.crt"),
+        ("redis://h/0?socket_timeout=x", "socket_timeout"),
+    ],
+)
+def test_urls_that_are_none(url, words):
+    with pytest.raises(ValueError, match=words):
+        connector(url, 1)
+
+
+async def test_what_is_counted_on_is_not_the_url_s_to_say(redis_url):
+    link = connector(f"{redis_url}?decode_responses=true&protocol=3&socket_timeout=0.000001", 5)()
+    await link.connect()
+    await link.send_packed_command(pack((b"HGETALL", b"none")), check_health=False)
+    assert await link.read_response() == [], "lists of bytes, as RESP2 has it"
+    await link.disconnect()
 
 
 def test_facts():
