@@ -6,6 +6,7 @@ import random
 import shutil
 import ssl
 import sys
+from pathlib import Path
 
 import pytest
 import redis
@@ -206,6 +207,11 @@ async def test_a_user_who_may_do_only_what_is_needed(server, commands):
             assert client.mget("users:1", "users:2") == [None, None]
             assert await w.writer.drain(5)
         assert {entry["reason"] for entry in client.acl_log()} == set()
+
+
+def test_the_rights_that_users_are_told_to_give():
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    assert f"ACL SETUSER rowtap on >secret {KEYS} {CATEGORIES}" in text
 
 
 async def test_rights_taken_away_and_given_back(server):

@@ -16,6 +16,7 @@ from proxy.server_process import children
 from tests.consistency import tables
 from tests.consistency.rounds import ready
 from tests.consistency.sessions import AsyncpgSession, Journal, Prepared, PsycopgSession
+from tests.sentinel import url, wait, watching
 
 SHORT = 500
 
@@ -118,6 +119,19 @@ async def test_redis_fails_over_to_a_replica(happen, world, own_valkey, faulty):
             link.drop()
 
         await happen(during, config={"redis": {"url": world.redis_url}})
+
+
+async def test_redis_dies_and_a_sentinel_promotes_its_replica(happen, world, own_valkey):
+    with Valkey(replica_of=own_valkey) as replica, contextlib.closing(watching(own_valkey, replica)) as sentinel:
+        world.redis_url = own_valkey.url
+
+        async def during(_round):
+            own_valkey.kill()
+            with redis.Redis.from_url(replica.url) as client:
+                await asyncio.to_thread(wait, lambda: client.info("replication")["role"] == "master")
+            world.redis_url = replica.url
+
+        await happen(during, config={"redis": {"url": url(sentinel)}})
 
 
 async def test_the_link_to_redis_is_reset_again_and_again(happen, world, valkey, faulty, seed):
