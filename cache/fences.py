@@ -467,3 +467,22 @@ if record and string.match(record, '^%d+ %d+ (.*)$') == ARGV[2] then
 end
 return 1
 """
+
+PROBE = """
+-- Whether Redis lets scripts do what those above do: every command of theirs, what leaves something last. Nothing is
+-- left, also where one is refused.
+local call, key = redis.call, 'rowtap:none'
+call('DEL', key)
+call('TIME')
+call('HGET', key, 'a')
+call('HMGET', key, 'a')
+call('HGETALL', key)
+call('HLEN', key)
+call('HDEL', key, 'a')
+call('UNLINK', key)
+call('PEXPIRE', key, '1')
+call('SET', key, '', 'PX', '1000')
+call('DEL', key)
+call('HSET', key, 'a', '1')
+return call('DEL', key)
+"""

@@ -125,7 +125,7 @@ class Writer:
                     # Beside what Redis and sockets raise: uvloop answers a write to a connection that was reset with
                     # RuntimeError.
                     failures += 1
-                    await self._lost(error)
+                    await self._lost(error, first=failures == 1)
                     await self._pause(failures)
             await self._leave()
         finally:
@@ -154,7 +154,14 @@ class Writer:
             async with asyncio.timeout(self._timeout):
                 await connection.connect()
                 await connection.send_packed_command(pack((b"INFO",)), check_health=False)
-                return problems(facts_of(await connection.read_response()))
+                found = problems(facts_of(await connection.read_response()))
+                if not found:
+                    await connection.send_packed_command(pack((b"EVAL", fences.PROBE.encode(), 0)), check_health=False)
+                    try:
+                        await connection.read_response()
+                    except ResponseError as error:
+                        found.append(f"Redis refuses what Rowtap needs: {words(error)}")
+                return found
         except (RedisError, OSError, TimeoutError, EOFError) as error:
             return [f"Redis does not answer: {words(error)}"]
         finally:
@@ -184,9 +191,9 @@ class Writer:
         self._log("info", "redis connected", version=facts.get("valkey_version") or facts.get("redis_version"))
         self._state(connected=True)
 
-    async def _lost(self, error: BaseException) -> None:
+    async def _lost(self, error: BaseException, *, first: bool) -> None:
         self._counts.redis_errors += 1
-        self._log("warning" if self.connected else "debug", "redis lost", error=words(error))
+        self._log("warning" if first else "debug", "redis lost", error=words(error))
         self._state(connected=False)
         if self._scan is not None:
             self._scan = None

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import re
 import shutil
 import ssl
 import sys
@@ -212,6 +213,16 @@ async def test_a_user_who_may_do_only_what_is_needed(server, commands):
 def test_the_rights_that_users_are_told_to_give():
     text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
     assert f"ACL SETUSER rowtap on >secret {KEYS} {CATEGORIES}" in text
+
+
+@pytest.mark.parametrize("command", re.findall(r"\+(?!evalsha|info|scan|client)(\w+)", COMMANDS))
+async def test_a_right_that_is_missing_is_named(server, command):
+    with redis.Redis.from_url(server.url) as client:
+        permit(client, "p")
+        client.execute_command("ACL", "SETUSER", "rowtap", f"-{command}")
+        [problem] = await Worker(f"redis://rowtap:p@127.0.0.1:{server.port}/0").writer.check()
+        assert problem.startswith("Redis refuses what Rowtap needs: ")
+        assert client.dbsize() == 0
 
 
 async def test_rights_taken_away_and_given_back(server):
