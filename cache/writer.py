@@ -155,7 +155,7 @@ class Writer:
                 await connection.connect()
                 await connection.send_packed_command(pack((b"INFO",)), check_health=False)
                 found = problems(facts_of(await connection.read_response()))
-                if not found:
+                if all(problem.startswith("maxmemory-policy") for problem in found):
                     await connection.send_packed_command(pack((b"EVAL", fences.PROBE.encode(), 0)), check_health=False)
                     try:
                         await connection.read_response()
