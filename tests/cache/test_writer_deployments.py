@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from cache.changes import Kind
+from cache.writer import Writer
 from proxy.embedded import Valkey
 from tests.cache.writing import Worker, working
 from tests.fix_postgres import make_certificate
@@ -223,6 +224,22 @@ async def test_a_right_that_is_missing_is_named(server, command):
         [problem] = await Worker(f"redis://rowtap:p@127.0.0.1:{server.port}/0").writer.check()
         assert problem.startswith("Redis refuses what Rowtap needs: ")
         assert client.dbsize() == 0
+
+
+async def test_what_keeps_it_out_is_said_once(server):
+    said = []
+    with redis.Redis.from_url(server.url) as client:
+        permit(client, "p", COMMANDS.replace("+time ", ""))
+        url = f"redis://rowtap:p@127.0.0.1:{server.port}/0"
+        writer = Writer(Worker(url).backlog, url, worker="w", max_delay=0.1, on_event=lambda *line: said.append(line))
+        task = asyncio.create_task(writer.run())
+        async with asyncio.timeout(15):
+            while len(said) < 3:
+                await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert [level for level, _, _ in said[:3]] == ["warning", "debug", "debug"]
+        assert {event for _, event, _ in said} == {"redis lost"}
 
 
 async def test_rights_taken_away_and_given_back(server):
