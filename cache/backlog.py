@@ -17,6 +17,7 @@ from cache.changes import Change, Kind
 from cache.fences import FILLED, OVERLAPPED, SCAN, STORED
 from cache.lanes import Batch, Lane, Part, definition, size
 from cache.merging import evict, merge
+from cache.own_writes import OwnWrites
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -33,8 +34,6 @@ BLOCK_KEYS = 10_000
 
 _FILL = Kind.FILL
 _SCANS = (b"", bytes((SCAN,)))
-_RECENT_KEYS = 20_000
-_RECENT_LIFE = 250_000_000
 
 
 class Backlog:
@@ -72,9 +71,7 @@ class Backlog:
         self._oldest = 0
         """Statements that began before this instant are too old for any fence to speak for them."""
         self._held_until = 0
-        self._recent: dict[bytes, tuple[int, int, int]] = {}
-        self._earlier: dict[bytes, tuple[int, int, int]] = {}
-        self._recent_since = 0
+        self._own = OwnWrites()
         self._blocks = Blocks(fence_life)
         self._event = asyncio.Event()
         self._lingering: asyncio.Future[None] | None = None
@@ -190,8 +187,8 @@ class Backlog:
 
     def _put_fill(self, lane: Lane, change: Change) -> None:
         key = change.key
-        if self._recent or self._earlier:
-            self._redate(change)
+        if self._own.noted:
+            self._own.redate(change)
         if key in lane.writes:
             self._put_fill_on_write(lane, change)
             return
@@ -228,7 +225,7 @@ class Backlog:
     def _put_write(self, lane: Lane, change: Change) -> None:
         if lane.flush and not change.hold:
             return  # The Flush's fence will be newer than this write, and its keys are looked for after that.
-        self._redate(change)
+        self._own.redate(change)
         self._add_write(lane, change)
 
     def _add_write(self, lane: Lane, change: Change) -> None:
@@ -286,16 +283,6 @@ class Backlog:
         self._keys -= len(lane.writes) - len(kept)
         self._bytes -= sum(map(size, lane.writes.values()))  # What is kept are Evicts, which have no value.
         lane.writes = kept
-
-    def _redate(self, change: Change) -> None:
-        """Date a statement from the fence this worker itself set, if it is ordered after the write that set it.
-
-        Without this, each statement forwarded between a write of the same key and Redis's answer to it would be
-        refused for that write's fence, though it is known to be newer.
-        """
-        own = self._recent.get(change.key) or self._earlier.get(change.key)
-        if own is not None and change.began > own[0] and own[1] <= change.date < own[2]:
-            change.date = own[2]
 
     # What the writer does.
 
@@ -435,8 +422,7 @@ class Backlog:
         assert batch is self.flying
         self.flying = None
         now = time.monotonic_ns()
-        if now - self._recent_since > _RECENT_LIFE or len(self._recent) > _RECENT_KEYS:
-            self._earlier, self._recent, self._recent_since = self._recent, {}, now
+        self._own.age()
         self._blocks.lifted()
         self.counts.batches += 1
         lag = self.counts.lag
@@ -451,7 +437,7 @@ class Backlog:
                 stored = outcomes.count(STORED, start, stop)
                 lane.counts.stores += stored
                 lane.counts.evicts += len(changes) - stored
-                self._remember(lane, changes, outcomes[start:stop], seq)
+                self._note(lane, changes, outcomes[start:stop], seq)
             lag.add_all([(now - change.ended) / 1e9 for change in changes])
             start = stop
         for number, (lane, _) in enumerate(batch.flushes):
@@ -462,17 +448,15 @@ class Backlog:
                 self._fenced[lane.rule.label] = lane
         self.date = max(self.date, seq)
 
-    def _remember(self, lane: Lane, changes: list[Change], outcomes: bytes, seq: int) -> None:
-        """Of keys that nobody else wrote between the change's date and ``seq``: what follows may be dated so."""
-        recent = self._recent
+    def _note(self, lane: Lane, changes: list[Change], outcomes: bytes, seq: int) -> None:
+        """What follows these writes may be dated by them, where nobody else's came between."""
         for change, outcome in zip(changes, outcomes, strict=True):
             if outcome == OVERLAPPED or change.hold or not change.date:
                 continue
-            key = change.key
-            recent[key] = (change.ended, change.date, seq)
-            waiting = lane.writes.get(key) or lane.fills.get(key)
+            self._own.note(change, seq)
+            waiting = lane.writes.get(change.key) or lane.fills.get(change.key)
             if waiting is not None:
-                self._redate(waiting)
+                self._own.redate(waiting)
 
     def put_back(self, batch: Batch, *, unknown: bool) -> None:
         """Redis did not apply ``batch``, or (``unknown``) may have: it waits again, beneath what arrived since.
@@ -562,8 +546,7 @@ class Backlog:
     def renew(self) -> None:
         """A new epoch has begun: what Redis holds, and what it remembers of writes, is not what it was."""
         hold = time.monotonic_ns() < self._held_until
-        self._recent = {}
-        self._earlier = {}
+        self._own.forget()
         self.flush(self._lanes, hold=hold)
         self._blocks.ask_again()
 
@@ -571,8 +554,7 @@ class Backlog:
         """This process or Redis's clock stood still or jumped: fences may be gone that statements begun before now
         would need."""
         self._oldest = time.monotonic_ns()
-        self._recent = {}
-        self._earlier = {}
+        self._own.forget()
 
 
 def _end(future: asyncio.Future[None]) -> None:
