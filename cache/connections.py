@@ -146,15 +146,21 @@ def _opener(pool: Any) -> Callable[[], Link]:
     try:
         pool.make_connection()
     except TypeError as error:
-        raise ValueError(f"the URL of Redis has an unknown option: {error}") from None
+        name = str(error).rpartition("argument ")[2]
+        raise ValueError(f"has an option that is not known: {name}") from None
+    except RedisError as error:
+        raise ValueError(f"has an option that cannot be: {error}") from None
     return cast("Callable[[], Link]", pool.make_connection)
 
 
 def _address(text: str) -> tuple[str, int]:
-    parts = urlsplit(f"//{text}")
-    if not parts.hostname:
-        raise ValueError("redis+sentinel:// has a sentinel without a name")
-    return parts.hostname, parts.port or 26379
+    try:
+        parts = urlsplit(f"//{text}")
+        if parts.hostname:
+            return parts.hostname, parts.port or 26379
+    except ValueError:
+        pass
+    raise ValueError(f"names no sentinel: {text!r}; write host or host:port")
 
 
 class _Sentinels:

@@ -183,11 +183,14 @@ class RedisSection(Section):
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
+        from cache.connections import connector
+
         # The value may hold a password, so no message repeats it.
         try:
             parts = urlsplit(value)
             host = parts.hostname
-            if parts.scheme != "redis+sentinel":
+            sentinel = parts.scheme in {"redis+sentinel", "rediss+sentinel"}
+            if not sentinel:
                 _ = parts.port  # raises for what is no port
         except ValueError:
             raise ValueError('must be a URL such as "redis://localhost:6379/0"') from None
@@ -196,14 +199,15 @@ class RedisSection(Section):
             if not parts.path.startswith("/") or host:
                 raise ValueError('must name the socket\'s whole path: "unix:///run/redis.sock"')
             return value
-        if parts.scheme not in {"redis", "rediss", "redis+sentinel"}:
+        if parts.scheme not in {"redis", "rediss"} and not sentinel:
             raise ValueError('must begin with "redis://", "rediss://", "unix://" or "redis+sentinel://"')
         if not host:
             raise ValueError('names no host; write "redis://localhost:6379/0"')
-        if parts.scheme == "redis+sentinel" and not steps.pop(0):
+        if sentinel and not steps.pop(0):
             raise ValueError('names no service; write "redis+sentinel://host:26379,other:26379/mymaster/0"')
         if "/".join(steps) and not "/".join(steps).isdigit():
             raise ValueError('must end with the number of a database, such as "/0"')
+        connector(value, 1.0)  # Raises for options that nobody knows and for files that are not there.
         return value
 
     @property

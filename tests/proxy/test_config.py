@@ -279,6 +279,13 @@ def test_reload_reads_the_file_again_under_the_same_flags(load, tmp_path, monkey
             "[redis]\nurl = 'redis+sentinel://:geheim@a,b'",
             '2: redis.url: names no service; write "redis+sentinel://host:26379,other:26379/mymaster/0"',
         ),
+        ("[redis]\nurl = 'redis://:geheim@h?colour=geheim'", "2: redis.url: has an option that is not known: 'colour'"),
+        ("[redis]\nurl = 'redis://h?db=geheim'", "2: redis.url: Invalid value for 'db' in connection URL."),
+        ("[redis]\nurl = 'rediss://h?ssl_ca_certs=/no'", "2: redis.url: ssl_ca_certs: there is no file /no"),
+        (
+            "[redis]\nurl = 'rediss+sentinel://h:x/main'",
+            "2: redis.url: names no sentinel: 'h:x'; write host or host:port",
+        ),
         ("[redis]\nurl = 'unix://run/x'", "2: redis.url: must name the socket's whole path: \"unix:///run/redis.sock\""),
         (
             "[log]\nlevel = 'inf'",
