@@ -1,0 +1,203 @@
+"""What the model of the ordering rules looks at: the records of which a state consists, and small questions to them.
+
+Of a value only two things count: whether it is there, and whether it is the last one, since an old value never
+becomes current again. Numbers are counter values (dates) and instants; a worker's instants are compared with each
+other only.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from cache.changes import Kind
+
+STALE, CURRENT = 1, 2
+"""Of a field. 0: it is not there."""
+FOREVER = 1 << 30
+"""A date that is never too old."""
+
+
+class Op(NamedTuple):
+    """An operation under way."""
+
+    kinds: tuple[str, ...]
+    date: int
+    began: int
+    effective: bool = False
+    a: int = 0
+    b: int = 0
+    old: bool = False
+    blocked: int = 2
+    """Its block: 0: not asked for, 1: keys are still to be looked for, 2: confirmed."""
+    held: bool = False
+    """Its block's name is in Redis."""
+
+
+class Item(NamedTuple):
+    """A change of the key in a backlog or a batch."""
+
+    kind: Kind
+    date: int
+    began: int
+    ended: int
+    a: int = 0
+    b: int = 0
+    partial: bool = False
+    old: bool = False
+
+
+class Flight(NamedTuple):
+    item: Item | None
+    flush: bool
+    epoch: int
+    applied: bool = False
+    seq: int = 0
+    newest: bool = False
+    late: bool = False
+    accepted: bool = True
+    """False: Redis did not know the worker any more."""
+    lifts: tuple[int, ...] = ()
+
+
+class Worker(NamedTuple):
+    """A worker, with its operations."""
+
+    date: int
+    epoch: int = 1
+    ops: tuple[Op, ...] = ()
+    item: Item | None = None
+    flush: bool = False
+    flight: Flight | None = None
+    scan: bool = False
+    ghost: Flight | None = None
+    """A batch that was given up and may still reach Redis."""
+    recent: tuple[int, int, int] | None = None
+    lifts: tuple[int, ...] = ()
+    """Blocks of answered writes, to lift with the next batch."""
+    holds: tuple[int, ...] = ()
+    """Those of answered writes whose names are in Redis."""
+
+
+class Redis(NamedTuple):
+    a: int = 0
+    b: int = 0
+    """0: the key is absent."""
+    fence: int = 0
+    table: int = 0
+    seq: int = 1
+    floor: int = 1
+    epoch: int = 1
+    real: int = 1
+    """Which Redis it truly is; ``epoch`` lags behind until a worker joins."""
+
+
+class State(NamedTuple):
+    todo: tuple[tuple[int | None, tuple[str, ...]], ...]
+    """Operations that may still begin: of which worker (None: of either), and of which kinds."""
+    events: tuple[str, ...]
+    workers: tuple[Worker, Worker]
+    redis: Redis
+    saved: Redis | None
+
+
+def restored(state):
+    """Redis is what it was long before, and knows no block."""
+    workers = tuple(
+        worker._replace(holds=(), ops=tuple(op._replace(held=False) for op in worker.ops)) for worker in state.workers
+    )
+    redis = state.saved._replace(real=state.redis.real + 1)
+    return state._replace(events=less(state.events, "restore"), workers=workers, redis=redis, saved=None)
+
+
+def overwritten(state, *, whole):
+    """A write took effect: no value that is anywhere is current any more; of `b` neither, if it was ``whole``."""
+    first, second = state.workers
+    workers = behind(first, whole), behind(second, whole)
+    return State(state.todo, state.events, workers, outdated(state.redis, whole), outdated(state.saved, whole))
+
+
+@lru_cache(1 << 16)
+def behind(worker, whole):
+    """The worker with every value it has an old one."""
+    flight, ghost = worker.flight, worker.ghost
+    return worker._replace(
+        ops=tuple(outdated(op, whole) for op in worker.ops),
+        item=outdated(worker.item, whole),
+        flight=flight and flight._replace(item=outdated(flight.item, whole)),
+        ghost=ghost and ghost._replace(item=outdated(ghost.item, whole)),
+    )
+
+
+def outdated(holder, whole):
+    """``holder`` of a value, if there is one, with that value an old one."""
+    if holder is None:
+        return None
+    return holder._replace(a=min(holder.a, STALE), b=min(holder.b, STALE) if whole else holder.b)
+
+
+def evicted(item):
+    """The write ``item``, of which the key's removal is left."""
+    return item._replace(kind=Kind.EVICT, a=0, b=0, partial=False)
+
+
+def lifted(flight):
+    """The blocks a batch lifts, if there is one."""
+    return flight.lifts if flight else ()
+
+
+def put_worker(state, w, worker):
+    workers = (worker, state.workers[1]) if w == 0 else (state.workers[0], worker)
+    return State(state.todo, state.events, workers, state.redis, state.saved)
+
+
+def put_op(state, w, i, op):
+    worker = state.workers[w]
+    return put_worker(state, w, worker._replace(ops=(*worker.ops[:i], op, *worker.ops[i + 1 :])))
+
+
+def less(events, event):
+    """``events`` when one has happened."""
+    left = list(events)
+    left.remove(event)
+    return tuple(left)
+
+
+def items(worker):
+    """What is waiting or under way."""
+    flights = (flight.item for flight in (worker.flight, worker.ghost) if flight)
+    return [item for item in (worker.item, *flights) if item]
+
+
+def dates(worker):
+    """Every date it knows of."""
+    found = {worker.date, *(op.date for op in worker.ops), *(item.date for item in items(worker))}
+    found.update(flight.seq for flight in (worker.flight, worker.ghost) if flight)
+    if worker.recent:
+        found.update(worker.recent[1:])
+    return found - {FOREVER}
+
+
+def instants(worker):
+    """Every instant it knows of, and 0."""
+    found = {0, *(op.began for op in worker.ops)}
+    for item in items(worker):
+        found.update((item.began, item.ended))
+    if worker.recent:
+        found.add(worker.recent[0])
+    return found
+
+
+def clock(worker):
+    """Now, for a worker."""
+    return max(instants(worker)) + 1
+
+
+def idle(worker):
+    """It has nothing left to do."""
+    return not (
+        worker.ops or worker.item or worker.flush or worker.flight or worker.scan or worker.ghost or worker.lifts
+    )
+
+
+def stale(state):
+    """Whether Redis holds an old value."""
+    return bool(state.redis.a) and (state.redis.a, state.redis.b) != (CURRENT, CURRENT)
