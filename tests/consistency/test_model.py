@@ -1,6 +1,6 @@
 """The ordering rules leave no stale value, and each of them is needed.
 
-`DEEP=1` looks at every program of four operations, and at every one of three with every event; it takes an hour.
+`DEEP=1` looks at every program of four operations, and at every one of three with every event.
 """
 
 import random
