@@ -13,9 +13,9 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from cache.blocks import Block, Blocks
-from cache.changes import Change, Kind
+from cache.changes import Change, Kind, size
 from cache.fences import FILLED, OVERLAPPED, SCAN, STORED
-from cache.lanes import Batch, Lane, Part, definition, size
+from cache.lanes import Batch, Lane, Part, definition
 from cache.merging import evict, merge
 from cache.own_writes import OwnWrites
 

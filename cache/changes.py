@@ -54,3 +54,17 @@ class Change:
     """HASH STORE with ``partial`` only: fields that became NULL, to be deleted from the hash."""
     hold: bool = False
     """EVICT and FLUSH only: the write may commit later still (connection lost); refuse Fills for a fence's life."""
+
+
+def weight(value: Value | None) -> int:
+    """Bytes of a value."""
+    if value is None:
+        return 0
+    if isinstance(value, bytes):
+        return len(value)
+    return sum(len(name) + len(text) for name, text in value.items())
+
+
+def size(change: Change) -> int:
+    """Bytes of the change's value."""
+    return weight(change.value)

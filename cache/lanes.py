@@ -70,13 +70,3 @@ def definition(rule: TableRule) -> str:
     """What decides which keys a rule has and what their values are. Equal definitions mean the same keys."""
     facts = (rule.database, rule.schema, rule.table, rule.key, rule.value, rule.template.text, rule.format.value)
     return sha256(repr(facts).encode()).hexdigest()[:16]
-
-
-def size(change: Change) -> int:
-    """Bytes of the change's value."""
-    value = change.value
-    if value is None:
-        return 0
-    if isinstance(value, bytes):
-        return len(value)
-    return sum(len(name) + len(text) for name, text in value.items())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cache import values
-from cache.changes import Kind
+from cache.changes import Kind, weight
 from cache.plans import Returning
 from cache.rules import ValueFormat
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 MAX_RETURNED = 10_000
 """Rows of a RETURNING result that are followed; a write of more than that is judged by its plan alone."""
+MAX_BYTES = 1 << 20
+"""Of values that are held of one result: then what was read is passed on, and what was written is only an Evict."""
 UNREADABLE: Final[Row] = (b"", None)
 
 
@@ -200,7 +202,7 @@ def _reading_several(bound: BoundRule, kind: Kind, key: Sequence[Source | None],
 class Reader:
     """Reads the rows of one result for one tap. Keeps copies only of what Redis will get."""
 
-    __slots__ = ("_fixed", "_limit", "_read", "complete", "rows", "tap", "unreadable")
+    __slots__ = ("_fixed", "_limit", "_read", "complete", "room", "rows", "tap", "unreadable")
 
     def __init__(self, tap: Tap, arguments: Arguments) -> None:
         self.tap = tap
@@ -208,6 +210,8 @@ class Reader:
         fixed = fixed_parts(tap, arguments)
         self._fixed: Sequence[bytes | None] = fixed or ()
         self._limit = 0 if fixed is None else tap.limit
+        self.room = MAX_BYTES
+        """Negative: ``take`` what is there."""
         self.rows: list[Row] = []
         self.complete = True
         """Every row that went by is in ``rows`` (or has no key)."""
@@ -224,8 +228,20 @@ class Reader:
         if found is UNREADABLE:
             self.miss()
         elif found is not None:
+            value = found[1]
+            if value is not None:
+                self.room -= len(value) if type(value) is bytes else weight(value)
+                if self.room < 0 and self.tap.kind is not Kind.FILL:
+                    found = (found[0], None)
             rows.append(found)
         return len(rows) < self._limit
+
+    def take(self) -> list[Row]:
+        """The rows so far; others follow."""
+        rows, self.rows = self.rows, []
+        self._limit -= len(rows)
+        self.room = MAX_BYTES
+        return rows
 
     def miss(self) -> None:
         """A row went by that could not be read."""

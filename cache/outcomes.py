@@ -155,8 +155,15 @@ class Outcomes:
         for reader in execution.readers:
             if reader.tap.kind is Kind.FILL:
                 rule = reader.tap.bound.rule
-                self.fill(rule, reader.rows, reader.unreadable, execution.date, execution.began)
-                reader.rows.clear()
+                self.fill(rule, reader.take(), reader.unreadable, execution.date, execution.began)
+                reader.unreadable = 0
+
+    def many_rows(self, execution: Execution) -> None:
+        """So much was read that it cannot be kept until the statement finishes. What it has shown is committed."""
+        self._fill(execution)
+        for reader in execution.readers:
+            if reader.tap.kind is Kind.FILL:
+                reader.take()  # Nothing is left, unless it could not fill.
 
     def _write(self, execution: Execution, count: int | None) -> None:
         plan = execution.plan

@@ -8,20 +8,27 @@ PREPARE TRANSACTION):
 - Inside a block, COMMIT's own CommandComplete decides: a failed block answers ROLLBACK to it.
 - Savepoints undo what came after them.
 - Where the end of a transaction was not seen plainly, its changes become Evicts: an absent key is never wrong.
+
+A transaction may write more than can be remembered: then values are given up for Evicts, and many keys for a Flush.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cache.changes import Change, Kind
-from cache.merging import follow
+from cache.changes import Change, Kind, size
+from cache.merging import evict, follow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from cache.rules import TableRule
+
+MAX_CHANGES = 10_000
+MAX_BYTES = 1 << 20
+"""Of values that a transaction has written."""
 
 IDLE = ord("I")
 IN_BLOCK = ord("T")
@@ -40,10 +47,7 @@ def doubted(changes: Sequence[Change]) -> list[Change]:
     """The same keys with their values in doubt: what a write may have done becomes an Evict, a Flush stays."""
     for change in changes:
         if change.kind is not Kind.FLUSH:
-            change.kind = Kind.EVICT
-            change.value = None
-            change.partial = False
-            change.removed = ()
+            evict(change)
     return [change for change in changes if change.kind is not Kind.FILL]
 
 
@@ -68,7 +72,17 @@ class TransactionBuffer:
     Methods that end a transaction return the changes to release, in the order they were made.
     """
 
-    __slots__ = ("_failed", "_savepoints", "_uncertain", "dirty", "explicit", "pending", "start")
+    __slots__ = (
+        "_bytes",
+        "_failed",
+        "_flushes",
+        "_savepoints",
+        "_uncertain",
+        "dirty",
+        "explicit",
+        "pending",
+        "start",
+    )
 
     def __init__(self) -> None:
         self.pending: list[Change] = []
@@ -78,6 +92,11 @@ class TransactionBuffer:
         """ReadyForQuery last said that a block is open."""
         self.start: tuple[int, int] | None = None
         """Date and instant of its first statement: its snapshot is no older."""
+        self._bytes = 0
+        """Of the values among ``pending``, at most."""
+        self._flushes: set[TableRule] = set()
+        """Rules of which too many keys were written; their Flush comes first among ``pending`` and stays, even when all
+        they stand for is undone."""
         self._savepoints: list[_Savepoint] = []
         self._failed = False
         self._uncertain = False
@@ -89,8 +108,36 @@ class TransactionBuffer:
 
     def add(self, changes: Iterable[Change]) -> None:
         """A statement finished; ``changes`` are true if the transaction commits."""
-        self.pending.extend(changes)
+        pending = self.pending
+        before = len(pending)
+        pending.extend(changes)
         self.dirty = True
+        if self._flushes:
+            pending[before:] = [change for change in pending[before:] if change.rule not in self._flushes]
+        for change in pending[before:]:
+            self._bytes += size(change)
+        if self._bytes > MAX_BYTES:
+            self._give_up_values()
+        while len(pending) - len(self._flushes) > MAX_CHANGES:
+            self._give_up_keys()
+
+    def _give_up_values(self) -> None:
+        for change in self.pending:
+            if change.value is not None:
+                evict(change)
+        self._bytes = 0
+
+    def _give_up_keys(self) -> None:
+        """One Flush stands for the changes of the rule that has most of them."""
+        pending = self.pending
+        rule = Counter(change.rule for change in pending[len(self._flushes) :]).most_common(1)[0][0]
+        stays = [change.rule is not rule for change in pending]
+        first = next(change for change in pending if change.rule is rule)
+        for savepoint in self._savepoints:
+            savepoint.position = 1 + sum(stays[: savepoint.position])
+        kept = [change for change, stay in zip(pending, stays, strict=True) if stay]
+        pending[:] = [Change(Kind.FLUSH, rule, b"", None, first.date, first.began), *kept]
+        self._flushes.add(rule)
 
     def doubt(self) -> None:
         """Something ran that may have committed, rolled back or written unseen."""
@@ -122,6 +169,7 @@ class TransactionBuffer:
             return
         savepoint = self._savepoints[index]
         undone = self.pending[savepoint.position :]
+        self._bytes -= sum(map(size, undone))
         del self.pending[savepoint.position :]
         del self._savepoints[index + 1 :]
         if self._uncertain:
@@ -176,6 +224,8 @@ class TransactionBuffer:
 
     def _reset(self) -> None:
         self.pending = []
+        self._bytes = 0
+        self._flushes.clear()
         self.dirty = False
         self.explicit = False
         self.start = None

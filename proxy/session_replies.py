@@ -144,6 +144,8 @@ class Replies:
             # Whether a RETURNING had more rows than are read matters as well.
             if reader.read(row) or reader.tap.write is not None:
                 more = True
+            if reader.room < 0 and reader.tap.write is None:
+                self._outcomes.many_rows(self._running)
         if not more:
             self.handlers[backend.DATA_ROW] = None
 

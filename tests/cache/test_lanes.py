@@ -6,7 +6,7 @@ import pytest
 
 from cache.changes import Change, Kind
 from cache.keys import KeyTemplate
-from cache.lanes import Batch, Lane, Part, definition, size
+from cache.lanes import Batch, Lane, Part, definition
 from cache.rules import TableRule, ValueFormat
 
 RULE = TableRule(
@@ -44,12 +44,6 @@ def test_the_same_keys_and_values(same):
 )
 def test_other_keys_or_values(other):
     assert definition(replace(RULE, **other)) != definition(RULE)
-
-
-def test_sizes():
-    assert size(change(Kind.EVICT)) == 0
-    assert size(change(Kind.FILL, b"abc")) == 3
-    assert size(change(Kind.STORE, {b"a": b"12", b"bc": b""})) == 5
 
 
 def test_whether_a_batch_writes():

@@ -8,7 +8,7 @@ import pytest
 
 from cache.observe import Arguments, writes
 from cache.observe_reads import MAX_FRAME, MAX_FRAMES, MAX_SHAPES, NO_SHAPE, Known
-from cache.observe_rows import MAX_RETURNED, Reader, taps
+from cache.observe_rows import MAX_BYTES, MAX_RETURNED, Reader, taps
 from cache.plans import Operand, Source
 from cache.rules import ValueFormat
 from cache.values_types import CANONICAL
@@ -159,6 +159,31 @@ def test_no_more_rows_than_the_rule_says():
     told = [reader.read([b"%d" % number, b"x"]) for number in range(most + 1)]
     assert told == [True] * (most - 1) + [False] * 2
     assert (len(reader.rows), reader.unreadable) == (most, 1)
+
+
+def test_a_reader_says_when_it_holds_much():
+    reader = Reader(tap("SELECT id, name FROM users", ID, NAME), NOBODY)
+    value = b"x" * (MAX_BYTES // 4)
+    for number in range(4):
+        assert reader.read([b"%d" % number, value])
+    assert reader.room == 0
+    assert reader.read([b"4", value])
+    assert reader.room < 0
+    assert len(reader.take()) == 5
+    assert (reader.rows, reader.room, reader.complete) == ([], MAX_BYTES, True)
+    most = USERS.bound[0].rule.max_rows
+    told = [reader.read([b"%d" % number, b"x"]) for number in range(5, most + 1)]
+    assert told == [True] * (most - 6) + [False] * 2, "what was taken counts"
+
+
+def test_of_many_rows_that_were_written_the_keys_are_held():
+    text = "UPDATE users SET name = upper(name) RETURNING id, name"
+    reader = Reader(tap(text, ID, NAME), NOBODY)
+    value = b"x" * (MAX_BYTES // 2)
+    for number in range(4):
+        assert reader.read([b"%d" % number, value])
+    assert reader.rows == [(b"users:0", value), (b"users:1", value), (b"users:2", None), (b"users:3", None)]
+    assert reader.complete
 
 
 # Writes

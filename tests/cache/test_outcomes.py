@@ -115,6 +115,22 @@ def test_a_read_is_put_at_once_and_dated_by_its_transaction():
     assert server.select(IDLE) == ["FILL users:1@4"]
 
 
+@pytest.mark.parametrize("dirty", [False, True])
+def test_of_many_rows_the_first_are_put_before_the_last_came(dirty):
+    server = Server()
+    server.begin()
+    if dirty:
+        server.run("SELECT unknown_function()", "SELECT 1", status=IN_BLOCK)
+    execution = server.execution("SELECT id, name FROM users", [(b"1", b"a"), (b"2", b"b")])
+    server.outcomes.many_rows(execution)
+    assert [change.key for change in server.sink.changes] == ([] if dirty else [b"users:1", b"users:2"])
+    for reader in execution.readers:
+        assert reader.rows == []
+        reader.read((b"3", b"c"))
+    server.outcomes.finished(execution, b"SELECT 3")
+    assert [change.key for change in server.sink.changes] == ([] if dirty else [b"users:1", b"users:2", b"users:3"])
+
+
 @pytest.mark.parametrize(
     ("text", "tag"),
     [

@@ -5,7 +5,15 @@ from __future__ import annotations
 from cache.changes import Change, Kind
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
-from cache.transaction import FAILED_BLOCK, IDLE, IN_BLOCK, TransactionBuffer, last_of_each
+from cache.transaction import (
+    FAILED_BLOCK,
+    IDLE,
+    IN_BLOCK,
+    MAX_BYTES,
+    MAX_CHANGES,
+    TransactionBuffer,
+    last_of_each,
+)
 
 RULE = TableRule(
     "app", "public", "users", ("id",), ("name",),
@@ -191,3 +199,91 @@ def test_partial_values_of_one_transaction_come_together():
     assert (left.value, left.partial, left.date) == ({b"x": b"2"}, False, 1)
     (left,) = last_of_each([Change(Kind.EVICT, RULE, b"a", None, 1, 1), part()])
     assert left.kind is Kind.EVICT
+
+
+OTHER = TableRule(
+    "app", "public", "orders", ("id",), ("note",),
+    KeyTemplate.parse("orders:{id}", database="app", schema="public", table="orders", key_columns=("id",)),
+)  # fmt: skip
+
+
+def large(key: str, size: int = MAX_BYTES // 4) -> Change:
+    return Change(Kind.STORE, RULE, key.encode(), b"v" * size, 1, 1)
+
+
+def test_more_values_than_can_be_held_are_given_up():
+    buffer = TransactionBuffer()
+    buffer.ready(IN_BLOCK)
+    for key in "abcd":
+        buffer.add([large(key)])
+    buffer.add([store("e")])
+    buffer.add([store("f")])
+    assert keys(buffer.commit()) == [*(f"EVICT {key}" for key in "abcde"), "STORE f"]
+    buffer.add([large("a")])
+    assert keys(buffer.ready(IDLE)) == ["STORE a"], "the next transaction has its own room"
+
+
+def test_what_was_undone_takes_no_room():
+    buffer = TransactionBuffer()
+    buffer.ready(IN_BLOCK)
+    for _ in range(10):
+        buffer.savepoint("s")
+        buffer.add([large("a")])
+        buffer.rollback_to("s")
+    buffer.add([large("b")])
+    assert keys(buffer.commit()) == ["STORE b"]
+
+
+def many(rule: TableRule, count: int) -> list[Change]:
+    return [Change(Kind.EVICT, rule, b"%d" % number, None, 7, 7) for number in range(count)]
+
+
+def test_of_more_keys_than_can_be_held_the_fullest_rule_is_flushed():
+    buffer = TransactionBuffer()
+    buffer.ready(IN_BLOCK)
+    buffer.add([store("a")])
+    buffer.add(many(OTHER, MAX_CHANGES - 1))
+    assert len(buffer.pending) == MAX_CHANGES
+    buffer.add([store("b")])
+    buffer.add(many(OTHER, 3 * MAX_CHANGES))
+    assert len(buffer.pending) == 3
+    flush, *stores = buffer.commit()
+    assert (flush.kind, flush.rule, flush.date, flush.began) == (Kind.FLUSH, OTHER, 7, 7)
+    assert keys(stores) == ["STORE a", "STORE b"]
+    buffer.add(many(OTHER, 1))
+    assert keys(buffer.ready(IDLE)) == ["EVICT 0"], "the next transaction remembers its keys again"
+
+
+def test_both_rules_may_have_too_many():
+    buffer = TransactionBuffer()
+    buffer.ready(IN_BLOCK)
+    for rule in (RULE, OTHER):
+        buffer.add(many(rule, MAX_CHANGES + 1))
+    assert sorted(keys(buffer.commit())) == ["FLUSH ", "FLUSH "]
+
+
+def test_a_flush_for_many_keys_outlasts_their_undoing():
+    """Nothing tells what of it is left, and the savepoints before and behind it keep their places."""
+    buffer = TransactionBuffer()
+    buffer.ready(IN_BLOCK)
+    buffer.savepoint("first")
+    buffer.add([store("a")])
+    buffer.savepoint("second")
+    buffer.add(many(OTHER, MAX_CHANGES + 1))
+    buffer.savepoint("third")
+    buffer.add([store("b")])
+    buffer.rollback_to("third")
+    assert keys(buffer.pending) == ["FLUSH ", "STORE a"]
+    buffer.rollback_to("second")
+    assert keys(buffer.pending) == ["FLUSH ", "STORE a"]
+    buffer.rollback_to("first")
+    assert keys(buffer.pending) == ["FLUSH "]
+    buffer.add([store("c")])
+    assert keys(buffer.commit()) == ["FLUSH ", "STORE c"]
+
+
+def test_a_transaction_of_many_keys_that_is_undone_changes_nothing():
+    buffer = TransactionBuffer()
+    buffer.ready(IN_BLOCK)
+    buffer.add(many(OTHER, MAX_CHANGES + 1))
+    assert buffer.rollback() == []

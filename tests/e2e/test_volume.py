@@ -24,6 +24,7 @@ LINES = depth(100_000, 3_000_000)
 """Lines of about 1000 bytes."""
 PER_SESSION = MIB
 """The most a session may hold, by the promise."""
+BACKLOG = 64 * MIB
 SLACK = 6 * MIB
 """What a heap may grow by for its own reasons: fragments, read buffers that all sessions share."""
 
@@ -243,6 +244,60 @@ def test_requests_that_pile_up_in_front_of_a_busy_server_cost_little(rowtap, con
         connection = connect()
         connection.execute(end, [connection.info.backend_pid])
     assert grown < PER_SESSION + SLACK, f"{sent} bytes of requests cost {grown}"
+
+
+# What a session must remember of what it sees.
+
+
+@needs_proc
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_a_transaction_that_writes_much(rowtap, connect, redis_client, end):
+    """More rows, and more of them, than can be held until its end: what it wrote is gone from Redis, or right."""
+    rows, size = depth(20_000, 300_000), 2000
+    direct = connect()
+    direct.execute("CREATE UNLOGGED TABLE users (id int PRIMARY KEY, name text)")
+    direct.execute("INSERT INTO users SELECT n, 'old' FROM generate_series(0, %s) AS n", [rows])
+    proxy = rowtap([USERS])
+    warm_up(proxy)
+    with proxy.connect() as connection, connection.cursor() as cursor:
+        for first in (0, rows - 500):
+            cursor.execute("SELECT id, name FROM users WHERE id BETWEEN %s AND %s", [first, first + 499])
+        proxy.settle()
+        assert redis_client.get("users:0") == redis_client.get(f"users:{rows - 1}") == b"old"
+        before = forget_peak(proxy.pid)
+        cursor.execute("BEGIN")
+        cursor.executemany(
+            "UPDATE users SET name = %s WHERE id = %s", ((f"{n}:".ljust(size, "x"), n) for n in range(rows))
+        )
+        cursor.execute(end)
+        proxy.settle()
+        grown = peak(proxy.pid) - before
+    assert grown < PER_SESSION + SLACK, grown
+    wanted = dict(direct.execute("SELECT id, name FROM users"))
+    found = {number: redis_client.get(f"users:{number}") for number in (*range(500), *range(rows - 500, rows))}
+    assert {number: value for number, value in found.items() if value not in (None, wanted[number].encode())} == {}
+    assert any(found.values()) == (end == "ROLLBACK")
+
+
+@needs_proc
+def test_a_result_of_large_rows_fills(rowtap, connect, redis_client):
+    """They are passed on as they come: what a session holds does not grow with the result, and what waits for Redis is
+    bounded for all sessions together."""
+    rows, size = 400, 100_000
+    direct = connect()
+    direct.execute("CREATE UNLOGGED TABLE users (id int PRIMARY KEY, name text)")
+    fill = "INSERT INTO users SELECT n, repeat(chr(65 + n %% 26), %s) FROM generate_series(1, %s) AS n"
+    direct.execute(fill, [size, rows])
+    proxy = rowtap([USERS])
+    warm_up(proxy)
+    with proxy.connect() as connection:
+        before = forget_peak(proxy.pid)
+        assert len(connection.execute("SELECT id, name FROM users").fetchall()) == rows
+        proxy.settle()
+        grown = peak(proxy.pid) - before
+    assert sum(redis_client.strlen(f"users:{number}") == size for number in range(1, rows + 1)) == rows
+    assert redis_client.get("users:7") == b"H" * size
+    assert grown < BACKLOG + PER_SESSION + 2 * SLACK, grown
 
 
 # A slow server, large objects.
