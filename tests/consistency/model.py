@@ -19,10 +19,8 @@ write that was answered, at any instant (not after `restore` or `hurry`, which n
 answered as soon as it has taken effect, so that Redis must never hold anything but the last value.
 """
 
-from cache.changes import Change, Kind
-from cache.keys import KeyTemplate
+from cache.changes import Kind
 from cache.merging import merge
-from cache.rules import TableRule, ValueFormat
 from tests.consistency.model_states import (
     CURRENT,
     FOREVER,
@@ -30,6 +28,8 @@ from tests.consistency.model_states import (
     Flight,
     Item,
     Op,
+    Redis,
+    change,
     clock,
     dates,
     evicted,
@@ -38,7 +38,10 @@ from tests.consistency.model_states import (
     overwritten,
     put_op,
     put_worker,
+    uncover,
 )
+
+__all__ = ["BLOCKED_KINDS", "BLOCK_RULES", "EVENTS", "KINDS", "RULES", "Flight", "Item", "Model", "Redis"]
 
 RULES = (
     "a statement is dated when it is forwarded",
@@ -79,15 +82,9 @@ EFFECTS = (("store", "unknown", "flush"), ("partial",), ("fill",), ("undone",))
 """Kinds that do the same in PostgreSQL."""
 EVENTS = ("lost", "age", "restore", "beat", "hurry")
 
-_RULE = TableRule(
-    "d",
-    "s",
-    "t",
-    ("id",),
-    ("a", "b"),
-    KeyTemplate.default(database="d", schema="s", table="t", key_columns=("id",)),
-    ValueFormat.HASH,
-)
+OTHERS = -1
+"""The name of any block that is not the worker's."""
+
 _KIND = {"store": Kind.STORE, "partial": Kind.STORE, "unknown": Kind.EVICT, "fill": Kind.FILL}
 
 
@@ -247,13 +244,13 @@ class Model:
         worker, redis = state.workers[w], state.redis
         yield from self.statement_moves(state, w, after)
         if worker.ghost is not None and after in ("", "lose"):
-            redis, _, holds = self.apply(state, worker, worker.ghost)
+            redis, _, holds = self.deliver(state, worker, worker.ghost)
             yield put_worker(state._replace(redis=redis), w, worker._replace(ghost=None, holds=holds))
             redis = state.redis
         flight = worker.flight
         if flight is not None:
             if not flight.applied and after in ("", "take"):
-                redis, flight, holds = self.apply(state, worker, flight)
+                redis, flight, holds = self.deliver(state, worker, flight)
                 yield put_worker(state._replace(redis=redis), w, worker._replace(flight=flight, holds=holds))
             elif not flight.accepted:
                 yield self.join(state, w, self.put_back(worker, unknown=False))
@@ -341,19 +338,27 @@ class Model:
             recent=None,
         )
 
-    def apply(self, state, worker, flight):
-        redis = state.redis
+    def deliver(self, state, worker, flight):
+        """A batch of ``worker`` reaches Redis, which knows its blocks by their names, and whether others have any."""
+        others = any(x.holds for x in state.workers if x is not worker)
+        others = others or any(op.held for x in state.workers for op in x.ops)
+        redis = state.redis._replace(holds=(*worker.holds, OTHERS) if others else worker.holds)
+        redis, flight = self.apply(redis, flight)
+        holds = tuple(name for name in redis.holds if name != OTHERS)
+        return redis._replace(holds=()), flight, holds
+
+    def apply(self, redis, flight):
+        """What Redis does with a batch: itself, and the batch, afterwards."""
         if flight.epoch != redis.real or redis.epoch != redis.real:
-            return redis, flight._replace(applied=True, accepted=False), worker.holds
+            return redis, flight._replace(applied=True, accepted=False)
         item = flight.item
         writes = flight.flush or (item is not None and item.kind is not Kind.FILL)
         seq = redis.seq + writes
-        holds = tuple(name for name in worker.holds if name not in flight.lifts)
-        redis = redis._replace(seq=seq)
+        redis = redis._replace(seq=seq, holds=tuple(name for name in redis.holds if name not in flight.lifts))
         if flight.flush and self.has("a Flush sets the table's fence"):
             redis = redis._replace(table=seq)
         if item is None:
-            return redis, flight._replace(applied=True, seq=seq), holds
+            return redis, flight._replace(applied=True, seq=seq)
         word = "Fill" if item.kind is Kind.FILL else "Store"
         alone = (
             item.date >= redis.floor
@@ -361,9 +366,9 @@ class Model:
             and (redis.fence <= item.date or not self.has(f"a {word} yields to a newer fence of its key"))
             and (redis.table <= item.date or not self.has(f"a {word} yields to a newer fence of its table"))
         )
-        names = holds or any(x.holds for x in state.workers if x is not worker)
-        held = names or any(op.held for x in state.workers for op in x.ops)
-        held = held and self.has("a block refuses Fills" if word == "Fill" else "a block makes others' Stores evict")
+        held = redis.holds and self.has(
+            "a block refuses Fills" if word == "Fill" else "a block makes others' Stores evict"
+        )
         newest = alone and not held
         if item.kind is Kind.EVICT or (item.kind is Kind.STORE and not newest):
             redis = redis._replace(a=0, b=0)
@@ -376,17 +381,4 @@ class Model:
                 redis = redis._replace(a=item.a, b=STALE)
         if item.kind is not Kind.FILL and self.has("a write sets the key's fence"):
             redis = redis._replace(fence=seq)
-        return redis, flight._replace(applied=True, seq=seq, newest=alone), holds
-
-
-def change(item):
-    value = None
-    if item.kind is not Kind.EVICT:
-        value = {b"a": b"%d" % item.a} if item.partial else {b"a": b"%d" % item.a, b"b": b"%d" % item.b}
-    return Change(item.kind, _RULE, b"t:1", value, item.date, item.began, item.ended, partial=item.partial)
-
-
-def uncover(merged, old):
-    value = merged.value or {}
-    a, b = int(value.get(b"a", 0)), int(value.get(b"b", 0))
-    return Item(merged.kind, merged.date, merged.began, merged.ended, a, b, merged.partial, old)
+        return redis, flight._replace(applied=True, seq=seq, newest=alone)

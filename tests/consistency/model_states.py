@@ -8,12 +8,25 @@ other only.
 from functools import lru_cache
 from typing import NamedTuple
 
-from cache.changes import Kind
+from cache.changes import Change, Kind
+from cache.keys import KeyTemplate
+from cache.rules import TableRule, ValueFormat
 
 STALE, CURRENT = 1, 2
 """Of a field. 0: it is not there."""
 FOREVER = 1 << 30
 """A date that is never too old."""
+
+
+_RULE = TableRule(
+    "d",
+    "s",
+    "t",
+    ("id",),
+    ("a", "b"),
+    KeyTemplate.default(database="d", schema="s", table="t", key_columns=("id",)),
+    ValueFormat.HASH,
+)
 
 
 class Op(NamedTuple):
@@ -88,6 +101,8 @@ class Redis(NamedTuple):
     epoch: int = 1
     real: int = 1
     """Which Redis it truly is; ``epoch`` lags behind until a worker joins."""
+    holds: tuple[int, ...] = ()
+    """Names of blocks. In a `State` they are with their workers."""
 
 
 class State(NamedTuple):
@@ -201,3 +216,18 @@ def idle(worker):
 def stale(state):
     """Whether Redis holds an old value."""
     return bool(state.redis.a) and (state.redis.a, state.redis.b) != (CURRENT, CURRENT)
+
+
+def change(item):
+    """The item as `cache.merging` knows it."""
+    value = None
+    if item.kind is not Kind.EVICT:
+        value = {b"a": b"%d" % item.a} if item.partial else {b"a": b"%d" % item.a, b"b": b"%d" % item.b}
+    return Change(item.kind, _RULE, b"t:1", value, item.date, item.began, item.ended, partial=item.partial)
+
+
+def uncover(merged, old):
+    """The item that became of it."""
+    value = merged.value or {}
+    a, b = int(value.get(b"a", 0)), int(value.get(b"b", 0))
+    return Item(merged.kind, merged.date, merged.began, merged.ended, a, b, merged.partial, old)
