@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from cache.rules import TableRule
 
-MAX_CHANGES = 10_000
+MAX_CHANGES = 20_000
 MAX_BYTES = 1 << 20
-"""Of values that a transaction has written."""
+"""Of values that a transaction has written. Half of either is room for what is written again."""
 
 IDLE = ord("I")
 IN_BLOCK = ord("T")
@@ -116,16 +116,29 @@ class TransactionBuffer:
             pending[before:] = [change for change in pending[before:] if change.rule not in self._flushes]
         for change in pending[before:]:
             self._bytes += size(change)
-        if self._bytes > MAX_BYTES:
-            self._give_up_values()
-        while len(pending) - len(self._flushes) > MAX_CHANGES:
+        if self._bytes > MAX_BYTES or len(pending) > MAX_CHANGES:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        self._leave_last()
+        if self._bytes > MAX_BYTES // 2:
+            for change in self.pending:
+                if change.value is not None:
+                    evict(change)
+            self._bytes = 0
+        while len(self.pending) - len(self._flushes) > MAX_CHANGES // 2:
             self._give_up_keys()
 
-    def _give_up_values(self) -> None:
-        for change in self.pending:
-            if change.value is not None:
-                evict(change)
-        self._bytes = 0
+    def _leave_last(self) -> None:
+        """Of each key only what is left of its writes, wherever that may still be undone by itself."""
+        kept: list[Change] = []
+        start = 0
+        for savepoint in self._savepoints:
+            kept += last_of_each(self.pending[start : savepoint.position])
+            start, savepoint.position = savepoint.position, len(kept)
+        kept += last_of_each(self.pending[start:])
+        self.pending[:] = kept
+        self._bytes = sum(map(size, kept))
 
     def _give_up_keys(self) -> None:
         """One Flush stands for the changes of the rule that has most of them."""

@@ -211,9 +211,18 @@ def large(key: str, size: int = MAX_BYTES // 4) -> Change:
     return Change(Kind.STORE, RULE, key.encode(), b"v" * size, 1, 1)
 
 
-def test_more_values_than_can_be_held_are_given_up():
+def many(rule: TableRule, count: int) -> list[Change]:
+    return [Change(Kind.EVICT, rule, b"%d" % number, None, 7, 7) for number in range(count)]
+
+
+def begun() -> TransactionBuffer:
     buffer = TransactionBuffer()
     buffer.ready(IN_BLOCK)
+    return buffer
+
+
+def test_more_values_than_can_be_held_are_given_up():
+    buffer = begun()
     for key in "abcd":
         buffer.add([large(key)])
     buffer.add([store("e")])
@@ -223,9 +232,20 @@ def test_more_values_than_can_be_held_are_given_up():
     assert keys(buffer.ready(IDLE)) == ["STORE a"], "the next transaction has its own room"
 
 
+def test_the_same_keys_written_again_and_again_take_the_room_of_one_write():
+    buffer = begun()
+    for _ in range(100):
+        buffer.add([large("a"), store("b")])
+    for _ in range(3):
+        buffer.add(many(OTHER, MAX_CHANGES // 3))
+        buffer.add([store(key) for key in "abc" * (MAX_CHANGES // 6)])
+    assert len(buffer.pending) <= MAX_CHANGES
+    flushes = [change for change in buffer.commit() if change.kind is Kind.FLUSH]
+    assert flushes == []
+
+
 def test_what_was_undone_takes_no_room():
-    buffer = TransactionBuffer()
-    buffer.ready(IN_BLOCK)
+    buffer = begun()
     for _ in range(10):
         buffer.savepoint("s")
         buffer.add([large("a")])
@@ -234,13 +254,23 @@ def test_what_was_undone_takes_no_room():
     assert keys(buffer.commit()) == ["STORE b"]
 
 
-def many(rule: TableRule, count: int) -> list[Change]:
-    return [Change(Kind.EVICT, rule, b"%d" % number, None, 7, 7) for number in range(count)]
+def test_what_a_savepoint_keeps_is_not_merged_with_what_came_after_it():
+    buffer = begun()
+    buffer.add([store("a") for _ in range(MAX_CHANGES // 2)])
+    buffer.savepoint("first")
+    buffer.savepoint("second")
+    buffer.add([large("a", 10), store("b")])
+    buffer.savepoint("third")
+    buffer.add([store("c") for _ in range(MAX_CHANGES // 2)])
+    assert keys(buffer.pending) == ["STORE a", "STORE a", "STORE b", "STORE c"]
+    buffer.rollback_to("third")
+    assert keys(buffer.pending) == ["STORE a", "STORE a", "STORE b"]
+    buffer.rollback_to("first")
+    assert [(change.key, change.value) for change in buffer.commit()] == [(b"a", b"value")]
 
 
 def test_of_more_keys_than_can_be_held_the_fullest_rule_is_flushed():
-    buffer = TransactionBuffer()
-    buffer.ready(IN_BLOCK)
+    buffer = begun()
     buffer.add([store("a")])
     buffer.add(many(OTHER, MAX_CHANGES - 1))
     assert len(buffer.pending) == MAX_CHANGES
@@ -255,8 +285,7 @@ def test_of_more_keys_than_can_be_held_the_fullest_rule_is_flushed():
 
 
 def test_both_rules_may_have_too_many():
-    buffer = TransactionBuffer()
-    buffer.ready(IN_BLOCK)
+    buffer = begun()
     for rule in (RULE, OTHER):
         buffer.add(many(rule, MAX_CHANGES + 1))
     assert sorted(keys(buffer.commit())) == ["FLUSH ", "FLUSH "]
@@ -264,8 +293,7 @@ def test_both_rules_may_have_too_many():
 
 def test_a_flush_for_many_keys_outlasts_their_undoing():
     """Nothing tells what of it is left, and the savepoints before and behind it keep their places."""
-    buffer = TransactionBuffer()
-    buffer.ready(IN_BLOCK)
+    buffer = begun()
     buffer.savepoint("first")
     buffer.add([store("a")])
     buffer.savepoint("second")
@@ -283,7 +311,6 @@ def test_a_flush_for_many_keys_outlasts_their_undoing():
 
 
 def test_a_transaction_of_many_keys_that_is_undone_changes_nothing():
-    buffer = TransactionBuffer()
-    buffer.ready(IN_BLOCK)
+    buffer = begun()
     buffer.add(many(OTHER, MAX_CHANGES + 1))
     assert buffer.rollback() == []

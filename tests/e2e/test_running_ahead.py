@@ -123,7 +123,7 @@ def test_the_same_bytes_as_from_the_server_itself(proxy, postgres):
 @pytest.mark.parametrize("piece", [1021, 65_537])
 def test_pieces_of_any_size(proxy, redis_client, faulty, piece):
     """The moment to make the client wait is between two messages, which no piece need end with."""
-    updates, size = 200, 16_000
+    updates, size = 400, 8000
     link = faulty(proxy.host, proxy.port)
     link.to_server.chunk = piece
     with Client(link.host, link.port) as client:
