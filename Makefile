@@ -42,7 +42,7 @@ layering: $(STAMP)  ## check who imports whom
 	$(BIN)/pytest -q --no-header tests/test_layering.py
 
 suite: $(STAMP)  ## run the tests; ARGS="-k pipeline" chooses, JOBS=0 takes one process
-	$(BIN)/pytest -q -n $(JOBS) --reruns 2 $(ARGS)
+	$(BIN)/pytest -q -n $(JOBS) --reruns 2 -raR $(ARGS)
 
 bench: $(STAMP)  ## measure against a relay that looks at nothing; benchmarks/README.md says how to read it
 	$(BIN)/python -m benchmarks

@@ -71,6 +71,14 @@ def up(replica):
         return False
 
 
+def leads(server):
+    """Whether it is a primary by now."""
+    try:
+        return server.info("replication")["role"] == "master"
+    except redis.ConnectionError:
+        return False
+
+
 def watching(primary, replica):
     """A running sentinel that knows of both. The caller closes it."""
     with redis.Redis.from_url(replica.url) as client:

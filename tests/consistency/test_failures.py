@@ -16,7 +16,7 @@ from proxy.server_process import children
 from tests.consistency import tables
 from tests.consistency.rounds import ready
 from tests.consistency.sessions import AsyncpgSession, Journal, Prepared, PsycopgSession
-from tests.sentinel import url, wait, watching
+from tests.sentinel import leads, url, wait, watching
 
 SHORT = 500
 
@@ -128,7 +128,7 @@ async def test_redis_dies_and_a_sentinel_promotes_its_replica(happen, world, own
         async def during(_round):
             own_valkey.kill()
             with redis.Redis.from_url(replica.url) as client:
-                await asyncio.to_thread(wait, lambda: client.info("replication")["role"] == "master")
+                await asyncio.to_thread(wait, lambda: leads(client))
             world.redis_url = replica.url
 
         await happen(during, config={"redis": {"url": url(sentinel)}})
