@@ -46,6 +46,9 @@ class Observer(Protocol):
     def answers_due(self) -> bool:
         """The server will answer all that is outstanding without hearing more of the client."""
 
+    def is_bulk(self, data: bytes) -> bool:
+        """Of the client's next bytes, ``data``, nothing is to be remembered: COPY data, or amid one message."""
+
     @property
     def between_messages(self) -> bool:
         """The client's bytes so far end with a whole message."""

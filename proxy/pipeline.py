@@ -38,7 +38,7 @@ class Kind(IntEnum):
     FUNCTION_CALL = 7
 
 
-MOST_REQUESTS = 4096
+MOST_REQUESTS = 2048
 MOST_BYTES = 512 << 10
 """What may be outstanding before the client has to wait."""
 LIMIT_BYTES = 2 << 20
@@ -70,13 +70,13 @@ class Request(Generic[P]):
 class Pipeline(Generic[P]):
     """The queue. ``send`` takes what the client says; the other methods what the server answers."""
 
-    __slots__ = ("_copying", "_queue", "_skipping", "_swallowed", "weight")
+    __slots__ = ("_queue", "_skipping", "_swallowed", "copying", "weight")
 
     def __init__(self) -> None:
         self._queue: deque[Request[P]] = deque()
         self._skipping = False
         """The server ignores everything up to a Sync that has not been sent yet."""
-        self._copying = False
+        self.copying = False
         """The server reads COPY data whose end has not been sent yet."""
         self._swallowed = False
         """A Sync was sent into COPY data."""
@@ -92,7 +92,7 @@ class Pipeline(Generic[P]):
     @property
     def at_rest(self) -> bool:
         """Nothing is owed in either direction."""
-        return not self._queue and not self._skipping and not self._copying
+        return not self._queue and not self._skipping and not self.copying
 
     @property
     def answers_due(self) -> bool:
@@ -112,7 +112,7 @@ class Pipeline(Generic[P]):
 
     def send(self, request: Request[P]) -> None:
         """The client sent ``request``."""
-        if self._copying:
+        if self.copying:
             if request.kind is not Kind.SYNC:
                 raise OutOfStep(f"{request.kind.name} in the middle of COPY data")
             self._swallowed = True
@@ -128,8 +128,8 @@ class Pipeline(Generic[P]):
 
     def copy_end(self) -> None:
         """The client sent CopyDone or CopyFail. Outside of COPY the server ignores them."""
-        if self._copying:
-            self._copying = False
+        if self.copying:
+            self.copying = False
         elif self._queue and not self._skipping:
             self._queue[-1].ends += 1
 
@@ -159,7 +159,7 @@ class Pipeline(Generic[P]):
         if head is None or head.kind not in _COPYING:
             raise OutOfStep(f"CopyInResponse came while {_name(head)} was due")
         queue = self._queue
-        self._copying, self._swallowed = True, False
+        self.copying, self._swallowed = True, False
         while not head.ends:
             if len(queue) == 1:
                 return
@@ -170,7 +170,7 @@ class Pipeline(Generic[P]):
             head.ends = request.ends
             self._swallowed = True
         head.ends -= 1
-        self._copying = False
+        self.copying = False
 
     def error(self) -> Request[P] | None:
         """ErrorResponse: the request it answers (None: it answers none, the connection is ending)."""
@@ -180,7 +180,7 @@ class Pipeline(Generic[P]):
         if self._swallowed:
             # Whether the server read that Sync before or after it gave up on the COPY cannot be known.
             raise OutOfStep("an error in COPY data with a Sync among them")
-        self._copying = False
+        self.copying = False
         if head.kind in _READY:
             return head
         queue = self._queue
@@ -194,7 +194,7 @@ class Pipeline(Generic[P]):
         head = self.head()
         if head is None or head.kind not in _READY:
             raise OutOfStep(f"ReadyForQuery came while {_name(head)} was due")
-        self._copying = self._swallowed = False
+        self.copying = self._swallowed = False
         self.weight -= head.weight
         return self._queue.popleft()
 

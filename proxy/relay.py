@@ -36,6 +36,9 @@ GONE_TIMEOUT = 10.0
 LINGER_TIMEOUT = 60.0
 """Seconds without progress in which a client may leave the server's last words unread."""
 
+SLICE = 16_384
+"""Bytes of a client's requests that go at once."""
+
 log = logs.get()
 
 
@@ -214,6 +217,9 @@ class Relay:
     # These two see every chunk, so they say themselves what ``_observed`` and ``_ask_if_wanted`` say for the others.
 
     def _frontend_observed(self, data: bytes) -> None:
+        if len(data) > SLICE and not self._observer.is_bulk(data):
+            self._in_slices(data)
+            return
         self._to_backend(data)
         try:
             self._observer.frontend(data)
@@ -278,6 +284,14 @@ class Relay:
     # A client that runs far ahead of its server: what is unanswered has to be remembered, so it waits. The two must not
     # end up waiting for each other: the server sends its answers with ReadyForQuery, and before that when told to Flush
     # (manual, "Extended Query"), which is put in where a message of the client's ends and is owed no answer of its own.
+
+    def _in_slices(self, data: bytes) -> None:
+        """So many small requests may be in one chunk that the client must wait in the middle of it."""
+        for start in range(0, len(data), SLICE):
+            if self._gate is not None:
+                self._gate.append(data[start:])
+                return
+            self.client.receive(data[start : start + SLICE])
 
     def _slow_down(self) -> None:
         """Too much is unanswered now."""

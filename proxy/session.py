@@ -181,6 +181,10 @@ class Session:
         """The server will answer all that is outstanding without hearing more of the client."""
         return self._pipeline.answers_due
 
+    def is_bulk(self, data: bytes) -> bool:
+        """Of the client's next bytes, ``data``, nothing is to be remembered: COPY data, or amid one message."""
+        return self._pipeline.copying or self._frontend.message_rest(data) == len(data)
+
     @property
     def between_messages(self) -> bool:
         """The client's bytes so far end with a whole message."""

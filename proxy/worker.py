@@ -62,6 +62,10 @@ class Bystander:
     def backend(self, data: bytes) -> None:
         """Nothing is read."""
 
+    def is_bulk(self, data: bytes) -> bool:
+        """Nothing is remembered."""
+        return True
+
     def message_rest(self, data: bytes) -> int:
         """Nothing is divided."""
         return len(data)

@@ -31,6 +31,9 @@ class Recorder:
     crowded = False
     answers_due = between_messages = True
 
+    def is_bulk(self, data):
+        return True
+
     def lose(self, reason):
         self.blinded = True
 
