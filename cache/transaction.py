@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from cache.changes import Change, Kind, size
@@ -146,8 +147,9 @@ class TransactionBuffer:
         rule = Counter(change.rule for change in pending[len(self._flushes) :]).most_common(1)[0][0]
         stays = [change.rule is not rule for change in pending]
         first = next(change for change in pending if change.rule is rule)
+        places = tuple(accumulate(stays, initial=1))
         for savepoint in self._savepoints:
-            savepoint.position = 1 + sum(stays[: savepoint.position])
+            savepoint.position = places[savepoint.position]
         kept = [change for change, stay in zip(pending, stays, strict=True) if stay]
         pending[:] = [Change(Kind.FLUSH, rule, b"", None, first.date, first.began), *kept]
         self._flushes.add(rule)

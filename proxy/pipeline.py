@@ -42,7 +42,7 @@ MOST_REQUESTS = 2048
 MOST_BYTES = 512 << 10
 """What may be outstanding before the client has to wait."""
 LIMIT_BYTES = 2 << 20
-"""Only reached with names of thousands of bytes; the session is not followed then."""
+"""More than a client that is made to wait can reach; the session is not followed beyond."""
 
 _READY = frozenset({Kind.SYNC, Kind.QUERY, Kind.FUNCTION_CALL})
 _COPYING = frozenset({Kind.EXECUTE, Kind.QUERY})

@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from proxy.session_names import Names
 
 
-FULL_BYTES = 1 << 20
-"""Of requests without an answer, for when the client cannot be made to wait because no message of its ends."""
-
-
 class Requests:
     """Handlers of the frontend's messages. ``date`` and ``began`` are those of the chunk that is being looked at."""
 
@@ -65,24 +61,13 @@ class Requests:
 
     def _parse(self, buffer: bytes, start: int, end: int) -> None:
         message = frontend.Parse.decode(buffer[start:end])
-        if self._full(end - start):
-            prepared, end = Prepared(None), start + len(message.name)
-        else:
-            prepared = Prepared(message.query, message.parameter_types)
+        prepared = Prepared(message.query, message.parameter_types)
         if self._names.plan_of(prepared).ddl:
             self._outcomes.ddl_forwarded()
         self._send(Kind.PARSE, (message.name, prepared), end - start)
 
     def _bind(self, buffer: bytes, start: int, end: int) -> None:
-        if self._full(end - start):
-            # Which portal and which statement; its arguments are not known then.
-            end = buffer.index(0, buffer.index(0, start, end) + 1, end) + 1
         self._send(Kind.BIND, buffer[start:end], end - start)
-
-    def _full(self, more: int) -> bool:
-        """So much is remembered already that of a Parse or Bind only the names can be. The relay makes a client wait
-        long before, where it can."""
-        return self._pipeline.weight + more > FULL_BYTES
 
     def _describe(self, buffer: bytes, start: int, end: int) -> None:
         message = frontend.Describe.decode(buffer[start:end])

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from proxy.embedded import Valkey, free_port
-from tests.cache.writing import Worker, working
+from tests.cache.writing import Worker, load, working
 from tests.fix_postgres import make_certificate
 from tests.sentinel import PATIENCE, Sentinel, up, url, wait, watching, where
 
@@ -113,23 +113,7 @@ async def test_a_failover_on_command_under_load(service):
     rows = dict.fromkeys((b"users:%d" % i for i in range(50)), 0)
     async with working(url(service.sentinel)) as w, working(url(service.sentinel), "x") as x:
         going = True
-
-        async def load(worker):
-            while going:
-                key = dice.choice(list(rows))
-                stamp = worker.stamp()
-                await asyncio.sleep(dice.random() * 0.005)
-                if dice.random() < 0.5:
-                    rows[key] += 1
-                    value = b"%d" % rows[key]
-                    await asyncio.sleep(dice.random() * 0.005)
-                    worker.store(value, key=key, stamp=stamp)
-                else:
-                    value = b"%d" % rows[key]
-                    await asyncio.sleep(dice.random() * 0.005)
-                    worker.fill(value, key=key, stamp=stamp)
-
-        sessions = [asyncio.create_task(load(worker)) for worker in (w, x) for _ in range(5)]
+        sessions = [asyncio.create_task(load(worker, rows, dice, lambda: going)) for worker in (w, x) for _ in range(5)]
         await asyncio.to_thread(wait, lambda: told_to_fail_over(service.asked))
         for worker in (w, x):
             await worker.until(lambda worker=worker: worker.backlog.counts.epochs == 1, PATIENCE)

@@ -15,7 +15,7 @@ import redis
 from cache.changes import Kind
 from cache.writer import Writer
 from proxy.embedded import Valkey
-from tests.cache.writing import Worker, working
+from tests.cache.writing import Worker, load, working
 from tests.fix_postgres import make_certificate
 
 COMMANDS = (
@@ -325,23 +325,9 @@ async def test_a_replica_promoted_under_load(server, faulty):
             await w.until(lambda: client.info("replication")["master_link_status"] == "up", 20)
             rows = dict.fromkeys((b"users:%d" % i for i in range(50)), 0)
             going = True
-
-            async def load(worker):
-                while going:
-                    key = dice.choice(list(rows))
-                    stamp = worker.stamp()
-                    await asyncio.sleep(dice.random() * 0.005)
-                    if dice.random() < 0.5:
-                        rows[key] += 1
-                        value = b"%d" % rows[key]
-                        await asyncio.sleep(dice.random() * 0.005)
-                        worker.store(value, key=key, stamp=stamp)
-                    else:
-                        value = b"%d" % rows[key]
-                        await asyncio.sleep(dice.random() * 0.005)
-                        worker.fill(value, key=key, stamp=stamp)
-
-            sessions = [asyncio.create_task(load(worker)) for worker in (w, x) for _ in range(5)]
+            sessions = [
+                asyncio.create_task(load(worker, rows, dice, lambda: going)) for worker in (w, x) for _ in range(5)
+            ]
             await asyncio.sleep(0.3)
             # What is written from here on never reaches the replica.
             client.execute_command("CLIENT", "KILL", "TYPE", "MASTER")

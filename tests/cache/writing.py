@@ -66,6 +66,19 @@ class Worker:
                 await asyncio.sleep(0.002)
 
 
+async def load(worker, rows, dice, going):
+    """Reads and writes of random ``rows``, whose values count up, while ``going()``."""
+    while going():
+        key = dice.choice(list(rows))
+        stamp = worker.stamp()
+        await asyncio.sleep(dice.random() * 0.005)
+        writes = dice.random() < 0.5
+        rows[key] += writes
+        value = b"%d" % rows[key]
+        await asyncio.sleep(dice.random() * 0.005)
+        (worker.store if writes else worker.fill)(value, key=key, stamp=stamp)
+
+
 @asynccontextmanager
 async def working(url, name="w", *, settle=True, **options):
     worker = Worker(url, name, **options)

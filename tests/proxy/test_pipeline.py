@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.pipeline import Kind, OutOfStep, Pipeline, Request
+from proxy.pipeline import LIMIT_BYTES, MOST_BYTES, MOST_REQUESTS, Kind, OutOfStep, Pipeline, Request
 
 
 def pipeline(*kinds: Kind | None) -> Pipeline[None]:
@@ -187,3 +187,44 @@ def test_copy_ends_take_no_room():
     assert len(line) == 1
     line.ready()
     assert line.at_rest
+
+
+def test_many_requests_crowd_until_half_is_answered():
+    line = pipeline(*[Q] * MOST_REQUESTS)
+    assert not line.crowded(before=False)
+    send(line, Q)
+    assert line.crowded(before=False)
+    while len(line) > MOST_REQUESTS // 2:
+        assert line.crowded(before=True)
+        line.ready()
+    assert not line.crowded(before=True)
+
+
+@pytest.mark.parametrize("end", ["answered", "failed", "skipped"])
+def test_large_requests_crowd_until_they_are_over(end: str):
+    line = pipeline()
+    line.send(Request(P, None, 0, 0, 100))
+    line.send(Request(B, None, 0, 0, MOST_BYTES))
+    assert line.crowded(before=False)
+    assert not line.answers_due, "the server may keep what it has to say"
+    send(line, S)
+    assert line.answers_due
+    if end == "answered":
+        line.pop(P)
+        assert line.weight == MOST_BYTES
+        line.pop(B)
+    else:
+        if end == "failed":
+            line.pop(P)
+        line.error()
+    assert line.weight == 0
+    assert not line.crowded(before=True)
+    line.ready()
+    assert not line.answers_due
+
+
+def test_more_than_can_be_remembered():
+    line = pipeline()
+    with pytest.raises(OutOfStep, match="are unanswered"):
+        for _ in range(3):
+            line.send(Request(Q, None, 0, 0, LIMIT_BYTES // 2))
