@@ -19,20 +19,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cache.catalog import BoundRule, Catalog, Column, How, Link, Relation
+from cache.capture.database import Database
+from cache.catalog.tables import BoundRule, Catalog, Column, How, Link, Relation
 from cache.counts import Counts
-from cache.database import Database
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
-from cache.statements import Statements
+from cache.sql.statements import Statements
 from protocol import FrameScanner, backend, codes, frontend
 from proxy.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from cache.blocks import Block
     from cache.changes import Change
+    from cache.delivery.blocks import Block
     from protocol.message import Message
 
 ROUNDS = 25

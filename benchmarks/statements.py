@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import sqlglot
 from sqlglot.errors import ErrorLevel
 
-from cache.templates import split
+from cache.sql.templates import split
 
 if TYPE_CHECKING:
     from collections.abc import Callable

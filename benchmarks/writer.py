@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import hiredis
 import uvloop
 
-from cache.backlog import Backlog
 from cache.changes import Change, Kind
-from cache.connections import pack
 from cache.counts import Counts
+from cache.delivery.backlog import Backlog
+from cache.delivery.connections import pack
+from cache.delivery.writer import MAX_KEYS, Writer
 from cache.keys import KeyTemplate
 from cache.rules import TableRule, ValueFormat
-from cache.writer import MAX_KEYS, Writer
 from proxy.embedded import Valkey
 
 if TYPE_CHECKING:

@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cache.backlog import Backlog
 from cache.counts import Counts
-from cache.writer import Writer
+from cache.delivery.backlog import Backlog
+from cache.delivery.writer import Writer
 from protocol.startup import SSLRequest
 from proxy import lookup, tls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from cache.catalog import Catalog
+    from cache.catalog.tables import Catalog
     from proxy.config import Config
     from proxy.settings import PostgresSection, RedisSection
 

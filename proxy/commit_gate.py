@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from cache.plans import Command
+from cache.sql.plans import Command
 from protocol import codes
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Sequence
 
-    from cache.blocks import Block
+    from cache.capture.outcomes import Execution, Outcomes
     from cache.changes import Change
     from cache.counts import Counts
-    from cache.outcomes import Execution, Outcomes
+    from cache.delivery.blocks import Block
     from proxy.session_replies import Replies
 
     class Blocking(Protocol):

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import typer
 
-from cache.catalog import Scope
-from cache.explain import explain
+from cache.capture.explain import explain
+from cache.catalog.tables import Scope
 from proxy import lookup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from cache.catalog import Catalog
-    from cache.explain import Explanation
+    from cache.capture.explain import Explanation
+    from cache.catalog.tables import Catalog
     from proxy.config import Config
 
 SUPPOSED = (

@@ -9,9 +9,9 @@ import os
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from cache import catalog_query
-from cache.catalog import BoundRule, Catalog, Column, Relation
-from cache.links import links_to
+from cache.catalog import query as catalog_query
+from cache.catalog.links import links_to
+from cache.catalog.tables import BoundRule, Catalog, Column, Relation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cache.catalog import Catalog
-    from cache.observe import Arguments
-    from cache.observe_reads import Known, View
-    from cache.plans import Literals, Plan
-    from cache.values_types import ValueSettings
+    from cache.capture.arguments import Arguments
+    from cache.capture.known import Known, View
+    from cache.catalog.tables import Catalog
+    from cache.sql.plans import Literals, Plan
+    from cache.values.types import ValueSettings
 
 
 class Prepared:

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 from psycopg.adapt import Dumper
 
-from cache import catalog_query, values
-from cache.values_types import ValueSettings
+from cache.catalog import query as catalog_query
+from cache.values import loaders as values
+from cache.values.types import ValueSettings
 from proxy import lookup, units
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from types import TracebackType
 
-    from cache.catalog import BoundRule, Column
+    from cache.catalog.tables import BoundRule, Column
     from cache.changes import Value
     from cache.rules import TableRule
     from proxy.settings import PostgresSection

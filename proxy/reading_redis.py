@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 
-from cache.connections import connector, pack
+from cache.delivery.connections import connector, pack
 from cache.rules import ValueFormat
 from proxy.reading import ReadFailure
 

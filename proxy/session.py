@@ -12,8 +12,8 @@ from __future__ import annotations
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Protocol
 
-from cache.outcomes import Outcomes
-from cache.settings import Settings
+from cache.capture.outcomes import Outcomes
+from cache.capture.session_settings import Settings
 from protocol import backend, codes, frontend
 from protocol.framing import FrameScanner
 from proxy.commit_gate import CommitGate
@@ -26,9 +26,9 @@ from proxy.session_turns import Turns
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from cache.capture.database import CatalogQuestion, Database
+    from cache.capture.outcomes import Sink
     from cache.counts import Counts
-    from cache.database import CatalogQuestion, Database
-    from cache.outcomes import Sink
     from proxy.commit_gate import Blocking
 
     class Backlog(Sink, Blocking, Protocol):

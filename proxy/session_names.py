@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cache.observe import Arguments
-from cache.observe_rows import Reader
-from cache.outcomes import Execution
-from cache.plans import EMPTY, Command, Plan
+from cache.capture.arguments import Arguments
+from cache.capture.outcomes import Execution
+from cache.capture.rows import Reader
+from cache.sql.plans import EMPTY, Command, Plan
 from protocol import frontend
 from proxy.prepared import Portal, Prepared
 
 if TYPE_CHECKING:
-    from cache.database import Database
-    from cache.observe_reads import Known, Shape
-    from cache.plans import Literals
-    from cache.settings import Settings
-    from cache.transaction import TransactionBuffer
-    from cache.values_types import ValueSettings
+    from cache.capture.database import Database
+    from cache.capture.known import Known, Shape
+    from cache.capture.session_settings import Settings
+    from cache.capture.transaction import TransactionBuffer
+    from cache.sql.plans import Literals
+    from cache.values.types import ValueSettings
 
 NO_ARGUMENTS = Arguments(())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cache.plans import Command
+from cache.sql.plans import Command
 from protocol import backend, codes
 from proxy.pipeline import Kind, OutOfStep, Pipeline, Request
 from proxy.prepared import Prepared
@@ -13,9 +13,9 @@ from proxy.session_requests import query_payload
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cache.database import Database
-    from cache.outcomes import Execution, Outcomes
-    from cache.settings import Settings
+    from cache.capture.database import Database
+    from cache.capture.outcomes import Execution, Outcomes
+    from cache.capture.session_settings import Settings
     from proxy.session_names import Names
     from proxy.session_requests import Requests
 

@@ -11,9 +11,9 @@ from proxy.prepared import Prepared
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cache.database import Database
-    from cache.outcomes import Outcomes
-    from cache.plans import Literals, Plan
+    from cache.capture.database import Database
+    from cache.capture.outcomes import Outcomes
+    from cache.sql.plans import Literals, Plan
     from proxy.session_names import Names
 
 

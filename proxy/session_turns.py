@@ -15,21 +15,21 @@ from __future__ import annotations
 from struct import error
 from typing import TYPE_CHECKING, Final
 
-from cache.observe import Arguments
-from cache.observe_reads import MAX_FRAME, NO_SHAPE
-from cache.observe_rows import UNREADABLE, fixed_parts
-from cache.plans import EMPTY
+from cache.capture.arguments import Arguments
+from cache.capture.known import MAX_FRAME, NO_SHAPE
+from cache.capture.rows import UNREADABLE, fixed_parts
+from cache.sql.plans import EMPTY
 from protocol import backend, codes, frontend
 from protocol.message import HEADER
 from proxy.prepared import Portal, Prepared
 from proxy.session_names import NO_ARGUMENTS
 
 if TYPE_CHECKING:
-    from cache.database import Database
-    from cache.observe_reads import Parsed, Shape, View
-    from cache.observe_rows import Row
-    from cache.outcomes import Outcomes
-    from cache.plans import Literals
+    from cache.capture.database import Database
+    from cache.capture.known import Parsed, Shape, View
+    from cache.capture.outcomes import Outcomes
+    from cache.capture.rows import Row
+    from cache.sql.plans import Literals
     from proxy.session_names import Names
 
 _header = HEADER.unpack_from

@@ -183,7 +183,7 @@ class RedisSection(Section):
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
-        from cache.connections import connector
+        from cache.delivery.connections import connector
 
         # The value may hold a password, so no message repeats it.
         try:

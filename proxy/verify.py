@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from cache.catalog_query import typed_template
+from cache.catalog.query import typed_template
 from proxy.reading import Reader, ReadFailure, bind, select
 from proxy.reading_progress import Meter
 from proxy.reading_redis import Foreign, Keys
@@ -26,7 +26,7 @@ from proxy.reading_redis import Foreign, Keys
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cache.catalog import BoundRule
+    from cache.catalog.tables import BoundRule
     from cache.changes import Value
     from cache.keys import KeyTemplate
     from cache.rules import TableRule

@@ -25,7 +25,7 @@ from proxy.reading_redis import Keys
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cache.catalog import BoundRule
+    from cache.catalog.tables import BoundRule
     from proxy.config import Config
     from proxy.reading import Row, Table
     from proxy.settings import PostgresSection

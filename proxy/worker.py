@@ -6,11 +6,11 @@ import asyncio
 import platform
 from typing import TYPE_CHECKING
 
-from cache.backlog import Backlog
+from cache.capture.database import Database
 from cache.counts import Counts
-from cache.database import Database
-from cache.statements import Statements
-from cache.writer import Writer
+from cache.delivery.backlog import Backlog
+from cache.delivery.writer import Writer
+from cache.sql.statements import Statements
 from proxy import logs, metrics
 from proxy.config import Config, ConfigError
 from proxy.server import Server
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from cache.catalog import Catalog
+    from cache.catalog.tables import Catalog
     from cache.rules import TableRule
     from proxy.observer import Observer
 

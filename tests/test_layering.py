@@ -17,11 +17,11 @@ VALUES = {"protocol.backend", "protocol.codes", "protocol.fields", "protocol.err
 """What cache may know of the protocol: field descriptions, format codes, numbers; no scanner and no sessions."""
 
 ONLY_IN = {
-    "sqlglot": {"cache/statements.py", "cache/statements_expressions.py"},
-    "sqlglotc": {"cache/statements.py"},
+    "sqlglot": {"cache/sql/statements.py", "cache/sql/expressions.py"},
+    "sqlglotc": {"cache/sql/statements.py"},
     "redis": {
-        "cache/connections.py",
-        "cache/writer.py",
+        "cache/delivery/connections.py",
+        "cache/delivery/writer.py",
         "proxy/demo.py",
         "proxy/embedded.py",
         "proxy/reading_redis.py",

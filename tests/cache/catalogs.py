@@ -1,9 +1,9 @@
 """Catalogs made by hand for the tests of statements, binding and explanations."""
 
-from cache.catalog import BoundRule, Catalog, Column, How, Link, Relation, Scope
+from cache.catalog.tables import BoundRule, Catalog, Column, How, Link, Relation, Scope
 from cache.keys import KeyTemplate
 from cache.rules import TableRule, ValueFormat
-from cache.statements import Statements
+from cache.sql.statements import Statements
 
 PUBLIC = Scope(("public",))
 TYPES = {

@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from cache.backlog import Backlog
 from cache.changes import Change, Kind
 from cache.counts import Counts
-from cache.fences import FILLED, OVERLAPPED, REFUSED, REMOVED, STORED
+from cache.delivery.backlog import Backlog
+from cache.delivery.scripts import FILLED, OVERLAPPED, REFUSED, REMOVED, STORED
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cache.catalog import Scope
-from cache.plans import Reason
+from cache.catalog.tables import Scope
+from cache.sql.plans import Reason
 from tests.cache.catalogs import PUBLIC, USERS, USERS_COLUMNS, catalog, plan, relation, told
 
 READS = [

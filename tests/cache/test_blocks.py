@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from cache.backlog import BLOCK_KEYS, Backlog
 from cache.changes import Change, Kind
 from cache.counts import Counts
-from cache.fences import STORED
+from cache.delivery.backlog import BLOCK_KEYS, Backlog
+from cache.delivery.scripts import STORED
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from cache import canonical, lexer
-from cache.canonical import CALLED
-from cache.lexer import LexicalError
-from cache.plans import Literal
+from cache.sql import canonical, lexer
+from cache.sql.canonical import CALLED
+from cache.sql.lexer import LexicalError
+from cache.sql.plans import Literal
 
 
 def written(text):

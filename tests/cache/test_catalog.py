@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cache.catalog import BoundRule, Catalog, Column, How, Link, Relation, Scope
+from cache.catalog.tables import BoundRule, Catalog, Column, How, Link, Relation, Scope
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from cache import catalog_query
-from cache.catalog import Catalog, How, Scope
+from cache.catalog import query as catalog_query
+from cache.catalog.tables import Catalog, How, Scope
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cache.plans import Action, Command, Literal, Operand, Reason, Source
+from cache.sql.plans import Action, Command, Literal, Operand, Reason, Source
 from tests.cache.catalogs import plan, plans, told
 
 COMMANDS = [

@@ -4,7 +4,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
 
-from cache.connections import connector, facts_of, pack, problems, undone
+from cache.delivery.connections import connector, facts_of, pack, problems, undone
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg import pq
 
-from cache import values_types as t
-from cache.catalog import Column
-from cache.constants import array_literal_texts, array_texts, keyword_text, literal_text, parameter_text
-from cache.plans import Literal, Operand, Source
+from cache.capture.constants import array_literal_texts, array_texts, keyword_text, literal_text, parameter_text
+from cache.catalog.tables import Column
+from cache.sql.plans import Literal, Operand, Source
+from cache.values import types as t
 from tests.fix_postgres import fresh_database
 
 UTF8 = t.CANONICAL

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from cache import database
-from cache.catalog import Scope
+from cache.capture import database
+from cache.capture.database import Database
+from cache.catalog.tables import Scope
 from cache.changes import Change, Kind
-from cache.database import Database
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
-from cache.statements import Statements
+from cache.sql.statements import Statements
 
 SCOPE = Scope(search_path=("public",))
 TEXT = b"SELECT id, name FROM users WHERE id = 1"

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from cache.explain import explain
-from cache.plans import Reason
+from cache.capture.explain import explain
+from cache.sql.plans import Reason
 from tests.cache.catalogs import PUBLIC, USERS
 
 

@@ -5,7 +5,7 @@ import time
 import pytest
 import redis
 
-from cache import fences
+from cache.delivery import scripts
 
 LIFE = 60_000
 
@@ -18,7 +18,7 @@ class Caller:
 
     def join(self, *rules, registered=0, run="r", lease=30_000):
         reply = self.client.eval(
-            fences.JOIN,
+            scripts.JOIN,
             0,
             self.name,
             self.token,
@@ -29,15 +29,15 @@ class Caller:
             LIFE,
             *(x for r in rules for x in r),
         )
-        if reply[0] == fences.DONE:
+        if reply[0] == scripts.DONE:
             self.seen = reply[1]
         return reply
 
     def apply(self, key, *change, sent=None, frugal=0, writes=1):
         now = int(time.time() * 1000) if sent is None else sent
         facts = (self.name, self.token, self.seen, now, frugal, writes, LIFE)
-        reply = self.client.eval(fences.APPLY, 1, key, *facts, 1, 1, 0, 0, "rule", *change)
-        if reply[0] == fences.DONE:
+        reply = self.client.eval(scripts.APPLY, 1, key, *facts, 1, 1, 0, 0, "rule", *change)
+        if reply[0] == scripts.DONE:
             self.seen = reply[1]
         return reply
 
@@ -48,7 +48,7 @@ def caller(redis_client):
 
 
 def test_a_worker_must_join_first(caller, redis_client):
-    assert caller.apply("k", "S", 1, 0, 0, "v") == [fences.REJOIN]
+    assert caller.apply("k", "S", 1, 0, 0, "v") == [scripts.REJOIN]
     assert list(redis_client.scan_iter()) == []
 
 
@@ -64,7 +64,7 @@ def test_nothing_of_the_scripts_expires(caller, redis_client):
     caller.join(("rule", "d"))
     caller.apply("k", "E", 1, 0, 1000)
     assert {key: redis_client.ttl(key) for key in redis_client.scan_iter()} == dict.fromkeys(
-        (fences.STATE, *fences.FENCES), -1
+        (scripts.STATE, *scripts.FENCES), -1
     )
 
 
@@ -82,7 +82,7 @@ def test_a_batch_that_comes_late(caller, redis_client, late):
 def test_a_silence_refuses_all_that_was_dated_before(caller, redis_client):
     caller.join(("rule", "d"))
     date = caller.seen
-    redis_client.hincrby(fences.STATE, "time", -LIFE // 2 - 1000)
+    redis_client.hincrby(scripts.STATE, "time", -LIFE // 2 - 1000)
     assert caller.apply("k", "F", 1, date, 0, "v", writes=0)[4] == b"R"
     assert caller.apply("k", "F", 1, caller.seen, 0, "v", writes=0)[4] == b"F"
 
@@ -90,7 +90,7 @@ def test_a_silence_refuses_all_that_was_dated_before(caller, redis_client):
 def test_a_clock_that_went_back_refuses_all_that_was_dated_before(caller, redis_client):
     caller.join(("rule", "d"))
     date = caller.seen
-    redis_client.hincrby(fences.STATE, "rotated", 10_000)
+    redis_client.hincrby(scripts.STATE, "rotated", 10_000)
     assert caller.apply("k", "F", 1, date, 0, "v", writes=0)[4] == b"R"
     assert caller.apply("k", "F", 1, caller.seen, 0, "v", writes=0)[4] == b"F"
 
@@ -99,15 +99,15 @@ def test_a_name_taken_over(caller, redis_client):
     caller.join(("rule", "d"))
     other = Caller(redis_client, token="u")
     assert other.join(("rule", "d"))[5] == [b"rule"], "its predecessor seems to have died"
-    assert caller.apply("k", "S", 1, caller.seen, 0, "v") == [fences.REJOIN]
-    assert caller.join(("rule", "d"), registered=1) == [fences.REJOIN]
+    assert caller.apply("k", "S", 1, caller.seen, 0, "v") == [scripts.REJOIN]
+    assert caller.join(("rule", "d"), registered=1) == [scripts.REJOIN]
 
 
 def test_holds_do_not_pile_up(caller, redis_client):
     caller.join(("rule", "d"))
     for _ in range(5):
         caller.apply("k", "E", 1, 0, 1000)
-    fence = redis_client.hget(fences.FENCES[0], "k") or redis_client.hget(fences.FENCES[1], "k")
+    fence = redis_client.hget(scripts.FENCES[0], "k") or redis_client.hget(scripts.FENCES[1], "k")
     assert fence.count(b"@") == 1
 
 
@@ -119,6 +119,6 @@ def test_another_run_begins_an_epoch(caller):
 
 
 def test_a_wrong_type_is_an_error_and_not_a_wrong_value(caller, redis_client):
-    redis_client.set(fences.STATE, "mine")
+    redis_client.set(scripts.STATE, "mine")
     with pytest.raises(redis.ResponseError, match=r"WRONGTYPE|wrong kind"):
         caller.join(("rule", "d"))

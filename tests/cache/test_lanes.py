@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from cache.changes import Change, Kind
+from cache.delivery.queues import Batch, Lane, Part, definition
 from cache.keys import KeyTemplate
-from cache.lanes import Batch, Lane, Part, definition
 from cache.rules import TableRule, ValueFormat
 
 RULE = TableRule(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cache import lexer
-from cache.lexer import BITS, MARK, NAME, NUMBER, OPERATOR, PARAMETER, STRING, WORD, LexicalError
+from cache.sql import lexer
+from cache.sql.lexer import BITS, MARK, NAME, NUMBER, OPERATOR, PARAMETER, STRING, WORD, LexicalError
 
 
 def read(text, conforming=True):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from cache.catalog import BoundRule, How
-from cache.links import Edge, links_to
+from cache.catalog.links import Edge, links_to
+from cache.catalog.tables import BoundRule, How
 
 
 def bound(oid: int) -> BoundRule:

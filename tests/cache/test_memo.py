@@ -2,8 +2,8 @@
 
 import time
 
-from cache.catalog import Scope
-from cache.statements import Statements
+from cache.catalog.tables import Scope
+from cache.sql.statements import Statements
 from tests.cache.catalogs import PUBLIC, USERS, catalog
 
 # What is remembered

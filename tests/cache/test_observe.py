@@ -6,12 +6,12 @@ from struct import pack
 
 import pytest
 
-from cache.observe import Arguments, writes
-from cache.observe_reads import MAX_FRAME, MAX_FRAMES, MAX_SHAPES, NO_SHAPE, Known
-from cache.observe_rows import MAX_BYTES, MAX_RETURNED, Reader, taps
-from cache.plans import Operand, Source
+from cache.capture.arguments import Arguments, writes
+from cache.capture.known import MAX_FRAME, MAX_FRAMES, MAX_SHAPES, NO_SHAPE, Known
+from cache.capture.rows import MAX_BYTES, MAX_RETURNED, Reader, taps
 from cache.rules import ValueFormat
-from cache.values_types import CANONICAL
+from cache.sql.plans import Operand, Source
+from cache.values.types import CANONICAL
 from protocol.backend import FieldDescription, RowDescription
 from tests.cache.catalogs import USERS, USERS_COLUMNS, bound, catalog, plan, plans, relation
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cache.plans import Reason
+from cache.sql.plans import Reason
 from tests.cache.catalogs import catalog, column, plan, relation, told
 
 

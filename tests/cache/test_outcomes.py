@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from cache.capture.arguments import Arguments
+from cache.capture.database import Database
+from cache.capture.outcomes import Execution, Outcomes, row_count
+from cache.capture.rows import Reader, taps
+from cache.capture.session_settings import Settings
+from cache.capture.transaction import FAILED_BLOCK, IDLE, IN_BLOCK
 from cache.counts import Counts
-from cache.database import Database
-from cache.observe import Arguments
-from cache.observe_rows import Reader, taps
-from cache.outcomes import Execution, Outcomes, row_count
-from cache.settings import Settings
-from cache.statements import Statements
-from cache.transaction import FAILED_BLOCK, IDLE, IN_BLOCK
-from cache.values_types import CANONICAL
+from cache.sql.statements import Statements
+from cache.values.types import CANONICAL
 from protocol.backend import FieldDescription
 from tests.cache.catalogs import PUBLIC, USERS
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from cache import own_writes
 from cache.changes import Change, Kind
-from cache.own_writes import OwnWrites
+from cache.delivery import own_writes
+from cache.delivery.own_writes import OwnWrites
 from tests.cache.writing import make_rule
 
 RULE = make_rule()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cache.plans import EMPTY, Action, Command, FillPlan, Plan, Reason, WritePlan
+from cache.sql.plans import EMPTY, Action, Command, FillPlan, Plan, Reason, WritePlan
 from tests.cache.catalogs import USERS
 
 (BOUND,) = USERS.bound

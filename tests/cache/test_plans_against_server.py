@@ -15,14 +15,18 @@ import psycopg
 import pytest
 from psycopg import pq
 
-from cache import catalog_query, observe, observe_rows, templates, values
-from cache.catalog import Scope
+from cache.capture import arguments as observe
+from cache.capture import rows as observe_rows
+from cache.catalog import query as catalog_query
+from cache.catalog.tables import Scope
 from cache.changes import Kind
 from cache.keys import KeyTemplate
-from cache.plans import Command
 from cache.rules import TableRule, ValueFormat
-from cache.statements import Statements
-from cache.values import ValueSettings
+from cache.sql import templates
+from cache.sql.plans import Command
+from cache.sql.statements import Statements
+from cache.values import loaders as values
+from cache.values.loaders import ValueSettings
 from protocol.backend import FieldDescription
 from tests.cache import catalogs
 from tests.fix_postgres import fresh_database

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cache.catalog import Scope
-from cache.settings import Settings, parse_search_path
+from cache.capture.session_settings import Settings, parse_search_path
+from cache.catalog.tables import Scope
 
 REPORTED = {
     "client_encoding": "UTF8",

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from cache.catalog import Scope
-from cache.plans import Action, Reason
+from cache.catalog.tables import Scope
+from cache.sql.plans import Action, Reason
 from tests.cache.catalogs import catalog, plan, plans, relation, told
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from psycopg.pq import ExecStatus
 from sqlglot import exp
 
-from cache import templates
-from cache.plans import Literal
-from cache.templates import list_slot_of, parseable, slot_of, split
+from cache.sql import templates
+from cache.sql.plans import Literal
+from cache.sql.templates import list_slot_of, parseable, slot_of, split
 
 LONG_INTEGERS = ", ".join(str(number) for number in range(templates.LIST + 1))
 LONG_STRINGS = ",".join(f"'{number}'" for number in range(templates.LIST + 1))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from cache.changes import Change, Kind
-from cache.keys import KeyTemplate
-from cache.rules import TableRule
-from cache.transaction import (
+from cache.capture.transaction import (
     FAILED_BLOCK,
     IDLE,
     IN_BLOCK,
@@ -14,6 +11,9 @@ from cache.transaction import (
     TransactionBuffer,
     last_of_each,
 )
+from cache.changes import Change, Kind
+from cache.keys import KeyTemplate
+from cache.rules import TableRule
 
 RULE = TableRule(
     "app", "public", "users", ("id",), ("name",),

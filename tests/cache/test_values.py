@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache import values_types as t
-from cache.catalog import Column
+from cache.catalog.tables import Column
 from cache.keys import KeyTemplate
 from cache.rules import TableRule, ValueFormat
-from cache.values import ValueSettings, loader, render, renderer, verbatim
+from cache.values import types as t
+from cache.values.loaders import ValueSettings, loader, render, renderer, verbatim
 
 EVERY_TYPE = sorted(t.BASE_TYPES | t.ARRAYS | t.RANGES | t.MULTIRANGES)
 

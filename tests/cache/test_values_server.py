@@ -6,10 +6,10 @@ import psycopg
 import pytest
 from psycopg import pq, sql
 
-from cache import values_types
-from cache.catalog import Column
-from cache.values import ValueSettings, loader, verbatim
-from cache.values_encodings import CODECS
+from cache.catalog.tables import Column
+from cache.values import types
+from cache.values.encodings import CODECS
+from cache.values.loaders import ValueSettings, loader, verbatim
 from tests.cache import values_samples
 from tests.fix_postgres import fresh_database
 
@@ -147,21 +147,21 @@ def test_samples_hold_every_type(server):
     tested = {name.partition("(")[0] for name in values_samples.SAMPLES}
     for oid, name, kind, category, element, subtype in rows:
         if kind == "r":
-            assert values_types.RANGES[oid] == subtype
+            assert types.RANGES[oid] == subtype
             assert name in values_samples.RANGES
         elif kind == "m":
-            assert values_types.MULTIRANGES[oid] == subtype
+            assert types.MULTIRANGES[oid] == subtype
             assert name in values_samples.MULTIRANGES
-        elif category == "A" and oid not in values_types.BASE_TYPES:
-            assert values_types.ARRAYS.get(oid, element) == element
-            assert oid in values_types.ARRAYS or element in values_types.REFUSED
-        elif oid in values_types.BASE_TYPES:
-            assert values_types.BASE_TYPES[oid] == ('"char"' if name == "char" else name)
-            assert values_types.BASE_TYPES[oid] in tested
+        elif category == "A" and oid not in types.BASE_TYPES:
+            assert types.ARRAYS.get(oid, element) == element
+            assert oid in types.ARRAYS or element in types.REFUSED
+        elif oid in types.BASE_TYPES:
+            assert types.BASE_TYPES[oid] == ('"char"' if name == "char" else name)
+            assert types.BASE_TYPES[oid] in tested
         else:
-            assert isinstance(loader(column(oid), 0, values_types.CANONICAL), str)
-            assert isinstance(loader(column(oid), 1, values_types.CANONICAL), str)
-            assert name in values_types.REFUSED[oid]
+            assert isinstance(loader(column(oid), 0, types.CANONICAL), str)
+            assert isinstance(loader(column(oid), 1, types.CANONICAL), str)
+            assert name in types.REFUSED[oid]
     assert len(rows) > 120
 
 
@@ -198,7 +198,7 @@ def test_codecs_agree_with_the_server(server, name):
         bytes([byte]) for byte in range(1, 256)
     ]  # fmt: skip
     facts = ValueSettings(client_encoding=name, server_encoding="UTF8")
-    load = chosen(column(values_types.TEXT), 0, facts)
+    load = chosen(column(types.TEXT), 0, facts)
     known = [code for code in codes if load(code) is not None]
     with server() as connection:
         connection.execute(
@@ -291,10 +291,10 @@ def test_types_of_users(server, sample):
 
 def test_types_of_extensions():
     citext = Column("value", 1, 20000, -1, "b", 20000, base_kind="b", base_name="citext")
-    assert loader(citext, 0, values_types.CANONICAL) is verbatim
-    assert loader(citext, 1, values_types.CANONICAL) is verbatim
+    assert loader(citext, 0, types.CANONICAL) is verbatim
+    assert loader(citext, 1, types.CANONICAL) is verbatim
     unknown = dataclasses.replace(citext, base_name="widget")
-    assert "widget" in refusal(unknown, 0, values_types.CANONICAL)
-    assert "widget" in refusal(unknown, 1, values_types.CANONICAL)
+    assert "widget" in refusal(unknown, 0, types.CANONICAL)
+    assert "widget" in refusal(unknown, 1, types.CANONICAL)
     composite = Column("value", 1, 20001, -1, "c", 20001, base_kind="c", inner=frozenset({23, 20000}))
-    assert "20000" in refusal(composite, 0, values_types.CANONICAL)
+    assert "20000" in refusal(composite, 0, types.CANONICAL)

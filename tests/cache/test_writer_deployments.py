@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from cache.changes import Kind
-from cache.writer import Writer
+from cache.delivery.writer import Writer
 from proxy.embedded import Valkey
 from tests.cache.writing import Worker, load, working
 from tests.fix_postgres import make_certificate

@@ -2,9 +2,9 @@
 
 import pytest
 
-from cache.catalog import How, Link
-from cache.plans import Reason
+from cache.catalog.tables import How, Link
 from cache.rules import ValueFormat
+from cache.sql.plans import Reason
 from tests.cache.catalogs import USERS_COLUMNS, bound, catalog, column, plan, relation, told
 
 WRITES = [

@@ -4,12 +4,12 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 
-from cache.backlog import Backlog
 from cache.changes import Change, Kind
 from cache.counts import Counts
+from cache.delivery.backlog import Backlog
+from cache.delivery.writer import Writer
 from cache.keys import KeyTemplate
 from cache.rules import TableRule, ValueFormat
-from cache.writer import Writer
 
 
 def make_rule(table="users", form=ValueFormat.STRING, **facts):

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from cache import fences
 from cache.changes import Kind
+from cache.delivery import scripts
 from tests.consistency.model import Flight, Item, Model, Redis
 
 LIFE = 60_000
@@ -20,12 +20,12 @@ class Script:
 
     def __init__(self, client):
         self.client = client
-        self._apply = client.register_script(fences.APPLY)
-        self._block = client.register_script(fences.BLOCK)
-        self._scanned = client.register_script(fences.SCANNED)
+        self._apply = client.register_script(scripts.APPLY)
+        self._block = client.register_script(scripts.BLOCK)
+        self._scanned = client.register_script(scripts.SCANNED)
         self._blocked = self._looked_for = ""
         client.flushdb()
-        joined = client.eval(fences.JOIN, 0, "w", "t", 0, 0, "r", 30_000, LIFE, LABEL, "definition")
+        joined = client.eval(scripts.JOIN, 0, "w", "t", 0, 0, "r", 30_000, LIFE, LABEL, "definition")
         self.first = self.seen = joined[1]
 
     def date(self, seq):
@@ -45,7 +45,7 @@ class Script:
         if item is not None:
             facts += self._change(item)
         reply = self._apply([KEY] if keyed else [], facts)
-        assert reply[0] == fences.DONE
+        assert reply[0] == scripts.DONE
         self.seen = reply[1]
         if flight.flush and reply[5] != b"1":
             assert not self.client.exists(KEY), "there was a key to look for"
@@ -63,7 +63,7 @@ class Script:
     def block(self, holder):
         keys, rules = ([KEY], []) if holder > 0 else ([], [LABEL, f"h{-holder}"])
         holders = [f"h{holder}"] if holder > 0 else []
-        assert self._block(keys, ["w", "t", self.seen, LIFE, len(rules) // 2, *rules, *holders]) == [fences.DONE]
+        assert self._block(keys, ["w", "t", self.seen, LIFE, len(rules) // 2, *rules, *holders]) == [scripts.DONE]
 
         if holder < 0:
             self._blocked = f"h{-holder}"
@@ -78,24 +78,24 @@ class Script:
             self._scanned([], [LABEL, self._looked_for])
 
     def silence(self):
-        self.client.hincrby(fences.STATE, "time", -LIFE)
+        self.client.hincrby(scripts.STATE, "time", -LIFE)
 
     def look(self):
         """What is in Redis, in the model's words."""
-        known = self.client.hget(fences.STATE, f"n:{LABEL}") or b""
+        known = self.client.hget(scripts.STATE, f"n:{LABEL}") or b""
         assert not (known.endswith(b" none") and self.client.exists(KEY))
         value = {name: int(text) for name, text in self.client.hgetall(KEY).items()}
-        hashes = sorted(fences.FENCES, key=lambda name: -int(self.client.hget(name, "rowtap:generation")))
+        hashes = sorted(scripts.FENCES, key=lambda name: -int(self.client.hget(name, "rowtap:generation")))
         found = [fence for name in hashes if (fence := self.client.hget(name, KEY)) is not None]
         key, key_holds = self._fence(found[0] if found else None)
-        table, table_holds = self._fence(self.client.hget(fences.STATE, f"t:{LABEL}"))
+        table, table_holds = self._fence(self.client.hget(scripts.STATE, f"t:{LABEL}"))
         return Redis(
             value.get(b"a", 0),
             value.get(b"b", 0),
             key,
             table,
-            int(self.client.hget(fences.STATE, "seq")) - self.first + 1,
-            int(self.client.hget(fences.STATE, "floor")) - self.first + 1,
+            int(self.client.hget(scripts.STATE, "seq")) - self.first + 1,
+            int(self.client.hget(scripts.STATE, "floor")) - self.first + 1,
             holds=tuple(sorted([-holder for holder in table_holds] + key_holds)),
         )
 

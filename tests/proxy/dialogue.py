@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cache.catalog import BoundRule, Catalog, Column, How, Link, Relation
+from cache.capture.database import Database
+from cache.catalog.tables import BoundRule, Catalog, Column, How, Link, Relation
 from cache.counts import Counts
-from cache.database import Database
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
-from cache.statements import Statements
+from cache.sql.statements import Statements
 from protocol import backend, frontend
 from protocol.backend import FieldDescription
 from proxy.session import Session

@@ -9,7 +9,7 @@ import pytest
 import redis.asyncio
 import structlog
 
-from cache import database
+from cache.capture import database
 from proxy import listeners, logs, worker
 from proxy.config import load
 from proxy.embedded import HOST, free_port

@@ -9,12 +9,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from cache import fences
+from cache.delivery import scripts
 
 _RULE = """  local newest = not late and date >= state.floor and seq <= date and table_seq[rule] <= date
     and not holds and not table_holds[rule]
 """
 
-if fences.APPLY.count(_RULE) != 1:
-    raise RuntimeError("cache/fences.py decides in another way now")
-fences.APPLY = fences.APPLY.replace(_RULE, "  local newest = true\n")
+if scripts.APPLY.count(_RULE) != 1:
+    raise RuntimeError("cache/delivery/scripts.py decides in another way now")
+scripts.APPLY = scripts.APPLY.replace(_RULE, "  local newest = true\n")

@@ -1,0 +1,309 @@
+"""What a session's finished statements make true, and when: plans, rows and tags in, released changes out.
+
+One ``Outcomes`` belongs to one session. It knows transactions, two-phase commit and DDL, but no frames: ``proxy`` pairs
+replies with requests and calls ``finished``, ``failed``, ``ready`` and ``lost``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from cache.capture import arguments as observe
+from cache.capture import known as observe_reads
+from cache.capture.transaction import IDLE, TransactionBuffer, doubted
+from cache.changes import Change, Kind
+from cache.sql.plans import Command, Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cache.capture.arguments import Arguments
+    from cache.capture.database import Database
+    from cache.capture.known import Counted
+    from cache.capture.rows import Reader, Row
+    from cache.capture.session_settings import Settings
+    from cache.counts import Counts
+    from cache.rules import TableRule
+
+
+class Sink(Protocol):
+    """Where released changes go: the backlog."""
+
+    def put(self, changes: Sequence[Change]) -> None: ...
+
+
+class Execution:
+    """One statement while it runs."""
+
+    __slots__ = ("arguments", "began", "counted", "date", "dirty", "plan", "readers", "refused")
+
+    def __init__(self, plan: Plan, arguments: Arguments, date: int, began: int) -> None:
+        self.plan = plan
+        self.arguments = arguments
+        self.date = date
+        """The statement was forwarded, or its snapshot taken, no earlier."""
+        self.began = began
+        self.dirty = False
+        """Its rows may be what its own transaction wrote, whatever the transaction is now."""
+        self.counted = False
+        """An earlier part of the same portal's rows was counted."""
+        self.readers: tuple[Reader, ...] = ()
+        self.refused: tuple[tuple[str, str], ...] = ()
+        """Labels of rules its rows cannot fill, and why."""
+
+
+_WRITING_TAGS = frozenset(
+    {b"INSERT", b"UPDATE", b"DELETE", b"MERGE", b"COPY", b"TRUNCATE", b"ALTER", b"DROP", b"DO", b"CALL"}
+)
+
+
+def row_count(tag: bytes) -> int | None:
+    """The number of rows a command tag ends with (manual, CommandComplete), None if it has none."""
+    last = tag.rpartition(b" ")[2]
+    return int(last) if last.isdigit() else None
+
+
+class Outcomes:
+    """Judges what became of one session's statements."""
+
+    __slots__ = ("_backlog", "_counts", "_database", "_ddl_open", "_on_end", "_settings", "buffer")
+
+    def __init__(self, database: Database, backlog: Sink, counts: Counts, settings: Settings) -> None:
+        self.buffer = TransactionBuffer()
+        self._database = database
+        self._backlog = backlog
+        self._counts = counts
+        self._settings = settings
+        self._ddl_open = False
+        self._on_end: dict[Command, Callable[[Execution, bytes], None]] = {
+            Command.COMMIT: self._commit,
+            Command.ROLLBACK: self._rollback,
+            Command.SAVEPOINT: self._savepoint,
+            Command.RELEASE: self._release,
+            Command.ROLLBACK_TO: self._rollback_to,
+            Command.PREPARE_TRANSACTION: self._prepare_transaction,
+            Command.COMMIT_PREPARED: self._commit_prepared,
+            Command.ROLLBACK_PREPARED: self._rollback_prepared,
+            Command.DISCARD_ALL: self._discard_all,
+        }
+
+    # -- statements
+
+    def ddl_forwarded(self) -> None:
+        """A statement that may change the catalog is on its way to the server."""
+        if not self._ddl_open:
+            self._ddl_open = True
+            self._database.ddl_began()
+
+    def finished(self, execution: Execution, tag: bytes) -> None:
+        """CommandComplete came for ``execution``."""
+        plan = execution.plan
+        self.buffer.touch(execution.date, execution.began)
+        if not self._database.learned:
+            self._write_unlearned(execution, tag)
+        elif plan.trivial:
+            return
+        if not execution.counted:
+            self.counted(observe_reads.counted(plan), execution.refused, tag)
+        self._fill(execution)
+        self._write(execution, row_count(tag))
+        self._effects(plan)
+        handler = self._on_end.get(plan.command)
+        if handler is not None:
+            handler(execution, tag)
+
+    def suspended(self, execution: Execution) -> None:
+        """PortalSuspended: more rows may be fetched, or never; a write inside is done already."""
+        self.buffer.touch(execution.date, execution.began)
+        if execution.plan.trivial:
+            return
+        if not execution.counted:
+            self.counted(observe_reads.counted(execution.plan), execution.refused, b"")
+        self._fill(execution)
+        if changes := self._doubted_writes(execution):
+            self.buffer.add(changes)
+        self._effects(execution.plan)
+
+    def counted(self, counted: Counted, refused: Counted, tag: bytes) -> None:
+        """A statement finished: count it under its reason, and the rows it could not fill from under theirs."""
+        statements = self._counts.statements
+        for key in counted:
+            statements[key] = statements.get(key, 0) + 1
+        for label, reason in refused:
+            self._counts.row_unfilled(label, reason, row_count(tag) or 0)
+
+    @property
+    def may_fill(self) -> bool:
+        """What a statement reads now is what is committed, and the catalog tells whose rows they are."""
+        return not self.buffer.dirty and self._database.certain and not self._settings.hot_standby
+
+    def fill(self, rule: TableRule, rows: Sequence[Row], unreadable: int, date: int, began: int) -> None:
+        """Rows were read while ``may_fill`` was true, by a statement that was sent at that time."""
+        start = self.buffer.start
+        if start is not None:  # its snapshot may be as old as its transaction
+            date, began = min(date, start[0]), min(began, start[1])
+        if unreadable:
+            self._counts.row_unfilled(rule.label, "value not certain", unreadable)
+        # A row whose value columns are NULL has nothing to show in Redis.
+        fills = [Change(Kind.FILL, rule, key, value, date, began) for key, value in rows if value is not None]
+        if fills:
+            self._backlog.put(fills)
+
+    def _fill(self, execution: Execution) -> None:
+        if not execution.readers or execution.dirty or not self.may_fill:
+            return
+        for reader in execution.readers:
+            if reader.tap.kind is Kind.FILL:
+                rule = reader.tap.bound.rule
+                self.fill(rule, reader.take(), reader.unreadable, execution.date, execution.began)
+                reader.unreadable = 0
+
+    def many_rows(self, execution: Execution) -> None:
+        """So much was read that it cannot be kept until the statement finishes. What it has shown is committed."""
+        self._fill(execution)
+        for reader in execution.readers:
+            if reader.tap.kind is Kind.FILL:
+                reader.take()  # Nothing is left, unless it could not fill.
+
+    def _write(self, execution: Execution, count: int | None) -> None:
+        plan = execution.plan
+        if not plan.writes:
+            return
+        stamp = (execution.date, execution.began)
+        certain = self._database.certain
+        changes: list[Change] = []
+        for write in plan.writes:
+            reader = next((reader for reader in execution.readers if reader.tap.write is write), None)
+            changes += observe.writes(write, execution.arguments, count, reader, stamp, certain=certain)
+        self.buffer.add(changes)
+
+    def _write_unlearned(self, execution: Execution, tag: bytes) -> None:
+        """While no catalog tells what a name means, anything that is not plainly a read may have written anywhere."""
+        if execution.plan.modifies or execution.plan.opaque or tag.split(b" ", 1)[0] in _WRITING_TAGS:
+            self.buffer.add(self.everything((execution.date, execution.began)))
+
+    def at_stake(self, outstanding: Sequence[Execution]) -> list[Change]:
+        """What may be true once ``outstanding`` have been answered: for its keys alone, and not to be put."""
+        changes = list(self.buffer.pending)
+        for execution in outstanding:
+            changes += self._doubted_writes(execution)
+        return changes
+
+    def _doubted_writes(self, execution: Execution) -> list[Change]:
+        """Evicts or Flushes of everything the statement may have touched or made true."""
+        plan = execution.plan
+        stamp = (execution.date, execution.began)
+        if not self._database.learned and (plan.modifies or plan.opaque):
+            return self.everything(stamp)
+        changes: list[Change] = []
+        if plan.command is Command.COMMIT_PREPARED:
+            known = self._database.prepared.get(plan.name or "")
+            changes += self.everything(stamp) if known is None else [replace(change) for change in known]
+        for write in execution.plan.writes:
+            changes += observe.writes(write, execution.arguments, None, None, stamp, certain=False)
+        return doubted(changes)
+
+    def _effects(self, plan: Plan) -> None:
+        if plan.modifies:
+            self.buffer.dirty = True
+        if plan.opaque:
+            self.buffer.dirty = True
+            self._settings.doubt()
+            if plan.command is Command.UTILITY:
+                self.buffer.doubt()
+        if plan.ddl:
+            self.ddl_forwarded()
+        if plan.shadows:
+            self._settings.shadow(plan.shadows)
+        if plan.settings:
+            self._settings.apply(plan.settings)
+
+    # -- transactions
+
+    def failed(self) -> None:
+        """ErrorResponse came."""
+        self.buffer.fail()
+
+    def ready(self, status: int, *, at_rest: bool) -> None:
+        """ReadyForQuery came; ``at_rest`` when nothing more has been asked."""
+        self._settings.settle()
+        released = self.buffer.ready(status)
+        if released:
+            self._backlog.put(released)
+        if self._ddl_open and status == IDLE and at_rest:
+            self._end_ddl()
+
+    def _end_ddl(self) -> None:
+        self._ddl_open = False
+        self._database.ddl_ended()
+
+    def _commit(self, execution: Execution, tag: bytes) -> None:
+        self._end(self.buffer.rollback() if tag == b"ROLLBACK" else self.buffer.commit(), execution)
+
+    def _rollback(self, execution: Execution, tag: bytes) -> None:
+        self._end(self.buffer.rollback(), execution)
+
+    def _end(self, released: list[Change], execution: Execution) -> None:
+        if released:
+            self._backlog.put(released)
+        if execution.plan.chain:
+            self.buffer.touch(execution.date, execution.began)
+
+    def _savepoint(self, execution: Execution, tag: bytes) -> None:
+        self.buffer.savepoint(execution.plan.name or "")
+
+    def _release(self, execution: Execution, tag: bytes) -> None:
+        self.buffer.release(execution.plan.name or "")
+
+    def _rollback_to(self, execution: Execution, tag: bytes) -> None:
+        self.buffer.rollback_to(execution.plan.name or "")
+
+    def _discard_all(self, execution: Execution, tag: bytes) -> None:
+        self._settings.discard_temporary()
+
+    # -- two-phase commit
+
+    def _prepare_transaction(self, execution: Execution, tag: bytes) -> None:
+        if tag == b"ROLLBACK":  # the block had failed
+            self._end(self.buffer.rollback(), execution)
+            return
+        changes = self.buffer.take()
+        if not self._database.prepare(execution.plan.name or "", changes):
+            self._backlog.put(doubted(changes))
+
+    def _commit_prepared(self, execution: Execution, tag: bytes) -> None:
+        changes = self._database.prepared.pop(execution.plan.name or "", None)
+        if changes is None:  # prepared on another road: what it wrote is not known
+            changes = self.everything((execution.date, execution.began))
+        self._backlog.put(changes)
+
+    def _rollback_prepared(self, execution: Execution, tag: bytes) -> None:
+        self._database.prepared.pop(execution.plan.name or "", None)
+
+    # -- ends
+
+    def everything(self, stamp: tuple[int, int]) -> list[Change]:
+        """A Flush of every rule of the database."""
+        return [Change(Kind.FLUSH, rule, b"", None, *stamp) for rule in self._database.rules]
+
+    def blinded(self, outstanding: Sequence[Execution], stamp: tuple[int, int]) -> None:
+        """The session is not followed any more: whatever it wrote or will write is in doubt."""
+        self.lost(outstanding, hold=False)
+        self._backlog.put(self.everything(stamp))
+
+    def lost(self, outstanding: Sequence[Execution], *, hold: bool) -> None:
+        """The session ended with ``outstanding`` unanswered statements.
+
+        Args:
+            hold: the server may still be running them, so nothing read meanwhile may fill.
+        """
+        changes = self.buffer.lost(unanswered=bool(outstanding))
+        for execution in outstanding:
+            changes += self._doubted_writes(execution)
+        for change in changes:
+            change.hold = hold
+        if changes:
+            self._backlog.put(changes)
+        if self._ddl_open:
+            self._end_ddl()

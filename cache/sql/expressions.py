@@ -1,0 +1,328 @@
+"""What single expressions of a parsed statement say: constants, and conditions that fix columns to constants.
+
+``statements`` walks the statement. Like that file, this one knows the SQL parser.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlglot import exp
+
+from cache.sql.canonical import CALLED, LIST
+from cache.sql.plans import Operand, Source
+from cache.sql.shapes import Fix, Mention, Name, UnreadError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+_TYPES = {
+    exp.DType.INT: "int4",
+    exp.DType.BIGINT: "int8",
+    exp.DType.SMALLINT: "int2",
+    exp.DType.TEXT: "text",
+    exp.DType.VARCHAR: "varchar",
+    exp.DType.UUID: "uuid",
+    exp.DType.BOOLEAN: "bool",
+    exp.DType.JSON: "json",
+}
+_GROUPINGS = (exp.Rollup, exp.Cube, exp.GroupingSets)
+_MAX_MENTIONS = 500
+
+
+class Level:
+    """The FROM clause of one query level."""
+
+    __slots__ = ("conditions", "direct", "listed", "merged", "surfacing")
+
+    def __init__(self) -> None:
+        self.direct: list[Mention] = []
+        """Relations named in this FROM clause itself."""
+        self.surfacing: list[Mention] = []
+        """The same, and what comes out of its subqueries and CTEs."""
+        self.conditions: list[exp.Expr] = []
+        """What every row meets: WHERE and the ON of inner joins."""
+        self.listed: dict[str, Listed] = {}
+        """Lists of constants in this FROM clause, by alias."""
+        self.merged = False
+        """USING or NATURAL: an unqualified column may be of two relations."""
+
+    def add(self, mentions: Iterable[Mention]) -> None:
+        for mention in mentions:
+            if mention in self.surfacing:
+                mention.uses = 2
+            else:
+                self.surfacing.append(mention)
+        if len(self.surfacing) > _MAX_MENTIONS:
+            raise UnreadError("too many relations")
+
+    def attach(self) -> None:
+        """Gives each relation the conditions on its columns."""
+        for qualifier, schema, fix in self._fixes():
+            for mention in self.direct:
+                if qualifier is None:
+                    matches = not self.merged
+                elif schema is not None:
+                    matches = mention.name == Name(schema, qualifier) and mention.alias == qualifier
+                else:
+                    matches = mention.alias == qualifier
+                if matches and not mention.renamed:
+                    mention.fixes.append(fix)
+
+    def _fixes(self) -> Iterator[tuple[str | None, str | None, Fix]]:
+        for condition in conjuncts(self.conditions):
+            found = fix_of(condition)
+            if found is not None:
+                yield found
+        if self.listed:
+            yield from self._fixed_by_lists()
+
+    def _fixed_by_lists(self) -> Iterator[tuple[str | None, str | None, Fix]]:
+        """What ``u.id = v.id`` says, where ``v`` is a list of constants."""
+        pairs: dict[tuple[str, str | None, str | None], list[tuple[str, str]]] = {}
+        for condition in conjuncts(self.conditions):
+            if type(condition) is not exp.EQ:
+                continue
+            left, right = _columns(condition.this), _columns(condition.expression)
+            if left is None or right is None or len(left[2]) != len(right[2]):
+                continue
+            for (qualifier, schema, names), (alias, _, listed) in ((left, right), (right, left)):
+                if alias in self.listed and qualifier not in self.listed:
+                    pairs.setdefault((alias, qualifier, schema), []).extend(zip(names, listed, strict=True))
+        for (alias, qualifier, schema), columns in pairs.items():
+            for fix in self.listed[alias].fixes(columns):
+                yield qualifier, schema, fix
+
+
+class Listed:
+    """A list of constants in a FROM clause: ``(VALUES (1, 'a'), …) AS v (id, name)``, ``unnest($1::int[], …) AS …``."""
+
+    __slots__ = ("_arrays", "_names", "_rows")
+
+    def __init__(self, names: Sequence[str], rows: Sequence[exp.Expr] = (), arrays: Sequence[exp.Expr] = ()) -> None:
+        self._names = names
+        self._rows = tuple(row_of(entry) for entry in rows)
+        self._arrays = arrays
+
+    def fixes(self, pairs: Sequence[tuple[str, str]]) -> Iterator[Fix]:
+        """What it says of columns that equal its own: pairs of a name there and a name here."""
+        known = [(column, self._names.index(name)) for column, name in pairs if name in self._names]
+        if self._rows:
+            width = min(len(row) for row in self._rows)
+            known = [(column, position) for column, position in known if position < width]
+            rows = tuple(tuple(row[position] for _, position in known) for row in self._rows)
+            if known:
+                yield Fix(tuple(column for column, _ in known), rows)
+        for column, position in known:
+            if position < len(self._arrays) and (found := _any((None, None, (column,)), self._arrays[position])):
+                yield found[2]
+
+
+def listed_in(node: exp.Expr) -> tuple[str, Listed] | None:
+    """The alias and the constants of an item of a FROM clause that is a list of constants."""
+    alias = node.args.get("alias")
+    if alias is None or alias.this is None:
+        return None
+    names = [identifier_text(column) for column in alias.args.get("columns") or ()]
+    if isinstance(node, exp.Values):
+        width = max(len(row_of(entry)) for entry in node.expressions)
+        names += [f"column{number}" for number in range(len(names) + 1, width + 1)]
+        return identifier_text(alias.this), Listed(names, rows=node.expressions)
+    called = node.this
+    if isinstance(called, exp.Anonymous) and called.name == f"{CALLED}unnest" and node.args.get("db") is None:
+        return identifier_text(alias.this), Listed(names, arrays=called.expressions)
+    return None
+
+
+def identifier_text(identifier: exp.Expr) -> str:
+    if not isinstance(identifier, exp.Identifier):
+        raise UnreadError("a name that is not an identifier")
+    return str(identifier.this).removeprefix(CALLED)
+
+
+def relation_name(table: exp.Expr) -> Name:
+    schema = table.args.get("db")
+    return Name(None if schema is None else identifier_text(schema), identifier_text(table.this))
+
+
+def is_join(node: exp.Expr) -> bool:
+    """A subquery that is the first item of a join in parentheses: ``((SELECT …) AS a JOIN b …)``."""
+    return isinstance(node, exp.Subquery) and (bool(node.args.get("joins")) or node.args.get("alias") is not None)
+
+
+def has_grouping_sets(group: exp.Expr) -> bool:
+    if any(group.args.get(part) for part in ("rollup", "cube", "grouping_sets", "totals")):
+        return True
+    return any(isinstance(entry, _GROUPINGS) or entry.find(*_GROUPINGS) for entry in group.expressions)
+
+
+def arbiter(conflict: exp.Expr) -> frozenset[str] | None:
+    """The columns of ON CONFLICT (a, b)."""
+    names: set[str] = set()
+    for key in conflict.args.get("conflict_keys") or ():
+        column = key.this if isinstance(key, exp.Ordered) else key
+        if not isinstance(column, exp.Column):
+            return None
+        names.add(identifier_text(column.this))
+    return frozenset(names) or None
+
+
+def speaks_of(returning: exp.Expr, names: frozenset[str]) -> bool:
+    for column in returning.find_all(exp.Column):
+        table = column.args.get("table")
+        if (identifier_text(table) if table is not None else column.name) in names:
+            return True
+    return False
+
+
+def conjuncts(conditions: Sequence[exp.Expr]) -> Iterator[exp.Expr]:
+    """The parts of the conditions' top-level ANDs."""
+    waiting = list(reversed(conditions))
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, exp.And):
+            waiting += [node.expression, node.this]
+        elif isinstance(node, exp.Paren):
+            waiting.append(node.this)
+        else:
+            yield node
+
+
+def fix_of(node: exp.Expr) -> tuple[str | None, str | None, Fix] | None:
+    """The qualifier, its schema, and the fix, if the condition equates columns of one relation with constants."""
+    if isinstance(node, exp.In):
+        columns = _columns(node.this)
+        if columns is None or node.args.get("query") is not None or node.args.get("unnest") is not None:
+            return None
+        array = _list_slot(node.expressions)
+        if array is not None:
+            return (*columns[:2], Fix(columns[2], array=array)) if len(columns[2]) == 1 else None
+        return _fixed(columns, node.expressions)
+    if type(node) is not exp.EQ:
+        return None
+    for column, other in ((node.this, node.expression), (node.expression, node.this)):
+        columns = _columns(column)
+        if columns is None:
+            continue
+        if isinstance(other, exp.Any):
+            return _any(columns, other.this) if column is node.this and len(columns[2]) == 1 else None
+        return _fixed(columns, [other])
+    return None
+
+
+def _fixed(
+    columns: tuple[str | None, str | None, tuple[str, ...]], entries: Sequence[exp.Expr]
+) -> tuple[str | None, str | None, Fix] | None:
+    qualifier, schema, names = columns
+    rows = tuple(row_of(entry) if len(names) > 1 else (operand_of(entry),) for entry in entries)
+    if not rows or any(len(row) != len(names) for row in rows):
+        return None
+    return qualifier, schema, Fix(names, rows)
+
+
+def _any(
+    columns: tuple[str | None, str | None, tuple[str, ...]], node: exp.Expr
+) -> tuple[str | None, str | None, Fix] | None:
+    while isinstance(node, exp.Paren):
+        node = node.this
+    inner = node.this if type(node) is exp.Cast else node
+    if isinstance(inner, exp.Array) and (inner is node or _type(node.args["to"]) is not None):
+        return _fixed(columns, inner.expressions)
+    operand = operand_of(node, arrays=True)
+    if operand is None or operand.source not in (Source.LITERAL, Source.PARAMETER):
+        return None
+    return (*columns[:2], Fix(columns[2], array=operand))
+
+
+def _columns(node: exp.Expr) -> tuple[str | None, str | None, tuple[str, ...]] | None:
+    """One column, or a row of columns, all with the same qualifier."""
+    while isinstance(node, exp.Paren):
+        node = node.this
+    entries = _entries(node)
+    qualifiers: set[tuple[str | None, str | None]] = set()
+    names: list[str] = []
+    for entry in [node] if entries is None else entries:
+        if not isinstance(entry, exp.Column) or not isinstance(entry.this, exp.Identifier):
+            return None
+        if not entry.this.args.get("quoted") or entry.args.get("catalog") is not None:
+            return None
+        table, schema = entry.args.get("table"), entry.args.get("db")
+        qualifiers.add(
+            (
+                None if table is None else identifier_text(table),
+                None if schema is None else identifier_text(schema),
+            )
+        )
+        names.append(identifier_text(entry.this))
+    if len(qualifiers) != 1:
+        return None
+    return (*qualifiers.pop(), tuple(names))
+
+
+def _entries(node: exp.Expr) -> list[exp.Expr] | None:
+    """The entries of ``(a, b)`` or ``ROW (a, b)``."""
+    if isinstance(node, exp.Tuple):
+        return list(node.expressions)
+    if isinstance(node, exp.Anonymous) and isinstance(node.this, str) and node.this.lower() == "row":
+        return list(node.expressions)
+    return None
+
+
+def row_of(node: exp.Expr) -> tuple[Operand | None, ...]:
+    entries = _entries(node)
+    if entries is None and isinstance(node, exp.Paren):
+        entries = [node.this]
+    return (operand_of(node),) if entries is None else tuple(operand_of(entry) for entry in entries)
+
+
+def assigned_column(node: exp.Expr) -> str:
+    """The column that an assignment's left side is, or is part of."""
+    while isinstance(node, (exp.Bracket, exp.Dot, exp.Paren)):
+        node = node.this
+    if isinstance(node, exp.Column):
+        parts = node.parts
+        return identifier_text(parts[0])
+    return identifier_text(node)
+
+
+def _list_slot(entries: Sequence[exp.Expr]) -> Operand | None:
+    if len(entries) == 1 and isinstance(entries[0], exp.Literal) and entries[0].name.startswith(LIST):
+        return Operand(Source.LITERAL, int(entries[0].name.removeprefix(LIST)))
+    return None
+
+
+def operand_of(node: exp.Expr, *, arrays: bool = False) -> Operand | None:
+    """The constant an expression is; None if it is no plain constant."""
+    while isinstance(node, exp.Paren):
+        node = node.this
+    if isinstance(node, exp.Literal):
+        return Operand(Source.LITERAL, int(node.name)) if node.name.isdecimal() else None
+    if isinstance(node, exp.Parameter):
+        number = node.this
+        return Operand(Source.PARAMETER, int(number.name) - 1) if isinstance(number, exp.Literal) else None
+    if isinstance(node, exp.Neg):
+        inner = operand_of(node.this)
+        number = node.find(exp.Literal)
+        if inner is None or inner.source is not Source.LITERAL or inner.negative or number is None or number.is_string:
+            return None
+        return Operand(inner.source, inner.index, negative=True, cast=inner.cast)
+    if type(node) is exp.Cast:
+        inner, cast = operand_of(node.this), _type(node.args["to"])
+        if inner is None or inner.cast is not None or cast is None or cast.endswith("[]") is not arrays:
+            return None
+        return Operand(inner.source, inner.index, inner.negative, cast)
+    if isinstance(node, exp.Null):
+        return Operand(Source.NULL)
+    if isinstance(node, exp.Boolean):
+        return Operand(Source.TRUE if node.this else Source.FALSE)
+    return None
+
+
+def _type(node: exp.Expr) -> str | None:
+    """A type's name as ``Operand.cast`` has it; None for one that may change a value, or has a modifier."""
+    if not isinstance(node, exp.DataType):
+        return None
+    if node.this is exp.DType.ARRAY:
+        inner = _type(node.expressions[0]) if len(node.expressions) == 1 else None
+        return None if inner is None or inner.endswith("[]") else inner + "[]"
+    return None if node.expressions else _TYPES.get(node.this)

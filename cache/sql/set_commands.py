@@ -1,0 +1,139 @@
+"""What SET, RESET and set_config() do to a session's run-time parameters, as far as their text says it for certain."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cache.sql.canonical import closing
+from cache.sql.lexer import MARK, NAME, NUMBER, OPERATOR, STRING, WORD, Token
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Setting = tuple[str, str | None, bool]
+"""Lower-case name ("*": any), value (None: not certain, or reset), and whether for the transaction only."""
+
+ANY: Setting = ("*", None, False)
+
+_LISTS = frozenset(["search_path", "datestyle", "session_preload_libraries", "local_preload_libraries"])
+_QUOTED_LISTS = _LISTS - {"datestyle"}
+"""Lists whose elements are identifiers, so their text is quoted."""
+
+
+def of_set(found: Sequence[Token]) -> tuple[Setting, ...]:
+    """The parameters that a SET statement's tokens set."""
+    position, local = 1, False
+    if _word(found, 1) in ("local", "session") and not _is_assignment(found, 2):
+        local = _word(found, 1) == "local"
+        position = 2
+    word = _word(found, position)
+    if word in ("transaction", "characteristics"):
+        return ()  # the next transaction's isolation and access mode
+    if word == "time" and _word(found, position + 1) == "zone":
+        return (("timezone", _plain(found[position + 2 :]), local),)
+    if word == "names":
+        return (("client_encoding", _plain(found[position + 1 :]), local),)
+    if word == "schema":
+        value = _plain(found[position + 1 :])
+        return (("search_path", None if value is None else _quoted(value), local),)
+    if word == "role":
+        return (("role", _plain(found[position + 1 :]), local),)
+    if word == "authorization":
+        return (("session_authorization", _plain(found[position + 1 :]), local),)
+    if word == "xml":
+        return (("xmloption", None, local),)
+    name, position = _name(found, position)
+    if name is None or not _is_assignment(found, position):
+        return (("*", None, local),)
+    return ((name, _value(name, found[position + 1 :]), local),)
+
+
+def of_reset(found: Sequence[Token]) -> tuple[Setting, ...]:
+    """The parameters that a RESET statement's tokens reset."""
+    word = _word(found, 1)
+    if word == "all":
+        return (ANY,)
+    if word == "time":
+        return (("timezone", None, False),)
+    if word == "session":
+        return (("session_authorization", None, False), ("role", None, False))
+    name, _ = _name(found, 1)
+    return (ANY,) if name is None else ((name, None, False),)
+
+
+def of_calls(found: Sequence[Token]) -> tuple[Setting, ...]:
+    """The parameters that the calls of set_config() among a statement's tokens set."""
+    settings: list[Setting] = []
+    for position, token in enumerate(found):
+        if token.kind not in (WORD, NAME) or token.text != "set_config" or not _mark(found, position + 1, "("):
+            continue
+        arguments = found[position + 2 : closing(found, position + 1)]
+        if len(arguments) != 5 or arguments[0].kind != STRING or not arguments[0].certain:
+            return (ANY,)
+        local = arguments[4].text != "false" or arguments[4].kind != WORD
+        if arguments[4].kind != WORD or arguments[4].text not in ("true", "false"):
+            return (ANY,)
+        value = arguments[2].text if arguments[2].kind == STRING and arguments[2].certain else None
+        settings.append((arguments[0].text.lower(), value, local))
+    return tuple(settings) or (ANY,)
+
+
+def _word(found: Sequence[Token], position: int) -> str:
+    return found[position].text if position < len(found) and found[position].kind == WORD else ""
+
+
+def _mark(found: Sequence[Token], position: int, text: str) -> bool:
+    return position < len(found) and found[position].kind == MARK and found[position].text == text
+
+
+def _is_assignment(found: Sequence[Token], position: int) -> bool:
+    if _word(found, position) == "to":
+        return True
+    return position < len(found) and found[position].kind == OPERATOR and found[position].text == "="
+
+
+def _name(found: Sequence[Token], position: int) -> tuple[str | None, int]:
+    """A parameter's name, which may have dots, in lower case."""
+    parts: list[str] = []
+    while position < len(found) and found[position].kind in (WORD, NAME):
+        parts.append(found[position].text)
+        position += 1
+        if not _mark(found, position, "."):
+            break
+        position += 1
+    return (".".join(parts).lower() or None), position
+
+
+def _plain(found: Sequence[Token]) -> str | None:
+    """A single value's text; None for DEFAULT, LOCAL and whatever is not one plain value."""
+    negative = len(found) == 2 and found[0].kind == OPERATOR and found[0].text == "-"
+    if negative:
+        found = found[1:]
+    if len(found) != 1:
+        return None
+    token = found[0]
+    if token.kind == WORD and token.text in ("default", "local"):
+        return None
+    if token.kind in (WORD, NAME, NUMBER) or (token.kind == STRING and token.certain):
+        return "-" + token.text if negative else token.text
+    return None
+
+
+def _value(name: str, found: Sequence[Token]) -> str | None:
+    values: list[str] = []
+    for position in range(0, len(found), 2):
+        if position and not _mark(found, position - 1, ","):
+            return _plain(found) if not values[1:] else None
+        value = _plain(found[position : position + 1])
+        if value is None:
+            return _plain(found)
+        values.append(value)
+    if len(found) != 2 * len(values) - 1 or (len(values) > 1 and name not in _LISTS):
+        return _plain(found)
+    return ", ".join(_quoted(value) if name in _QUOTED_LISTS else value for value in values)
+
+
+def _quoted(identifier: str) -> str:
+    """An identifier as PostgreSQL quotes it when it must."""
+    plain = identifier.isidentifier() and identifier.isascii() and identifier == identifier.lower()
+    return identifier if plain else '"' + identifier.replace('"', '""') + '"'
