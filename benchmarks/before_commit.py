@@ -12,7 +12,7 @@ import psycopg
 
 from benchmarks.relay import ROWS, SCHEMA, TABLE, pgbench, rowtap
 from benchmarks.relay import Way as Road
-from proxy.embedded import Postgres, Valkey
+from proxy.demo.servers import Postgres, Valkey
 
 UPDATE = rf"""
 \set id random(1, {ROWS})

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from proxy.embedded import HOST, Postgres, Valkey, free_port
+from proxy.demo.servers import HOST, Postgres, Valkey, free_port
 from tests.consistency import tables
 from tests.consistency.cache_aside import CacheAside
 from tests.consistency.rounds import World, jitter

@@ -33,7 +33,7 @@ import redis
 from rich.console import Console
 from rich.table import Table
 
-from proxy.embedded import HOST, Postgres, Valkey, free_port
+from proxy.demo.servers import HOST, Postgres, Valkey, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

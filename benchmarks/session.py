@@ -26,7 +26,7 @@ from cache.keys import KeyTemplate
 from cache.rules import TableRule
 from cache.sql.statements import Statements
 from protocol import FrameScanner, backend, codes, frontend
-from proxy.session import Session
+from proxy.session.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -33,7 +33,7 @@ from cache.delivery.connections import pack
 from cache.delivery.writer import MAX_KEYS, Writer
 from cache.keys import KeyTemplate
 from cache.rules import TableRule, ValueFormat
-from proxy.embedded import Valkey
+from proxy.demo.servers import Valkey
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

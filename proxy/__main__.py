@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.commands import app
+from proxy.cli import app
 
 
 def main() -> None:

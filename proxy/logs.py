@@ -16,7 +16,7 @@ import structlog
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
-    from proxy.settings import LogSection
+    from proxy.config.sections import LogSection
 
 _CREDENTIALS = re.compile(r"(?<=://)([^/@:\s]*):[^/@\s]*@")
 

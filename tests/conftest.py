@@ -5,7 +5,7 @@ import platform
 
 import pytest
 
-from proxy import embedded
+from proxy.demo import servers as embedded
 
 pytest_plugins = ["tests.fix_postgres", "tests.fix_redis", "tests.fix_proxy", "tests.fix_faults"]
 

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from proxy.embedded import EmbeddedError, Postgres, TLSFiles
+from proxy.demo.servers import EmbeddedError, Postgres, TLSFiles
 
 PASSWORD = "secret"
 ROLES = {"scram_user": "scram-sha-256", "md5_user": "md5", "password_user": "password"}

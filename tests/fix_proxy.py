@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.embedded import HOST, free_port
-from proxy.reaper import REAPER
+from proxy.demo.reaper import REAPER
+from proxy.demo.servers import HOST, free_port
 from tests.fix_postgres import connector
 
 ROOT = Path(__file__).resolve().parent.parent

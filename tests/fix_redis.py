@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from proxy.embedded import EmbeddedError, Valkey, valkey_version
+from proxy.demo.servers import EmbeddedError, Valkey, valkey_version
 from tests.fix_postgres import make_certificate
 
 _numbers = itertools.cycle(range(1, 16))

@@ -6,7 +6,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from proxy.embedded import Valkey
+from proxy.demo.servers import Valkey
 
 PATIENCE = 90
 """Seconds, for what a sentinel decides in its own time."""

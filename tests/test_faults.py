@@ -7,7 +7,7 @@ import threading
 import psycopg
 import pytest
 
-from proxy.embedded import HOST, free_port
+from proxy.demo.servers import HOST, free_port
 
 
 @pytest.fixture

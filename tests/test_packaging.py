@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from proxy import config
-from proxy.units import Address
+from proxy.config import load as config
+from proxy.config.units import Address
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -234,7 +234,7 @@ def test_the_readme_names_the_commands():
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/operations.md", "docs/configuration.md"])
 def test_commands_exist(name):
-    from proxy.commands import app
+    from proxy.cli import app
 
     known = {command.callback.__name__ for command in app.registered_commands if command.callback}
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))

@@ -1,1 +1,4 @@
-"""SQL text to plan: which rows a statement reads or writes, and what it shall do to Redis. Imports ``cache.catalog``."""
+"""SQL text to plan: which rows a statement reads or writes, and what it shall do to Redis.
+
+Imports ``cache.catalog``.
+"""

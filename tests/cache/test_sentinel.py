@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import redis
 
-from proxy.embedded import Valkey, free_port
+from proxy.demo.servers import Valkey, free_port
 from tests.cache.writing import Worker, load, working
 from tests.fix_postgres import make_certificate
 from tests.sentinel import PATIENCE, Sentinel, up, url, wait, watching, where

@@ -9,7 +9,7 @@ import redis
 
 from cache.changes import Kind
 from cache.rules import ValueFormat
-from proxy.embedded import Valkey
+from proxy.demo.servers import Valkey
 from tests.cache.writing import Worker, make_rule, working
 
 

@@ -14,7 +14,7 @@ import redis
 
 from cache.changes import Kind
 from cache.delivery.writer import Writer
-from proxy.embedded import Valkey
+from proxy.demo.servers import Valkey
 from tests.cache.writing import Worker, load, working
 from tests.fix_postgres import make_certificate
 

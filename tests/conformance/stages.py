@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from proxy.embedded import HOST, Postgres, free_port
+from proxy.demo.servers import HOST, Postgres, free_port
 from tests.fix_postgres import fresh_database
 from tests.fix_proxy import Proxy
 

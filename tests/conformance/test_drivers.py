@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from proxy.embedded import postgres_bindir
+from proxy.demo.servers import postgres_bindir
 from tests.fix_postgres import PASSWORD, ROLES
 from tests.recording import Recorder
 

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 import redis
 
-from proxy.embedded import Valkey
-from proxy.server_process import children
+from proxy.demo.server_process import children
+from proxy.demo.servers import Valkey
 from tests.consistency import tables
 from tests.consistency.rounds import ready
 from tests.consistency.sessions import AsyncpgSession, Journal, Prepared, PsycopgSession

@@ -3,7 +3,7 @@
 import os
 import subprocess
 
-from proxy.embedded import postgres_bindir
+from proxy.demo.servers import postgres_bindir
 
 TIMEOUT = 90.0
 

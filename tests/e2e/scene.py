@@ -10,7 +10,7 @@ import time
 import psycopg
 import redis
 
-from proxy.embedded import HOST, free_port
+from proxy.demo.servers import HOST, free_port
 from tests.e2e.speaker import Speaker
 from tests.fix_postgres import fresh_database
 from tests.fix_proxy import Proxy, merged

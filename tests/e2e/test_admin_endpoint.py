@@ -8,7 +8,7 @@ import time
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.embedded import HOST, free_port
+from proxy.demo.servers import HOST, free_port
 
 USERS = {"name": "users", "key": "id", "value": "name"}
 

@@ -8,7 +8,7 @@ import redis
 from psycopg import sql
 
 from protocol import frontend
-from proxy.embedded import HOST, free_port
+from proxy.demo.servers import HOST, free_port
 from tests.e2e import scene
 from tests.e2e.speaker import Speaker
 from tests.fix_postgres import fresh_database

@@ -15,8 +15,8 @@ import psycopg
 import pytest
 import redis
 
-from proxy import demo
-from proxy.embedded import EmbeddedError
+from proxy.demo import session as demo
+from proxy.demo.servers import EmbeddedError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,8 +6,8 @@ import contextlib
 import psycopg
 import pytest
 
-from proxy.embedded import Postgres
-from proxy.server_process import Account, run
+from proxy.demo.server_process import Account, run
+from proxy.demo.servers import Postgres
 from tests.e2e import scene
 from tests.e2e.speaker import WAYS, Speaker, int4, text
 

@@ -15,7 +15,7 @@ import pytest
 
 from protocol import backend, codes, frontend, startup
 from protocol.copy_data import CopyData
-from proxy.embedded import HOST
+from proxy.demo.servers import HOST
 from tests.depth import depth, patient
 from tests.e2e import programs
 from tests.e2e.dialogues import await_message, log_in, read_to_end, reset, start_packet, values

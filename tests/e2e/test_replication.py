@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from proxy.embedded import Postgres
+from proxy.demo.servers import Postgres
 from tests.e2e import programs
 from tests.e2e.dialogues import log_in, values
 from tests.e2e.processes import eventually

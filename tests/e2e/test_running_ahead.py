@@ -9,7 +9,7 @@ import pytest
 
 from protocol import backend, frontend
 from protocol.copy_data import CopyData, CopyDone
-from proxy.pipeline import MOST_BYTES, MOST_REQUESTS
+from proxy.session.pipeline import MOST_BYTES, MOST_REQUESTS
 from tests.e2e.processes import eventually
 from tests.script import READY, Client
 

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from protocol import codes, frontend, startup
-from proxy.embedded import HOST
+from proxy.demo.servers import HOST
 from tests.e2e import programs
 from tests.e2e.processes import eventually
 from tests.fix_postgres import make_certificate

@@ -222,7 +222,7 @@ def test_warm_without_the_admin_endpoint(rowtap, rowtap_command, connect):
 
 
 def test_redis_is_down(proxy, rowtap_command):
-    from proxy.embedded import HOST, free_port
+    from proxy.demo.servers import HOST, free_port
 
     config = proxy.config | {"redis": {"url": f"redis://:geheim@{HOST}:{free_port()}"}}
     for name, status in (("warm", 1), ("verify", 2)):

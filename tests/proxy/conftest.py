@@ -9,10 +9,10 @@ import psycopg
 import pytest
 import uvloop
 
-from proxy import listeners
-from proxy.server import Server
-from proxy.settings import PostgresSection, ProxySection, TlsSection
-from proxy.units import Address
+from proxy.config.sections import PostgresSection, ProxySection, TlsSection
+from proxy.config.units import Address
+from proxy.net import listeners
+from proxy.net.server import Server
 
 
 class Recorder:

@@ -12,7 +12,7 @@ from cache.rules import TableRule
 from cache.sql.statements import Statements
 from protocol import backend, frontend
 from protocol.backend import FieldDescription
-from proxy.session import Session
+from proxy.session.session import Session
 
 if TYPE_CHECKING:
     from cache.changes import Change

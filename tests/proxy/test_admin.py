@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from proxy import admin
-from proxy.admin import Admin
-from proxy.embedded import free_port
-from proxy.units import Address
+from proxy.config.units import Address
+from proxy.demo.servers import free_port
+from proxy.process import admin
+from proxy.process.admin import Admin
 
 
 class Source:

@@ -6,9 +6,9 @@ import socket
 import pytest
 
 from protocol import codes, startup
-from proxy import tls
-from proxy.backend_connection import Backend, Place, UnreachableError, receive
-from proxy.settings import PostgresSection
+from proxy.config.sections import PostgresSection
+from proxy.net import tls
+from proxy.net.backend_connection import Backend, Place, UnreachableError, receive
 
 PACKET = bytes(startup.StartupMessage(codes.PROTOCOL_3_0, ((b"user", b"postgres"),)))
 

@@ -5,9 +5,10 @@ import socket
 
 import pytest
 
-from proxy import checkup, config
-from proxy.checkup import Verdict
-from proxy.embedded import HOST, free_port
+from proxy.commands import check as checkup
+from proxy.commands.check import Verdict
+from proxy.config import load as config
+from proxy.demo.servers import HOST, free_port
 
 USERS = {"name": "users", "key": "id", "value": "name"}
 TABLE = "CREATE TABLE users (id bigint PRIMARY KEY, name text, email text UNIQUE)"

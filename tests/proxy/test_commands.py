@@ -7,8 +7,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from proxy import commands, config
-from proxy.commands import app
+from proxy import cli
+from proxy.cli import app
+from proxy.config import load as config
 
 runner = CliRunner()
 
@@ -22,7 +23,7 @@ def served(monkeypatch):
         calls.append((settings, keywords))
         return 0
 
-    monkeypatch.setattr("proxy.serve.serve", serve)
+    monkeypatch.setattr("proxy.process.serve.serve", serve)
     monkeypatch.setattr("proxy.logs.configure", lambda _settings: None)
     return calls
 
@@ -110,21 +111,21 @@ def test_flags_go_before_the_environment(served, file, monkeypatch):
 
 
 def test_the_status_of_serve_is_the_commands(served, file, monkeypatch):
-    monkeypatch.setattr("proxy.serve.serve", lambda _settings, **_keywords: 1)
+    monkeypatch.setattr("proxy.process.serve.serve", lambda _settings, **_keywords: 1)
     assert runner.invoke(app, ["serve", "--config", file]).exit_code == 1
 
 
 def test_the_default_file_is_the_configurations():
-    assert commands.CONFIG_PATH == config.DEFAULT_PATH
+    assert cli.CONFIG_PATH == config.DEFAULT_PATH
 
 
 def test_a_missing_extra_is_named():
     error = ModuleNotFoundError("No module named 'psycopg'", name="psycopg")
     with pytest.raises(typer.Exit) as caught:
-        raise commands._missing(error, "demo")
+        raise cli._missing(error, "demo")
     assert caught.value.exit_code == 2
     own = ModuleNotFoundError("No module named 'proxy.nothing'", name="proxy.nothing")
-    assert commands._missing(own, "demo") is own
+    assert cli._missing(own, "demo") is own
 
 
 def test_no_argument_is_help():

@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from cache.rules import ValueFormat
-from proxy import config
-from proxy.config import ConfigError
-from proxy.units import Address
+from proxy.config import load as config
+from proxy.config.load import ConfigError
+from proxy.config.units import Address
 
 ROOT = Path(__file__).resolve().parents[2]
 

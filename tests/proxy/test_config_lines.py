@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from proxy.config_lines import Lines
+from proxy.config.lines import Lines
 
 TEXT = '''\
 # a comment [not.a.table]

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from protocol import backend, codes, startup
-from proxy import units
+from proxy.config import units
 
 SSL = bytes(startup.SSLRequest())
 GSS = bytes(startup.GSSENCRequest())

@@ -1,4 +1,4 @@
-"""proxy/embedded.py: the servers start, stop, crash and come back, with the settings they were given."""
+"""proxy/demo/servers.py: the servers start, stop, crash and come back, with the settings they were given."""
 
 import contextlib
 import importlib
@@ -11,9 +11,9 @@ import psycopg
 import pytest
 import redis
 
-from proxy import embedded
-from proxy.embedded import EmbeddedError, Postgres, Valkey
-from proxy.server_process import children
+from proxy.demo import servers as embedded
+from proxy.demo.server_process import children
+from proxy.demo.servers import EmbeddedError, Postgres, Valkey
 
 ROOT = Path(__file__).resolve().parents[2]
 

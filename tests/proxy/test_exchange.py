@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import backend, codes
-from proxy import exchange
-from proxy.exchange import Exchange
+from proxy.net import exchange
+from proxy.net.exchange import Exchange
 
 SETTINGS = [
     backend.ParseComplete(),

@@ -5,8 +5,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from proxy.commands import app
-from proxy.embedded import HOST
+from proxy.cli import app
+from proxy.demo.servers import HOST
 
 CONFIG = """
 [postgres]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy import listeners
-from proxy.units import Address, address
+from proxy.config.units import Address, address
+from proxy.net import listeners
 
 
 def test_a_port_in_use_is_one_line():

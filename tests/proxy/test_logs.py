@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from proxy import logs
-from proxy.settings import LogSection
+from proxy.config.sections import LogSection
 
 
 @pytest.fixture

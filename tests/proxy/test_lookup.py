@@ -4,8 +4,9 @@ import tomllib
 
 import pytest
 
-from proxy import config, lookup
-from proxy.embedded import HOST
+from proxy.commands import lookup
+from proxy.config import load as config
+from proxy.demo.servers import HOST
 
 
 def rules(*entries):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.pipeline import LIMIT_BYTES, MOST_BYTES, MOST_REQUESTS, Kind, OutOfStep, Pipeline, Request
+from proxy.session.pipeline import LIMIT_BYTES, MOST_BYTES, MOST_REQUESTS, Kind, OutOfStep, Pipeline, Request
 
 
 def pipeline(*kinds: Kind | None) -> Pipeline[None]:

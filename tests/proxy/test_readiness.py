@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from proxy import readiness
-from proxy.embedded import HOST, free_port
-from proxy.readiness import Readiness
-from proxy.settings import PostgresSection
+from proxy.config.sections import PostgresSection
+from proxy.demo.servers import HOST, free_port
+from proxy.process import readiness
+from proxy.process.readiness import Readiness
 
 
 def asking(port, host=HOST):

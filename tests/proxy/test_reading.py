@@ -8,12 +8,14 @@ import pytest
 from rich.console import Console
 
 from cache.rules import ValueFormat
-from proxy import config, reading, reading_progress
-from proxy.embedded import HOST, free_port
-from proxy.reading import Misuse, Reader, ReadFailure, bind, select
-from proxy.reading_progress import Meter
-from proxy.reading_redis import Foreign, Keys
-from proxy.settings import RedisSection
+from proxy.commands import progress as reading_progress
+from proxy.commands import table_reader as reading
+from proxy.commands.progress import Meter
+from proxy.commands.redis_reader import Foreign, Keys
+from proxy.commands.table_reader import Misuse, Reader, ReadFailure, bind, select
+from proxy.config import load as config
+from proxy.config.sections import RedisSection
+from proxy.demo.servers import HOST, free_port
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
 

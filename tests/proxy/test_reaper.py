@@ -1,4 +1,4 @@
-"""proxy/reaper.py: what a dead parent leaves is ended and removed, what it released is not touched."""
+"""proxy/demo/reaper.py: what a dead parent leaves is ended and removed, what it released is not touched."""
 
 import json
 import signal
@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from proxy import reaper
-from proxy.reaper import Reaper
+from proxy.demo import reaper
+from proxy.demo.reaper import Reaper
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import time
 import psycopg
 import pytest
 
-from proxy import supervisor
-from proxy.config import load
-from proxy.embedded import HOST, free_port
-from proxy.serve import Answers
+from proxy.config.load import load
+from proxy.demo.servers import HOST, free_port
+from proxy.process import supervisor
+from proxy.process.serve import Answers
 from tests.fix_proxy import toml
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from protocol import codes, frontend, startup
-from proxy import server as module
-from proxy.settings import ProxySection
+from proxy.config.sections import ProxySection
+from proxy.net import server as module
 
 FDS = Path("/proc/self/fd")
 

@@ -1,4 +1,4 @@
-"""proxy/server_process.py, by way of the servers of proxy/embedded.py: ports, directories, and nothing left behind."""
+"""The processes of the servers of proxy/demo/servers.py: ports, directories, and nothing left behind."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from proxy.embedded import EmbeddedError, Postgres, Valkey, free_port
+from proxy.demo.servers import EmbeddedError, Postgres, Valkey, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

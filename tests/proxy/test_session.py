@@ -6,7 +6,7 @@ import pytest
 
 from cache.changes import Kind
 from protocol import backend, codes, frontend
-from proxy.session import CAPACITY, Session
+from proxy.session.session import CAPACITY, Session
 from tests.proxy.dialogue import (
     BOUND,
     FIELDS,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from proxy import config
-from proxy.settings import PostgresSection
+from proxy.config import load as config
+from proxy.config.sections import PostgresSection
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import authentication, backend, codes, frontend, startup
-from proxy.startup import MAX_EARLY, MAX_MESSAGE, Startup, cancel_request, fatal, parse
+from proxy.net.startup import MAX_EARLY, MAX_MESSAGE, Startup, cancel_request, fatal, parse
 
 SASL = bytes(authentication.AuthenticationSASL((b"SCRAM-SHA-256-PLUS", b"SCRAM-SHA-256")))
 BEGIN = [

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy import supervisor
-from proxy.supervisor import Place, Supervisor
+from proxy.process import supervisor
+from proxy.process.supervisor import Place, Supervisor
 
 WORKER = textwrap.dedent("""
     import asyncio, os, sys
@@ -55,7 +55,7 @@ def listener():
 @pytest.fixture
 def start(listener, monkeypatch):
     monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.05)
-    root = str(Path(supervisor.__file__).parent.parent)
+    root = str(Path(supervisor.__file__).parents[2])
     script = f"import sys; sys.path.insert(0, {root!r})\n{WORKER}"
 
     def make(workers=2, script=script):
@@ -98,7 +98,7 @@ async def test_workers_serve_one_socket_tell_their_status_and_stop(start, listen
 
 
 async def test_a_reload_does_not_end_a_worker_that_is_still_starting(start):
-    root = str(Path(supervisor.__file__).parent.parent)
+    root = str(Path(supervisor.__file__).parents[2])
     found, running = start(1, f"import sys, time; time.sleep(0.5); sys.path.insert(0, {root!r})\n{WORKER}")
     await asyncio.sleep(0.1)
     found.reload()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from proxy import config
-from proxy.config import ConfigError
+from proxy.config import load as config
+from proxy.config.load import ConfigError
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from protocol import codes, frontend, startup
-from proxy import tls
-from proxy.settings import PostgresSection, TlsSection
+from proxy.config.sections import PostgresSection, TlsSection
+from proxy.net import tls
 from tests.fix_postgres import make_certificate
 
 SECURE = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import units
-from proxy.units import Address
+from proxy.config import units
+from proxy.config.units import Address
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from proxy import config, reading_redis, verify
-from proxy.embedded import HOST, free_port
+from proxy.commands import redis_reader, verify
+from proxy.config import load as config
+from proxy.demo.servers import HOST, free_port
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
 
@@ -169,14 +170,14 @@ def test_a_key_that_goes_away_is_absent(compare, users, redis_client):
 
 def test_a_key_that_keeps_changing_is_not_judged(compare, users, redis_client, capsys, monkeypatch):
     """Every look finds another value, never the row's: a row that is written without pause looks like this."""
-    asked = reading_redis.Keys.get
+    asked = redis_reader.Keys.get
     number = iter(range(10_000))
 
     async def get(self, keys, form):
         await asyncio.to_thread(redis_client.set, "users:2", f"value {next(number)}")
         return await asked(self, keys, form)
 
-    monkeypatch.setattr(reading_redis.Keys, "get", get)
+    monkeypatch.setattr(redis_reader.Keys, "get", get)
     (tally,) = compare(USERS, settle=0)
     assert (tally["changing"], tally["stale"], tally["equal"], tally["rows"]) == (1, 0, 1, 3)
 

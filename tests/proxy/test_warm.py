@@ -7,11 +7,12 @@ import time
 
 import pytest
 
-from proxy import config, lookup, warm
-from proxy.embedded import HOST, free_port
-from proxy.reading import Misuse, ReadFailure
-from proxy.units import Address
-from proxy.warm import Pace, Progress, State, through
+from proxy.commands import lookup, warm
+from proxy.commands.table_reader import Misuse, ReadFailure
+from proxy.commands.warm import Pace, Progress, State, through
+from proxy.config import load as config
+from proxy.config.units import Address
+from proxy.demo.servers import HOST, free_port
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
 

@@ -10,10 +10,12 @@ import redis.asyncio
 import structlog
 
 from cache.capture import database
-from proxy import listeners, logs, worker
-from proxy.config import load
-from proxy.embedded import HOST, free_port
-from proxy.worker import Bystander, Worker
+from proxy import logs
+from proxy.config.load import load
+from proxy.demo.servers import HOST, free_port
+from proxy.net import listeners
+from proxy.process import worker
+from proxy.process.worker import Bystander, Worker
 from tests.fix_postgres import fresh_database
 from tests.fix_proxy import toml
 

@@ -1,0 +1,1 @@
+"""``rowtap demo``: embedded PostgreSQL and Redis servers, and a short scripted session through the proxy."""

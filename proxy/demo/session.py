@@ -1,0 +1,291 @@
+"""``rowtap demo``: an embedded PostgreSQL and Valkey, the proxy between them, and a short session that is checked.
+
+Each statement goes through the proxy as any client's would and is printed beside what Redis holds for its key before
+and after. What the demo claims it also verifies: exit status 1 says that Redis did not hold what it should have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import shutil
+import signal
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import psycopg
+import redis
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from proxy.demo.server_process import ServerProcess
+from proxy.demo.servers import HOST, EmbeddedError, Postgres, Valkey, free_port, postgres_bindir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SAMPLE = (
+    "CREATE TABLE users (id integer PRIMARY KEY, name text NOT NULL)",
+    "INSERT INTO users VALUES (1, 'Ada Lovelace'), (2, 'Grace Hopper'), (3, 'Edsger Dijkstra')",
+)
+CONFIG = """\
+[proxy]
+listen = "{host}:{port}"
+shutdown_timeout = "2s"
+
+[postgres]
+host = "{postgres.host}"
+port = {postgres.port}
+database = "postgres"
+
+[redis]
+url = "{valkey.url}/0"
+
+[admin]
+listen = "{host}:{admin_port}"
+
+[[table]]
+name = "public.users"
+key = "id"
+value = "name"
+redis_key = "users:{{id}}"
+"""
+STALL = 10.0
+"""Seconds without progress after which changes on their way to Redis count as lost."""
+WIDTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One statement, the row it is about, and what Redis must hold for it afterwards (None: no key)."""
+
+    sql: str
+    row: int
+    holds: str | None
+    parameters: tuple[object, ...] = ()
+    says: str = ""
+    """What this statement shows; a heading above it."""
+
+
+STEPS = (
+    Step("SELECT id, name FROM users WHERE id = 1", 1, "Ada Lovelace", says="a read brings the row to Redis"),
+    Step("UPDATE users SET name = 'Ada King' WHERE id = 1", 1, "Ada King", says="a write stores the new value"),
+    Step("BEGIN", 1, "Ada King", says="nothing arrives before its commit, nor what is rolled back"),
+    Step("UPDATE users SET name = 'Nobody' WHERE id = 1", 1, "Ada King"),
+    Step("ROLLBACK", 1, "Ada King"),
+    Step("SELECT name FROM users WHERE id = $1", 2, "Grace Hopper", (2,), says="prepared statements are followed"),
+    Step("UPDATE users SET name = $1 WHERE id = $2", 2, "Amazing Grace", ("Amazing Grace", 2)),
+    Step(
+        "UPDATE users SET name = upper(name) WHERE id = 2",
+        2,
+        None,
+        says="what only PostgreSQL can know is removed, and read back",
+    ),
+    Step("SELECT id, name FROM users WHERE id = 2", 2, "AMAZING GRACE"),
+    Step("DELETE FROM users WHERE id = 1", 1, None, says="a deleted row is gone from Redis too"),
+)
+
+
+class DemoError(Exception):
+    """The demo could not go on; the message says why."""
+
+
+class Rowtap(ServerProcess):
+    """The proxy itself, as an operator would start it, with a configuration of its own."""
+
+    title = "Rowtap"
+    stop_signal = signal.SIGTERM
+    orphan_signal = signal.SIGTERM
+    port_taken = "in use"
+
+    def __init__(self, postgres: Postgres, valkey: Valkey) -> None:
+        super().__init__(None, None)
+        self._postgres, self._valkey = postgres, valkey
+        self._admin_port = 0
+        # From where this package was imported, so that the process imports the same one, installed or not.
+        self._cwd = Path(__file__).resolve().parents[2]
+
+    def settle(self) -> None:
+        """Return when every change observed so far is in Redis. DemoError when it does not get there."""
+        pending, since = -1, time.monotonic()
+        while now := json.loads(self._get("/status"))["pending_changes"]:
+            if now != pending:
+                pending, since = now, time.monotonic()
+            elif time.monotonic() - since > STALL:
+                raise DemoError(f"{now} changes have been on their way to Redis for {STALL:g} seconds")
+            time.sleep(0.002)
+
+    def dsn(self) -> str:
+        """A libpq connection string through the proxy."""
+        return f"host={self.host} port={self.port} user={self._postgres.user} dbname=postgres"
+
+    def _command(self) -> list[str]:
+        self._admin_port = free_port()  # here: when a port turns out to be taken this is called again
+        config = self.directory / "config.toml"
+        config.write_text(
+            CONFIG.format(
+                host=HOST, port=self.port, admin_port=self._admin_port, postgres=self._postgres, valkey=self._valkey
+            )
+        )
+        return [sys.executable, "-m", "proxy", "serve", "--config", str(config)]
+
+    def _answers(self, pid: int) -> bool:
+        try:
+            self._get("/healthz")
+        except (OSError, http.client.HTTPException, DemoError):
+            return False
+        return True
+
+    def _get(self, path: str) -> bytes:
+        with contextlib.closing(http.client.HTTPConnection(HOST, self._admin_port, timeout=STALL)) as connection:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            body = response.read()
+        if response.status != http.client.OK:
+            raise DemoError(f"GET {path} answered {response.status}; Rowtap's log ends:\n{self.log_text()[-2000:]}")
+        return body
+
+
+def run(*, keep: bool = False) -> int:
+    """Play the demo; with `keep` stay up afterwards until Ctrl-C. Returns the exit status."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    with _sigterm_unwinds():
+        try:
+            return _run(console, keep=keep)
+        except (EmbeddedError, DemoError, psycopg.Error, redis.RedisError, OSError) as error:
+            Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, style="red", soft_wrap=True)
+            return 1
+        except KeyboardInterrupt:
+            return 128 + signal.SIGINT
+
+
+def _run(console: Console, *, keep: bool) -> int:
+    with contextlib.ExitStack() as stack:
+        with console.status("starting PostgreSQL, Valkey and Rowtap"):
+            postgres = stack.enter_context(Postgres())
+            valkey = stack.enter_context(Valkey())
+            with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
+                for statement in SAMPLE:
+                    connection.execute(statement)
+            rowtap = stack.enter_context(Rowtap(postgres, valkey))
+        client = stack.enter_context(redis.Redis.from_url(f"{valkey.url}/0", decode_responses=True))
+        _introduce(console, postgres, valkey, rowtap)
+        wrong = _play(console, rowtap, client) + _compare(console, postgres, client)
+        if keep:
+            _stay(console, valkey, rowtap)
+        return 1 if wrong else 0
+
+
+def _introduce(console: Console, postgres: Postgres, valkey: Valkey, rowtap: Rowtap) -> None:
+    arrow = _arrow(console)
+    versions = f"PostgreSQL {postgres.version}", f"Valkey {valkey.version}"
+    console.print()
+    console.print(f"  psycopg {arrow} [bold green]Rowtap[/] {arrow} [bold]{versions[0]}[/]")
+    console.print(f"{' ' * len('  psycopg > Rowtap ')}{arrow} [bold]{versions[1]}[/], which speaks Redis")
+    console.print()
+    # The part of the configuration that an operator would write for it.
+    table = CONFIG[CONFIG.index("[[table]]") :].replace("{{id}}", "{id}")
+    console.print(Text(textwrap.indent(f"# config.toml\n{table}", "  "), "dim"))
+
+
+def _play(console: Console, rowtap: Rowtap, client: redis.Redis) -> int:
+    """Run all steps; how many went wrong."""
+    _print_row(console, *(Text(words, "bold") for words in ("through Rowtap", "key", "Redis before", "Redis after")))
+    wrong = 0
+    with psycopg.connect(rowtap.dsn(), autocommit=True) as connection, psycopg.RawCursor(connection) as cursor:
+        for step in STEPS:
+            key = f"users:{step.row}"
+            before = client.get(key)
+            cursor.execute(step.sql.encode(), step.parameters or None, prepare=bool(step.parameters))
+            rowtap.settle()
+            after = client.get(key)
+            _print_step(console, step, key, before, after)
+            wrong += after != step.holds
+    return wrong
+
+
+def _print_step(console: Console, step: Step, key: str, before: object, after: object) -> None:
+    if step.says:
+        console.print()
+        console.print(Text(f"-- {step.says}", "cyan"))
+    statement = Syntax("", "postgresql", theme="ansi_dark", background_color="default").highlight(step.sql)
+    statement.rstrip()
+    statement.no_wrap = False
+    if step.parameters:
+        bound = ", ".join(f"${number} = {value}" for number, value in enumerate(step.parameters, 1))
+        statement.append(f"\n-- {bound}", "dim")
+    right = after == step.holds
+    _print_row(console, statement, Text(key), _value(before), _value(after, "bold green" if right else "bold red"))
+    if not right:
+        console.print(
+            Text(f"WRONG: Redis should hold {'no such key' if step.holds is None else step.holds}", "bold red")
+        )
+
+
+def _print_row(console: Console, *cells: Text) -> None:
+    # A table of its own for each row, so that rows appear as they happen; fixed widths make one table of them.
+    row = Table.grid(padding=(0, 2, 0, 0))
+    for width in (min(max(console.width - 41, 30), 58), 7, 13, 13):
+        row.add_column(width=width)
+    row.add_row(*cells)
+    console.print(row)
+
+
+def _value(value: object, style: str = "") -> Text:
+    return Text("(absent)", "dim") if value is None else Text(str(value), style)
+
+
+def _compare(console: Console, postgres: Postgres, client: redis.Redis) -> int:
+    """All of Redis against PostgreSQL, asked directly; how many keys are not equal to their row."""
+    with psycopg.connect(postgres.dsn()) as connection:
+        rows = {f"users:{row}": name for row, name in connection.execute("SELECT id, name FROM users")}
+    keys = sorted(client.scan_iter("users:*"))
+    stale = [key for key in keys if client.get(key) != rows.get(key)]
+    console.print()
+    if stale:
+        console.print(Text(f"WRONG: not equal to PostgreSQL: {', '.join(stale)}", "bold red"))
+    else:
+        console.print(f"Keys in Redis: {len(keys)}. Every one is equal to its row in PostgreSQL.", style="bold green")
+    return len(stale)
+
+
+def _stay(console: Console, valkey: Valkey, rowtap: Rowtap) -> None:
+    """Print how to connect and wait for Ctrl-C."""
+    psql = "psql" if shutil.which("psql") else str(postgres_bindir() / "psql")
+    console.print()
+    # soft_wrap: a line to be copied must stay one line.
+    console.print(f'  {psql} "{rowtap.dsn()}"', soft_wrap=True, markup=False)
+    console.print(f"  redis-cli -u {valkey.url}/0", soft_wrap=True, markup=False)
+    console.print()
+    console.print("Read a row in the one, GET users:3 in the other. Ctrl-C ends it all.")
+    with contextlib.suppress(KeyboardInterrupt):
+        while rowtap.running:
+            time.sleep(0.5)
+        raise DemoError(f"Rowtap has ended:\n{rowtap.log_text()[-2000:]}")
+
+
+def _arrow(console: Console) -> str:
+    return "→" if console.encoding.startswith("utf") else "->"
+
+
+@contextlib.contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """SIGTERM ends the demo as Ctrl-C does: by way of every `with`, so that all it started is stopped."""
+
+    def unwind(signum: int, _frame: object) -> NoReturn:
+        raise SystemExit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,175 @@
+"""One question of our own over a client's session, without any I/O.
+
+The question goes by the extended protocol under a name of its own, because a simple Query would drop the client's
+unnamed prepared statement. Everything is one implicit transaction that ends with our Sync; settings made for it are
+local to it. The client sees nothing of it but what the server would have told it anyway.
+"""
+
+from __future__ import annotations
+
+from protocol import backend, codes
+from protocol.errors import MessageError, ProtocolError
+from protocol.fields import MAXIMUM_LENGTH
+from protocol.frontend import Bind, Close, Execute, Parse, Sync
+from protocol.message import HEADER
+from proxy.net.startup import message_end
+
+NAME = b"rowtap.question"
+SERVER_TIMEOUT = "4s"
+"""statement_timeout of the question: the server gives up before we do."""
+MAX_RESULT = 67_108_864
+"""Bytes of answer that are kept; a longer one counts as none."""
+
+_SETTINGS = (
+    b"SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true), "
+    b"pg_catalog.set_config('statement_timeout', '%s', true)" % SERVER_TIMEOUT.encode()
+)
+_CLEAN_UP = bytes(Close(codes.PREPARED_STATEMENT, NAME)) + bytes(Sync())
+
+# The server adds these on behalf of our statements; what else comes meanwhile is meant for the client.
+_OURS = frozenset((b"DEBUG", b"DEBUG1", b"DEBUG2", b"DEBUG3", b"DEBUG4", b"DEBUG5", b"LOG", b"INFO"))
+_FATAL = frozenset((b"FATAL", b"PANIC"))
+_SILENT = frozenset((backend.BIND_COMPLETE, backend.CLOSE_COMPLETE, backend.COMMAND_COMPLETE))
+
+
+def request(query: bytes) -> bytes:
+    """The messages that ask ``query``: one statement, in the session's encoding. All names it uses are found in
+    pg_catalog."""
+    buffer = bytearray()
+    for statement in (_SETTINGS, query):
+        for message in (
+            Parse(NAME, statement),
+            Bind(NAME, NAME),
+            Execute(NAME),
+            Close(codes.PORTAL, NAME),
+            Close(codes.PREPARED_STATEMENT, NAME),
+        ):
+            message.append_to(buffer)
+    Sync().append_to(buffer)
+    return bytes(buffer)
+
+
+class Exchange:
+    """Reads the answer to one ``request`` out of what the backend sends.
+
+    The session must be idle when the request goes out, and the request must be the next thing the backend reads.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_cleaned",
+        "_failed",
+        "_rows",
+        "_size",
+        "_skip",
+        "done",
+        "fatal",
+        "lost",
+        "rest",
+        "to_send",
+    )
+
+    def __init__(self, query: bytes) -> None:
+        self._buffer = bytearray()
+        self._skip = 0
+        self._rows: list[bytes] = []
+        self._size = 0
+        self._failed = False
+        self._cleaned = False
+        self.to_send = request(query)
+        """What the backend is to get now; the caller empties it."""
+        self.done = False
+        self.rest = b""
+        """What followed the answer, to be treated as if this exchange had never been."""
+        self.fatal = False
+        """The backend ended the session instead; its words are the client's."""
+        self.lost = False
+        """The answer cannot be followed: ``rest`` is what could not be read."""
+
+    @property
+    def result(self) -> bytes | None:
+        """The answer's first column, rows concatenated, or None if there was an error or it was too long."""
+        if not self.done or self._failed or self.lost:
+            return None
+        return b"".join(self._rows)
+
+    def feed(self, data: bytes) -> bytes:
+        """Take a chunk of the backend; returns what of it is for the client."""
+        buffer = self._buffer
+        buffer += data
+        output = bytearray()
+        start = 0
+        try:
+            while not self.done and (end := self._next(start)) is not None:
+                output += self._message(bytes(buffer[start:end]))
+                start = end
+        except ProtocolError:
+            self.done = self.lost = True
+        del buffer[:start]
+        if self.done:
+            self.rest = bytes(buffer)
+            buffer.clear()
+        return bytes(output)
+
+    def _next(self, start: int) -> int | None:
+        """Where the next message to look at ends; None while more of it is needed. Of a row too long to keep, what is
+        here is thrown away."""
+        buffer = self._buffer
+        while True:
+            gone = min(self._skip, len(buffer) - start)
+            del buffer[start : start + gone]
+            self._skip -= gone
+            if len(buffer) - start < HEADER.size:
+                return None
+            kind, length = HEADER.unpack_from(buffer, start)
+            if kind != backend.DATA_ROW or not MAX_RESULT < length <= MAXIMUM_LENGTH:
+                return message_end(buffer, start, backend.LIMITS)
+            self._failed = True
+            self._skip = 1 + length
+
+    def _message(self, message: bytes) -> bytes:
+        kind, body = message[0], message[5:]
+        if kind == backend.DATA_ROW:
+            self._keep(backend.DataRow.decode(body).values)
+        elif kind == backend.PARSE_COMPLETE:
+            # The rows before it were those of the settings.
+            self._rows.clear()
+            self._size = 0
+        elif kind == backend.READY_FOR_QUERY:
+            self._ready(backend.ReadyForQuery.decode(body).status)
+        elif kind == backend.ERROR_RESPONSE:
+            return self._error(message)
+        elif kind == backend.NOTICE_RESPONSE:
+            return b"" if backend.NoticeResponse.decode(body).severity in _OURS else message
+        elif kind in (backend.PARAMETER_STATUS, backend.NOTIFICATION_RESPONSE):
+            return message
+        elif kind not in _SILENT:
+            raise MessageError(f"message of type 0x{kind:02x} answers a question")
+        return b""
+
+    def _keep(self, values: list[bytes | None]) -> None:
+        value = values[0] if values else None
+        if value is None:
+            return
+        self._size += len(value)
+        if self._size > MAX_RESULT:
+            self._failed = True
+            self._rows.clear()
+        if not self._failed:
+            self._rows.append(value)
+
+    def _error(self, message: bytes) -> bytes:
+        self._failed = True
+        if backend.ErrorResponse.decode(message[5:]).severity in _FATAL:
+            self.done = self.fatal = True
+            return message
+        return b""
+
+    def _ready(self, status: int) -> None:
+        if status != codes.IDLE:
+            raise MessageError("a question left a transaction open")
+        if self._failed and not self._cleaned:
+            self._cleaned = True
+            self.to_send = _CLEAN_UP
+        else:
+            self.done = True

@@ -1,0 +1,1 @@
+"""The processes of ``rowtap serve``: one worker or several, their supervisor, and the admin endpoint."""
