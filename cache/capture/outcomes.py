@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from cache.capture import arguments as observe
-from cache.capture import known as observe_reads
+from cache.capture import known
 from cache.capture.transaction import IDLE, TransactionBuffer, doubted
+from cache.capture.write_changes import changes_of_write
 from cache.changes import Change, Kind
 from cache.sql.plans import Command, Plan
 
@@ -105,7 +105,7 @@ class Outcomes:
         elif plan.trivial:
             return
         if not execution.counted:
-            self.counted(observe_reads.counted(plan), execution.refused, tag)
+            self.counted(known.counted(plan), execution.refused, tag)
         self._fill(execution)
         self._write(execution, row_count(tag))
         self._effects(plan)
@@ -119,7 +119,7 @@ class Outcomes:
         if execution.plan.trivial:
             return
         if not execution.counted:
-            self.counted(observe_reads.counted(execution.plan), execution.refused, b"")
+            self.counted(known.counted(execution.plan), execution.refused, b"")
         self._fill(execution)
         if changes := self._doubted_writes(execution):
             self.buffer.add(changes)
@@ -175,7 +175,7 @@ class Outcomes:
         changes: list[Change] = []
         for write in plan.writes:
             reader = next((reader for reader in execution.readers if reader.tap.write is write), None)
-            changes += observe.writes(write, execution.arguments, count, reader, stamp, certain=certain)
+            changes += changes_of_write(write, execution.arguments, count, reader, stamp, certain=certain)
         self.buffer.add(changes)
 
     def _write_unlearned(self, execution: Execution, tag: bytes) -> None:
@@ -201,7 +201,7 @@ class Outcomes:
             known = self._database.prepared.get(plan.name or "")
             changes += self.everything(stamp) if known is None else [replace(change) for change in known]
         for write in execution.plan.writes:
-            changes += observe.writes(write, execution.arguments, None, None, stamp, certain=False)
+            changes += changes_of_write(write, execution.arguments, None, None, stamp, certain=False)
         return doubted(changes)
 
     def _effects(self, plan: Plan) -> None:

@@ -1,7 +1,7 @@
 """How much a change holds."""
 
 from cache.changes import Change, Kind, size
-from tests.cache.writing import make_rule
+from tests.cache.delivery.writing import make_rule
 
 
 def test_sizes():

@@ -15,7 +15,7 @@ from proxy.demo import servers as embedded
 from proxy.demo.server_process import children
 from proxy.demo.servers import EmbeddedError, Postgres, Valkey
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from proxy.demo.servers import Valkey, free_port
-from tests.cache.writing import Worker, load, working
+from tests.cache.delivery.writing import Worker, load, working
 from tests.fix_postgres import make_certificate
 from tests.sentinel import PATIENCE, Sentinel, up, url, wait, watching, where
 

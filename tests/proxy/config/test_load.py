@@ -10,7 +10,7 @@ from proxy.config import load as config
 from proxy.config.load import ConfigError
 from proxy.config.units import Address
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

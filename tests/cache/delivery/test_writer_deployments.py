@@ -15,7 +15,7 @@ import redis
 from cache.changes import Kind
 from cache.delivery.writer import Writer
 from proxy.demo.servers import Valkey
-from tests.cache.writing import Worker, load, working
+from tests.cache.delivery.writing import Worker, load, working
 from tests.fix_postgres import make_certificate
 
 COMMANDS = (
@@ -212,7 +212,7 @@ async def test_a_user_who_may_do_only_what_is_needed(server, commands):
 
 
 def test_the_rights_that_users_are_told_to_give():
-    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
     assert f"ACL SETUSER rowtap on >secret {KEYS} {CATEGORIES}" in text
 
 

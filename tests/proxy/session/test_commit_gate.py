@@ -6,7 +6,7 @@ import asyncio
 
 from cache.changes import Kind
 from protocol import frontend
-from tests.proxy.dialogue import BOUND, PARSED, Dialogue, Sink, done, error, q, ready, rows
+from tests.proxy.session.dialogue import BOUND, PARSED, Dialogue, Sink, done, error, q, ready, rows
 
 
 class Block:

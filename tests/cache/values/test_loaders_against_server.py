@@ -10,7 +10,7 @@ from cache.catalog.tables import Column
 from cache.values import types
 from cache.values.encodings import CODECS
 from cache.values.loaders import ValueSettings, loader, verbatim
-from tests.cache import values_samples
+from tests.cache.values import samples
 from tests.fix_postgres import fresh_database
 
 CANONICAL = {
@@ -32,7 +32,7 @@ HOSTILE = [
     {"DateStyle": "Postgres, MDY", "TimeZone": "Africa/Monrovia", "IntervalStyle": "postgres_verbose",
      "extra_float_digits": "-4", "bytea_output": "hex", "client_encoding": "WIN1252"},
 ]  # fmt: skip
-ALL = values_samples.SAMPLES | values_samples.RANGES | values_samples.ARRAYS | values_samples.MULTIRANGES
+ALL = samples.SAMPLES | samples.RANGES | samples.ARRAYS | samples.MULTIRANGES
 
 
 @pytest.fixture(scope="module", params=["postgres", "postgres_tls"])
@@ -144,14 +144,14 @@ def test_samples_hold_every_type(server):
                               WHERE e.oid = t.typelem AND e.typtype <> 'b' AND t.typcategory = 'A')
             """
         ).fetchall()
-    tested = {name.partition("(")[0] for name in values_samples.SAMPLES}
+    tested = {name.partition("(")[0] for name in samples.SAMPLES}
     for oid, name, kind, category, element, subtype in rows:
         if kind == "r":
             assert types.RANGES[oid] == subtype
-            assert name in values_samples.RANGES
+            assert name in samples.RANGES
         elif kind == "m":
             assert types.MULTIRANGES[oid] == subtype
-            assert name in values_samples.MULTIRANGES
+            assert name in samples.MULTIRANGES
         elif category == "A" and oid not in types.BASE_TYPES:
             assert types.ARRAYS.get(oid, element) == element
             assert oid in types.ARRAYS or element in types.REFUSED
@@ -171,7 +171,7 @@ def test_text_beyond_latin1(server, encoding, code):
     """One value a query: what an encoding lacks is an error of the server."""
     read = 0
     with server() as connection:
-        for sample in values_samples.WIDE_TEXTS:
+        for sample in samples.WIDE_TEXTS:
             connection.execute("SET client_encoding = 'UTF8'")
             connection.execute("CREATE TEMP TABLE IF NOT EXISTS wide (value text)")
             connection.execute("TRUNCATE wide")

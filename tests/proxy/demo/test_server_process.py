@@ -15,7 +15,7 @@ import redis
 
 from proxy.demo.servers import EmbeddedError, Postgres, Valkey, free_port
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def wait_until(condition, timeout=10.0):

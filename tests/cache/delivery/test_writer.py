@@ -10,7 +10,7 @@ import redis
 from cache.changes import Kind
 from cache.rules import ValueFormat
 from proxy.demo.servers import Valkey
-from tests.cache.writing import Worker, make_rule, working
+from tests.cache.delivery.writing import Worker, make_rule, working
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ import psycopg
 import pytest
 from psycopg import pq
 
-from cache.capture import arguments as observe
 from cache.capture import rows as observe_rows
+from cache.capture.arguments import Arguments
+from cache.capture.write_changes import changes_of_write
 from cache.catalog import query as catalog_query
 from cache.catalog.tables import Scope
 from cache.changes import Kind
@@ -156,7 +157,7 @@ class Session:
         of = {reader.tap.write: reader for reader in readers}
         count = int(result.command_tuples or 0) if result.command_tuples is not None else None
         for write in plan.writes:
-            for change in observe.writes(write, arguments, count, of.get(write), STAMP, certain=True):
+            for change in changes_of_write(write, arguments, count, of.get(write), STAMP, certain=True):
                 self.apply(change)
 
     def apply(self, change):
@@ -184,12 +185,12 @@ class Given:
     def __init__(self, server, literals, parameters):
         self.literals = literals
         raw = [None if value is None else str(value).encode() for value in parameters or ()]
-        self.made = observe.Arguments(literals, raw, settings=server.settings)
+        self.made = Arguments(literals, raw, settings=server.settings)
 
     def followed_by(self, server, outer):
         """The same statement's, run by an EXECUTE with arguments of its own."""
         given = Given(server, self.literals, ())
-        given.made = observe.Arguments(self.literals, settings=server.settings, outer=outer)
+        given.made = Arguments(self.literals, settings=server.settings, outer=outer)
         return given
 
 

@@ -6,9 +6,10 @@ from struct import pack
 
 import pytest
 
-from cache.capture.arguments import Arguments, writes
+from cache.capture.arguments import Arguments
 from cache.capture.known import MAX_FRAME, MAX_FRAMES, MAX_SHAPES, NO_SHAPE, Known
 from cache.capture.rows import MAX_BYTES, MAX_RETURNED, Reader, taps
+from cache.capture.write_changes import changes_of_write
 from cache.rules import ValueFormat
 from cache.sql.plans import Operand, Source
 from cache.values.types import CANONICAL
@@ -199,7 +200,7 @@ def written(text, count, *, where=USERS, arguments=None, rows=None, fields=(ID, 
         reader = Reader(tap, arguments)
         for row in rows:
             reader.read(row)
-    return shown(writes(write, arguments, count, reader, (1, 1), certain=certain))
+    return shown(changes_of_write(write, arguments, count, reader, (1, 1), certain=certain))
 
 
 ONE = "UPDATE users SET name = 'a' WHERE id = 1"
@@ -251,10 +252,14 @@ def test_the_rows_of_returning():
 
 def test_some_fields_of_a_hash():
     (found,), literals = plans("UPDATE users SET name = 'a' WHERE id = 1", HASH)
-    (change,) = writes(found.writes[0], Arguments(literals, settings=CANONICAL), 1, None, (1, 1), certain=True)
+    (change,) = changes_of_write(
+        found.writes[0], Arguments(literals, settings=CANONICAL), 1, None, (1, 1), certain=True
+    )
     assert (change.partial, change.value, change.removed) == (True, {b"name": b"a"}, ())
     (found,), literals = plans("UPDATE users SET email = NULL WHERE id = 1", HASH)
-    (change,) = writes(found.writes[0], Arguments(literals, settings=CANONICAL), 1, None, (1, 1), certain=True)
+    (change,) = changes_of_write(
+        found.writes[0], Arguments(literals, settings=CANONICAL), 1, None, (1, 1), certain=True
+    )
     assert (change.partial, change.value, change.removed) == (True, {}, (b"email",))
 
 

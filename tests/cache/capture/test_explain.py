@@ -55,6 +55,6 @@ def test_anything():
 
 
 def test_the_manual_lists_every_reason():
-    manual = Path(__file__).parents[2].joinpath("docs/capture.md").read_text()
+    manual = Path(__file__).parents[3].joinpath("docs/capture.md").read_text()
     for reason in Reason:
         assert f"| `{reason.value}` | {reason.words} |" in manual

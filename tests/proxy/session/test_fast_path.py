@@ -6,7 +6,7 @@ import pytest
 
 from protocol import backend, codes, frontend
 from protocol.backend import FieldDescription
-from tests.proxy.dialogue import BOUND, FIELDS, OID, PARSED, Dialogue, done, error, q, ready, rows
+from tests.proxy.session.dialogue import BOUND, FIELDS, OID, PARSED, Dialogue, done, error, q, ready, rows
 
 SELECT = "SELECT id, name FROM users WHERE id = 1"
 OTHER = "SELECT balance FROM accounts WHERE id = 1"

@@ -7,7 +7,7 @@ import pytest
 from cache.changes import Kind
 from protocol import backend, codes, frontend
 from proxy.session.session import CAPACITY, Session
-from tests.proxy.dialogue import (
+from tests.proxy.session.dialogue import (
     BOUND,
     FIELDS,
     PARAMETERS,

@@ -5,7 +5,7 @@ import pytest
 from cache.changes import Change, Kind
 from cache.delivery import own_writes
 from cache.delivery.own_writes import OwnWrites
-from tests.cache.writing import make_rule
+from tests.cache.delivery.writing import make_rule
 
 RULE = make_rule()
 
