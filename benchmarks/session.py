@@ -54,7 +54,7 @@ PARAMETERS = {
 class Sink:
     """A backlog that forgets at once, so that only the session is measured."""
 
-    date = 1
+    seq = 1
 
     def put(self, changes: Sequence[Change]) -> None:
         pass

@@ -105,7 +105,7 @@ class Work:
             # Making the changes is the sessions' work, not the writer's.
             mark = time.process_time_ns()
             for _ in range(turn):
-                made.append([Change(kind, rule, names[done % keys], value, backlog.date, time.monotonic_ns())])
+                made.append([Change(kind, rule, names[done % keys], value, backlog.seq, time.monotonic_ns())])
                 done += 1
             start = time.process_time_ns()
             spent += start - mark

@@ -31,9 +31,9 @@ Value = bytes | dict[bytes, bytes]
 class Change:
     """One change of one key, made when a statement finished, applied when its outcome is certain.
 
-    ``date`` and ``began`` are taken together when the statement was forwarded to PostgreSQL (a Fill inside an explicit
-    transaction: when the transaction began); ``ended`` when the outcome became certain. A statement overlaps another
-    unless one ended before the other began; equal instants overlap.
+    ``seq`` (the statement's *date*) and ``sent_ns`` are taken together when the statement was forwarded to PostgreSQL; of
+    a Fill inside an explicit transaction, when the transaction began. ``settled_ns`` is when the outcome became
+    certain. Two statements overlap unless one was settled before the other was sent; equal instants overlap.
     """
 
     kind: Kind
@@ -42,11 +42,11 @@ class Change:
     """The Redis key; empty for FLUSH."""
     value: Value | None
     """FILL and STORE only."""
-    date: int
+    seq: int
     """The last value of ``rowtap:seq`` this worker had seen."""
-    began: int
+    sent_ns: int
     """``time.monotonic_ns()``."""
-    ended: int = 0
+    settled_ns: int = 0
     """``time.monotonic_ns()``; set by ``Backlog.put``."""
     partial: bool = False
     """HASH STORE only: ``value`` holds only the columns written; apply it only to a hash that is there."""

@@ -1,10 +1,10 @@
 """How two changes of one key become one while they wait for Redis. Pure rules; docs/ordering.md argues for them.
 
-``ended`` of what is waiting never lies after ``ended`` of what arrives. A statement that began after another ended is
-ordered after it; equal instants overlap, and the order of overlapping writes is unknown.
+``settled_ns`` of the waiting change never lies after that of the arriving one. A statement that was sent after another
+was settled is ordered after it; equal instants overlap, and the order of overlapping writes is unknown.
 
-A *read in a write's place* is a STORE whose value was read: ``date`` and ``began`` are the read's, ``ended`` is the
-write's, so that ``began > ended`` tells it from a write's own STORE.
+A *read in a write's place* is a STORE whose value was read: ``seq`` and ``sent_ns`` are the read's, ``settled_ns`` is
+the write's, so that ``sent_ns > settled_ns`` tells it from a write's own STORE.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ def evict(change: Change) -> Change:
 
 
 def _read_later(read: Change, other: Change) -> bool:
-    return (read.date, read.began) >= (other.date, other.began)
+    return (read.seq, read.sent_ns) >= (other.seq, other.sent_ns)
 
 
 def _read_over_write(waiting: Change, read: Change) -> Change:
     """A read that began after the write ended saw it, and whatever the write's own value was, this one is as new."""
-    if waiting.hold or read.began <= waiting.ended:
+    if waiting.hold or read.sent_ns <= waiting.settled_ns:
         return waiting
-    if waiting.began > waiting.ended and not _read_later(read, waiting):
+    if waiting.sent_ns > waiting.settled_ns and not _read_later(read, waiting):
         return waiting
     # Still a write to everybody else: the fence of the write it stands for must be set. But the value is accepted only
     # if nobody wrote since the read was forwarded, hence the read's date.
     read.kind = Kind.STORE
-    read.ended = waiting.ended
+    read.settled_ns = waiting.settled_ns
     return read
 
 
 def _write_over_write(waiting: Change, write: Change) -> Change:
-    if waiting.hold or write.began <= waiting.ended:
+    if waiting.hold or write.sent_ns <= waiting.settled_ns:
         # Every later statement that may be ordered after this one was dated no earlier than either.
-        write.date = max(write.date, waiting.date)
+        write.seq = max(write.seq, waiting.seq)
         write.hold = write.hold or waiting.hold
         return evict(write)
     return follow(waiting, write)
@@ -92,6 +92,6 @@ def _overlay(waiting: Change, write: Change) -> Change:
     write.removed = (
         tuple(name for name in {*waiting.removed, *write.removed} if name not in over) if write.partial else ()
     )
-    write.date = min(write.date, waiting.date)
-    write.began = min(write.began, waiting.began)
+    write.seq = min(write.seq, waiting.seq)
+    write.sent_ns = min(write.sent_ns, waiting.sent_ns)
     return write

@@ -36,14 +36,14 @@ class Sink(Protocol):
 class Execution:
     """One statement while it runs."""
 
-    __slots__ = ("arguments", "began", "counted", "date", "dirty", "plan", "readers", "refused")
+    __slots__ = ("arguments", "counted", "dirty", "plan", "readers", "refused", "sent_ns", "seq")
 
-    def __init__(self, plan: Plan, arguments: Arguments, date: int, began: int) -> None:
+    def __init__(self, plan: Plan, arguments: Arguments, seq: int, sent_ns: int) -> None:
         self.plan = plan
         self.arguments = arguments
-        self.date = date
+        self.seq = seq
         """The statement was forwarded, or its snapshot taken, no earlier."""
-        self.began = began
+        self.sent_ns = sent_ns
         self.dirty = False
         """Its rows may be what its own transaction wrote, whatever the transaction is now."""
         self.counted = False
@@ -99,7 +99,7 @@ class Outcomes:
     def finished(self, execution: Execution, tag: bytes) -> None:
         """CommandComplete came for ``execution``."""
         plan = execution.plan
-        self.buffer.touch(execution.date, execution.began)
+        self.buffer.touch(execution.seq, execution.sent_ns)
         if not self._database.learned:
             self._write_unlearned(execution, tag)
         elif plan.trivial:
@@ -115,7 +115,7 @@ class Outcomes:
 
     def suspended(self, execution: Execution) -> None:
         """PortalSuspended: more rows may be fetched, or never; a write inside is done already."""
-        self.buffer.touch(execution.date, execution.began)
+        self.buffer.touch(execution.seq, execution.sent_ns)
         if execution.plan.trivial:
             return
         if not execution.counted:
@@ -138,15 +138,15 @@ class Outcomes:
         """What a statement reads now is what is committed, and the catalog tells whose rows they are."""
         return not self.buffer.dirty and self._database.certain and not self._settings.hot_standby
 
-    def fill(self, rule: TableRule, rows: Sequence[Row], unreadable: int, date: int, began: int) -> None:
+    def fill(self, rule: TableRule, rows: Sequence[Row], unreadable: int, seq: int, sent_ns: int) -> None:
         """Rows were read while ``may_fill`` was true, by a statement that was sent at that time."""
         start = self.buffer.start
         if start is not None:  # its snapshot may be as old as its transaction
-            date, began = min(date, start[0]), min(began, start[1])
+            seq, sent_ns = min(seq, start[0]), min(sent_ns, start[1])
         if unreadable:
             self._counts.row_unfilled(rule.label, "value not certain", unreadable)
         # A row whose value columns are NULL has nothing to show in Redis.
-        fills = [Change(Kind.FILL, rule, key, value, date, began) for key, value in rows if value is not None]
+        fills = [Change(Kind.FILL, rule, key, value, seq, sent_ns) for key, value in rows if value is not None]
         if fills:
             self._backlog.put(fills)
 
@@ -156,7 +156,7 @@ class Outcomes:
         for reader in execution.readers:
             if reader.tap.kind is Kind.FILL:
                 rule = reader.tap.bound.rule
-                self.fill(rule, reader.take(), reader.unreadable, execution.date, execution.began)
+                self.fill(rule, reader.take(), reader.unreadable, execution.seq, execution.sent_ns)
                 reader.unreadable = 0
 
     def many_rows(self, execution: Execution) -> None:
@@ -170,7 +170,7 @@ class Outcomes:
         plan = execution.plan
         if not plan.writes:
             return
-        stamp = (execution.date, execution.began)
+        stamp = (execution.seq, execution.sent_ns)
         certain = self._database.certain
         changes: list[Change] = []
         for write in plan.writes:
@@ -181,7 +181,7 @@ class Outcomes:
     def _write_unlearned(self, execution: Execution, tag: bytes) -> None:
         """While no catalog tells what a name means, anything that is not plainly a read may have written anywhere."""
         if execution.plan.modifies or execution.plan.opaque or tag.split(b" ", 1)[0] in _WRITING_TAGS:
-            self.buffer.add(self.everything((execution.date, execution.began)))
+            self.buffer.add(self.everything((execution.seq, execution.sent_ns)))
 
     def at_stake(self, outstanding: Sequence[Execution]) -> list[Change]:
         """What may be true once ``outstanding`` have been answered: for its keys alone, and not to be put."""
@@ -193,7 +193,7 @@ class Outcomes:
     def _doubted_writes(self, execution: Execution) -> list[Change]:
         """Evicts or Flushes of everything the statement may have touched or made true."""
         plan = execution.plan
-        stamp = (execution.date, execution.began)
+        stamp = (execution.seq, execution.sent_ns)
         if not self._database.learned and (plan.modifies or plan.opaque):
             return self.everything(stamp)
         changes: list[Change] = []
@@ -248,7 +248,7 @@ class Outcomes:
         if released:
             self._backlog.put(released)
         if execution.plan.chain:
-            self.buffer.touch(execution.date, execution.began)
+            self.buffer.touch(execution.seq, execution.sent_ns)
 
     def _savepoint(self, execution: Execution, tag: bytes) -> None:
         self.buffer.savepoint(execution.plan.name or "")
@@ -275,7 +275,7 @@ class Outcomes:
     def _commit_prepared(self, execution: Execution, tag: bytes) -> None:
         changes = self._database.prepared.pop(execution.plan.name or "", None)
         if changes is None:  # prepared on another road: what it wrote is not known
-            changes = self.everything((execution.date, execution.began))
+            changes = self.everything((execution.seq, execution.sent_ns))
         self._backlog.put(changes)
 
     def _rollback_prepared(self, execution: Execution, tag: bytes) -> None:

@@ -102,10 +102,10 @@ class TransactionBuffer:
         self._failed = False
         self._uncertain = False
 
-    def touch(self, date: int, began: int) -> None:
-        """A statement forwarded at ``date`` was answered: if it is the first, the transaction began with it."""
+    def touch(self, seq: int, sent_ns: int) -> None:
+        """A statement forwarded at ``seq`` was answered: if it is the first, the transaction began with it."""
         if self.start is None:
-            self.start = (date, began)
+            self.start = (seq, sent_ns)
 
     def add(self, changes: Iterable[Change]) -> None:
         """A statement finished; ``changes`` are true if the transaction commits."""
@@ -151,7 +151,7 @@ class TransactionBuffer:
         for savepoint in self._savepoints:
             savepoint.position = places[savepoint.position]
         kept = [change for change, stay in zip(pending, stays, strict=True) if stay]
-        pending[:] = [Change(Kind.FLUSH, rule, b"", None, first.date, first.began), *kept]
+        pending[:] = [Change(Kind.FLUSH, rule, b"", None, first.seq, first.sent_ns), *kept]
         self._flushes.add(rule)
 
     def doubt(self) -> None:

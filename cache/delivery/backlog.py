@@ -53,7 +53,7 @@ class Backlog:
     ) -> None:
         self.counts = counts
         self.fence_life = fence_life
-        self.date = 0
+        self.seq = 0
         """The last counter value Redis told this worker. 0, before the first, is refused by Redis everywhere."""
         self._max_keys = max(max_backlog, 1)
         self._max_bytes = max_bytes
@@ -113,7 +113,7 @@ class Backlog:
         now = time.monotonic_ns()
         lanes = self._lanes
         for change in changes:
-            change.ended = now
+            change.settled_ns = now
             rule = change.rule
             lane = lanes.get(rule.label)
             if lane is None:
@@ -374,12 +374,12 @@ class Backlog:
             seen += 1
             lengths += length
             room -= len(change.key) + length + 64
-            if change.began < too_old:
+            if change.sent_ns < too_old:
                 if change.kind is _FILL:
                     lane.counts.refused += 1
                     continue
                 # Fences set since it was forwarded may be gone: nobody could tell whether it is the newest.
-                change.date = 0
+                change.seq = 0
                 evict(change)
             taken.append(change)
             if room <= 0:
@@ -438,7 +438,7 @@ class Backlog:
                 lane.counts.stores += stored
                 lane.counts.evicts += len(changes) - stored
                 self._note(lane, changes, outcomes[start:stop], seq)
-            lag.add_all([(now - change.ended) / 1e9 for change in changes])
+            lag.add_all([(now - change.settled_ns) / 1e9 for change in changes])
             start = stop
         for number, (lane, _) in enumerate(batch.flushes):
             lag.add((now - lane.flush_since) / 1e9)
@@ -446,12 +446,12 @@ class Backlog:
                 lane.counts.flushes += 1
             elif self._lanes.get(lane.rule.label) is lane:
                 self._fenced[lane.rule.label] = lane
-        self.date = max(self.date, seq)
+        self.seq = max(self.seq, seq)
 
     def _note(self, lane: Lane, changes: list[Change], outcomes: bytes, seq: int) -> None:
         """What follows these writes may be dated by them, where nobody else's came between."""
         for change, outcome in zip(changes, outcomes, strict=True):
-            if outcome == OVERLAPPED or change.hold or not change.date:
+            if outcome == OVERLAPPED or change.hold or not change.seq:
                 continue
             self._own.note(change, seq)
             waiting = lane.writes.get(change.key) or lane.fills.get(change.key)

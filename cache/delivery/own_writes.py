@@ -31,14 +31,14 @@ class OwnWrites:
 
     def note(self, change: Change, seq: int) -> None:
         """``change`` has the fence ``seq`` now, and between its date and ``seq`` nobody else wrote its key."""
-        self._recent[change.key] = (change.ended, change.date, seq)
+        self._recent[change.key] = (change.settled_ns, change.seq, seq)
         self.noted = True
 
     def redate(self, change: Change) -> None:
         """Date a statement from the fence that this worker set, if it is ordered after the write that set it."""
         own = self._recent.get(change.key) or self._earlier.get(change.key)
-        if own is not None and change.began > own[0] and own[1] <= change.date < own[2]:
-            change.date = own[2]
+        if own is not None and change.sent_ns > own[0] and own[1] <= change.seq < own[2]:
+            change.seq = own[2]
 
     def age(self) -> None:
         """To be called every now and then: forgets what is old."""

@@ -280,7 +280,7 @@ class Writer:
         if changed:
             self._backlog.flush(label.decode() for label in changed)
         self._enter(epoch, first=first)
-        self._backlog.date = max(self._backlog.date, seq)
+        self._backlog.seq = max(self._backlog.seq, seq)
 
     def _rename(self) -> None:
         """Another process took this worker's place while it lives: go on beside it under a name of its own."""
@@ -422,14 +422,14 @@ class Writer:
             if jitter:
                 ttl = max(1, int(life * (1 - jitter * random.random())))  # noqa: S311 - spreads expiry, no secret
             if value is None or frugal:
-                arguments += (b"E", rule, change.date, self._backlog.fence_life if change.hold else 0)
+                arguments += (b"E", rule, change.seq, self._backlog.fence_life if change.hold else 0)
             elif type(value) is bytes:
-                arguments += (plain, rule, change.date, ttl, value)
+                arguments += (plain, rule, change.seq, ttl, value)
             elif isinstance(value, dict):
                 if change.partial:
-                    arguments += (b"p", rule, change.date, len(value))
+                    arguments += (b"p", rule, change.seq, len(value))
                 else:
-                    arguments += (fields, rule, change.date, ttl, len(value))
+                    arguments += (fields, rule, change.seq, ttl, len(value))
                 for pair in value.items():
                     arguments += pair
                 if change.partial:

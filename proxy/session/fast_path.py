@@ -175,7 +175,7 @@ class Turns:
 
     # -- the server's chunk
 
-    def ends(self, data: bytes, status: int, date: int, began: int) -> bool:
+    def ends(self, data: bytes, status: int, seq: int, sent_ns: int) -> bool:
         """The server said ``data``, at first: whether it is all of the turn's answer. ``status`` is the transaction's
         so far, the other two are those of the client's chunk."""
         ready = _READY.get(status)
@@ -186,7 +186,7 @@ class Turns:
         if status != codes.IDLE and self._outcomes.buffer.start is None:
             return False  # a transaction whose beginning was not seen
         try:
-            if not (self._passes(data) if self._view.quiet else self._reads(data, status, date, began)):
+            if not (self._passes(data) if self._view.quiet else self._reads(data, status, seq, sent_ns)):
                 return False
         except error:  # a frame ends behind the chunk
             return False
@@ -218,7 +218,7 @@ class Turns:
             and data.startswith(_SELECT, pos + HEADER.size)
         )
 
-    def _reads(self, data: bytes, status: int, date: int, began: int) -> bool:
+    def _reads(self, data: bytes, status: int, seq: int, sent_ns: int) -> bool:
         """Rows may fill."""
         pos = len(self._acknowledged)
         kind, length = _header(data, pos)
@@ -258,7 +258,7 @@ class Turns:
             return False
         self._outcomes.counted(self._view.counted, shape.refused, tag)
         if tap is not None:
-            self._outcomes.fill(tap.bound.rule, rows, unreadable, date, began)
+            self._outcomes.fill(tap.bound.rule, rows, unreadable, seq, sent_ns)
         return True
 
     def _shape(self, description: bytes | None) -> Shape:

@@ -70,7 +70,7 @@ class Names:
 
     # -- what the server confirmed
 
-    def bind(self, body: bytes, date: int, began: int) -> None:
+    def bind(self, body: bytes, seq: int, sent_ns: int) -> None:
         """A portal was made by this Bind."""
         portal_end = body.index(0)
         statement_end = body.index(0, portal_end + 1)
@@ -78,7 +78,7 @@ class Names:
         if prepared is None:  # made where nobody could see it
             prepared = Prepared(None)
         plan = self.plan_of(prepared)
-        portal = self.portals[body[:portal_end]] = Portal(plan, date, began)
+        portal = self.portals[body[:portal_end]] = Portal(plan, seq, sent_ns)
         portal.prepared = prepared
         portal.bound, portal.literals, portal.settings = body, prepared.literals, self.known.settings
         portal.dirty = self._buffer.dirty
@@ -123,19 +123,19 @@ class Names:
 
     # -- what runs
 
-    def execution(self, name: bytes, date: int, began: int) -> Execution:
+    def execution(self, name: bytes, seq: int, sent_ns: int) -> Execution:
         """The execution of the portal ``name``."""
         portal = self.portals.get(name)
         if portal is None:  # made where nobody could see it
-            return Execution(self.plan_of(Prepared(None)), NO_ARGUMENTS, date, began)
+            return Execution(self.plan_of(Prepared(None)), NO_ARGUMENTS, seq, sent_ns)
         plan = portal.plan
         if self.known.view(plan).only_reads:
-            execution = Execution(plan, NO_ARGUMENTS, portal.date, portal.began)
+            execution = Execution(plan, NO_ARGUMENTS, portal.seq, portal.sent_ns)
         else:
-            execution = self.resolve(plan, self._arguments_of(portal), date, began)
+            execution = self.resolve(plan, self._arguments_of(portal), seq, sent_ns)
         if plan.command not in (Command.EXECUTE, Command.FETCH):
             # Its snapshot is as old as its Bind.
-            execution.date, execution.began = portal.date, portal.began
+            execution.seq, execution.sent_ns = portal.seq, portal.sent_ns
             execution.dirty = portal.dirty
             execution.counted = portal.counted
         if not plan.trivial:
@@ -169,44 +169,44 @@ class Names:
         execution.readers = tuple([Reader(tap, execution.arguments) for tap in shape.taps])
         execution.refused = shape.refused
 
-    def query(self, plan: Plan, literals: Literals, date: int, began: int) -> Execution:
+    def query(self, plan: Plan, literals: Literals, seq: int, sent_ns: int) -> Execution:
         """The execution of one statement of a Query."""
         if plan.trivial:
-            return Execution(plan, NO_ARGUMENTS, date, began)
-        return self.resolve(plan, Arguments(literals, settings=self.known.settings), date, began)
+            return Execution(plan, NO_ARGUMENTS, seq, sent_ns)
+        return self.resolve(plan, Arguments(literals, settings=self.known.settings), seq, sent_ns)
 
-    def resolve(self, plan: Plan, arguments: Arguments, date: int, began: int) -> Execution:
+    def resolve(self, plan: Plan, arguments: Arguments, seq: int, sent_ns: int) -> Execution:
         """The execution of ``plan``; for EXECUTE and FETCH, of the statement or cursor it names."""
         if plan.command is Command.EXECUTE:
-            return self._resolve_execute(plan, arguments, date, began)
+            return self._resolve_execute(plan, arguments, seq, sent_ns)
         if plan.command is Command.FETCH:
             portal = self.portals.get((plan.name or "").encode())
             if portal is not None:
-                execution = Execution(portal.plan, self._arguments_of(portal), portal.date, portal.began)
+                execution = Execution(portal.plan, self._arguments_of(portal), portal.seq, portal.sent_ns)
                 execution.dirty = portal.dirty
                 return execution
-        return Execution(plan, arguments, date, began)
+        return Execution(plan, arguments, seq, sent_ns)
 
-    def _resolve_execute(self, plan: Plan, arguments: Arguments, date: int, began: int) -> Execution:
+    def _resolve_execute(self, plan: Plan, arguments: Arguments, seq: int, sent_ns: int) -> Execution:
         prepared = self.statements.get((plan.name or "").encode())
         if prepared is None:
-            return Execution(self.plan_of(Prepared(None)), arguments, date, began)
+            return Execution(self.plan_of(Prepared(None)), arguments, seq, sent_ns)
         inner = self.plan_of(prepared)
         inner_arguments = Arguments(
             prepared.literals, types=prepared.types, settings=self.known.settings, outer=(arguments, plan.arguments)
         )
-        return Execution(inner, inner_arguments, date, began)
+        return Execution(inner, inner_arguments, seq, sent_ns)
 
     # -- what a finished statement did to names
 
-    def finished(self, execution: Execution, date: int, began: int, prepared: Prepared | None) -> None:
+    def finished(self, execution: Execution, seq: int, sent_ns: int, prepared: Prepared | None) -> None:
         """A command finished that was sent at that time; ``prepared`` is what a PREPARE has made."""
         plan = execution.plan
         command = plan.command
         if command is Command.PREPARE and plan.name is not None and prepared is not None:
             self.statements[plan.name.encode()] = prepared
         elif command is Command.DECLARE and plan.name is not None and plan.inner is not None:
-            portal = Portal(plan.inner, date, began)
+            portal = Portal(plan.inner, seq, sent_ns)
             portal.arguments = execution.arguments
             portal.dirty = self._buffer.dirty
             portal.holdable = plan.holdable

@@ -53,13 +53,13 @@ P = TypeVar("P")
 class Request(Generic[P]):
     """One outstanding request. ``payload`` is the session's: what it must remember until the answer."""
 
-    __slots__ = ("began", "date", "ends", "kind", "payload", "weight")
+    __slots__ = ("ends", "kind", "payload", "sent_ns", "seq", "weight")
 
-    def __init__(self, kind: Kind, payload: P, date: int, began: int, weight: int = 0) -> None:
+    def __init__(self, kind: Kind, payload: P, seq: int, sent_ns: int, weight: int = 0) -> None:
         self.kind = kind
         self.payload = payload
-        self.date = date
-        self.began = began
+        self.seq = seq
+        self.sent_ns = sent_ns
         self.weight = weight
         """Bytes of the client's that ``payload`` holds."""
         self.ends = 0

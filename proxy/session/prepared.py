@@ -55,24 +55,24 @@ class Portal:
 
     __slots__ = (
         "arguments",
-        "began",
         "bound",
         "counted",
-        "date",
         "description",
         "dirty",
         "holdable",
         "literals",
         "plan",
         "prepared",
+        "sent_ns",
+        "seq",
         "settings",
     )
 
-    def __init__(self, plan: Plan, date: int, began: int) -> None:
+    def __init__(self, plan: Plan, seq: int, sent_ns: int) -> None:
         self.plan = plan
-        self.date = date
+        self.seq = seq
         """When its snapshot was taken, at the earliest: when Bind or DECLARE was forwarded."""
-        self.began = began
+        self.sent_ns = sent_ns
         self.prepared: Prepared | None = None
         """What Bind bound; None of a DECLARE."""
         self.bound = b""

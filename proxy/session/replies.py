@@ -87,13 +87,13 @@ class Replies:
         assert isinstance(request.payload, tuple)
         name, prepared = request.payload
         self._names.statements[name] = prepared
-        self._outcomes.buffer.touch(request.date, request.began)
+        self._outcomes.buffer.touch(request.seq, request.sent_ns)
 
     def _bind_complete(self, buffer: bytes, start: int, end: int) -> None:
         request = self._pipeline.pop(Kind.BIND)
         assert isinstance(request.payload, bytes)
-        self._outcomes.buffer.touch(request.date, request.began)
-        self._names.bind(request.payload, request.date, request.began)
+        self._outcomes.buffer.touch(request.seq, request.sent_ns)
+        self._names.bind(request.payload, request.seq, request.sent_ns)
 
     def _close_complete(self, buffer: bytes, start: int, end: int) -> None:
         request = self._pipeline.pop(Kind.CLOSE)
@@ -154,14 +154,14 @@ class Replies:
         if head is None:
             raise OutOfStep("CommandComplete came while nothing was due")
         if self._trivial(head):
-            self._outcomes.buffer.touch(head.date, head.began)
+            self._outcomes.buffer.touch(head.seq, head.sent_ns)
             self._next(head)
             return
         execution = self._begin(head)
         plan = execution.plan
         self._outcomes.finished(execution, buffer[start : end - 1])
         if plan.command is not Command.NONE:
-            self._names.finished(execution, head.date, head.began, self._prepared(plan.command, head))
+            self._names.finished(execution, head.seq, head.sent_ns, self._prepared(plan.command, head))
         self._next(head)
         if plan.settings or plan.shadows:
             self._requests.plan_again()
@@ -216,7 +216,7 @@ class Replies:
         failed = self._pipeline.error()
         if failed is None:
             return
-        self._outcomes.buffer.touch(failed.date, failed.began)
+        self._outcomes.buffer.touch(failed.seq, failed.sent_ns)
         self._outcomes.failed()
         if failed.kind is Kind.PARSE:
             assert isinstance(failed.payload, tuple)
@@ -272,7 +272,7 @@ class Replies:
                 execution = self._query_execution(head)
             elif head.kind is Kind.EXECUTE:
                 assert isinstance(head.payload, bytes)
-                execution = self._names.execution(head.payload, head.date, head.began)
+                execution = self._names.execution(head.payload, head.seq, head.sent_ns)
             else:
                 raise OutOfStep(f"rows or a tag came while an answer to {head.kind.name} was due")
             self._running = execution
@@ -286,7 +286,7 @@ class Replies:
             plan = plans[-1]
         else:
             raise OutOfStep(f"the server found more than {len(plans)} statements in a Query")
-        return self._names.query(plan, literals, head.date, head.began)
+        return self._names.query(plan, literals, head.seq, head.sent_ns)
 
     def outstanding(self) -> Iterator[Execution]:
         """Every statement the server has not finished, as if all of them succeeded. Ends the session: names change."""
@@ -298,14 +298,14 @@ class Replies:
                 self._names.statements[payload[0]] = payload[1]
             elif request.kind is Kind.BIND:
                 assert isinstance(payload, bytes)
-                self._names.bind(payload, request.date, request.began)
+                self._names.bind(payload, request.seq, request.sent_ns)
             elif request.kind is Kind.EXECUTE:
                 assert isinstance(payload, bytes)
-                yield self._names.execution(payload, request.date, request.began)
+                yield self._names.execution(payload, request.seq, request.sent_ns)
             elif request.kind is Kind.QUERY:
                 plans, literals, _ = query_payload(request)
                 for plan in plans[index:]:
-                    yield self._names.query(plan, literals, request.date, request.began)
+                    yield self._names.query(plan, literals, request.seq, request.sent_ns)
                 index = 0
 
     def foreseen(self) -> list[Execution]:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class Requests:
-    """Handlers of the frontend's messages. ``date`` and ``began`` are those of the chunk that is being looked at."""
+    """Handlers of the frontend's messages. ``seq`` and ``sent_ns`` are those of the chunk that is being looked at."""
 
-    __slots__ = ("_database", "_names", "_outcomes", "_pipeline", "began", "date", "terminated")
+    __slots__ = ("_database", "_names", "_outcomes", "_pipeline", "sent_ns", "seq", "terminated")
 
     def __init__(self, database: Database, pipeline: Pipeline[object], names: Names, outcomes: Outcomes) -> None:
-        self.date = 0
-        self.began = 0
+        self.seq = 0
+        self.sent_ns = 0
         self.terminated = False
         """The client said that it leaves."""
         self._database = database
@@ -49,7 +49,7 @@ class Requests:
         return handlers
 
     def _send(self, kind: Kind, payload: object, weight: int = 0) -> None:
-        self._pipeline.send(Request(kind, payload, self.date, self.began, weight))
+        self._pipeline.send(Request(kind, payload, self.seq, self.sent_ns, weight))
 
     def _query(self, buffer: bytes, start: int, end: int) -> None:
         text = buffer[start : end - 1]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     class Backlog(Sink, Blocking, Protocol):
         """What a session needs of the backlog."""
 
-        date: int
+        seq: int
 
 
 CAPACITY = 262_144
@@ -106,7 +106,7 @@ class Session:
             if self._turning:
                 self._turn_into_requests()
             requests = self._requests
-            requests.date, requests.began = self._backlog.date, monotonic_ns()
+            requests.seq, requests.sent_ns = self._backlog.seq, monotonic_ns()
             if self._resting:
                 self._resting = False
                 if self._turns.begins(data):
@@ -126,7 +126,7 @@ class Session:
         try:
             if self._turning:
                 requests = self._requests
-                if self._turns.ends(data, self._replies.status, requests.date, requests.began):
+                if self._turns.ends(data, self._replies.status, requests.seq, requests.sent_ns):
                     self._turning, self._resting = False, True
                     return
                 self._turn_into_requests()
@@ -164,7 +164,7 @@ class Session:
         self._closed = True
         try:
             if self.blinded:
-                self._backlog.put(self._outcomes.everything((self._backlog.date, monotonic_ns())))
+                self._backlog.put(self._outcomes.everything((self._backlog.seq, monotonic_ns())))
                 return
             if self._turning:
                 self._turn_into_requests()
@@ -214,7 +214,7 @@ class Session:
     def wants_catalog(self) -> CatalogQuestion | None:
         """The catalog query, if this session is to ask it now."""
         # Called for each chunk of the server's. The clock is as old as the client's last chunk, which will do.
-        if self._requests.began < self._database.due_at:
+        if self._requests.sent_ns < self._database.due_at:
             return None
         return self._database.question() if self.idle else None
 
@@ -226,7 +226,7 @@ class Session:
         self.blinded = True
         self.crowded = False
         self._counts.sessions_blinded += 1
-        stamp = (self._backlog.date, monotonic_ns())
+        stamp = (self._backlog.seq, monotonic_ns())
         try:
             if self._turning:
                 self._turn_into_requests()

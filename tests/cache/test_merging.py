@@ -11,25 +11,25 @@ TEMPLATE = KeyTemplate.default(database="d", schema="s", table="t", key_columns=
 RULE = TableRule("d", "s", "t", ("id",), ("a",), TEMPLATE, ValueFormat.HASH)
 
 
-def make(kind, began, ended, value=None, **facts):
-    facts.setdefault("date", began)
-    return Change(kind, RULE, b"t:1", value, began=began, ended=ended, **facts)
+def make(kind, sent_ns, settled_ns, value=None, **facts):
+    facts.setdefault("seq", sent_ns)
+    return Change(kind, RULE, b"t:1", value, sent_ns=sent_ns, settled_ns=settled_ns, **facts)
 
 
-def fill(began, ended, value=b"f", **facts):
-    return make(Kind.FILL, began, ended, value, **facts)
+def fill(sent_ns, settled_ns, value=b"f", **facts):
+    return make(Kind.FILL, sent_ns, settled_ns, value, **facts)
 
 
-def store(began, ended, value=b"s", **facts):
-    return make(Kind.STORE, began, ended, value, **facts)
+def store(sent_ns, settled_ns, value=b"s", **facts):
+    return make(Kind.STORE, sent_ns, settled_ns, value, **facts)
 
 
-def evict(began, ended, **facts):
-    return make(Kind.EVICT, began, ended, **facts)
+def evict(sent_ns, settled_ns, **facts):
+    return make(Kind.EVICT, sent_ns, settled_ns, **facts)
 
 
 def outcome(change):
-    return change.kind, change.value, change.date
+    return change.kind, change.value, change.seq
 
 
 @pytest.mark.parametrize("first", [store(1, 3), evict(1, 3)], ids=["store", "evict"])
@@ -37,11 +37,11 @@ def test_a_write_after_another_replaces_it(first):
     assert outcome(merge(first, store(4, 6, b"new"))) == (Kind.STORE, b"new", 4)
 
 
-@pytest.mark.parametrize("began", [2, 3])
-def test_overlapping_writes_evict(began):
-    merged = merge(store(1, 3), store(began, 5))
-    assert outcome(merged) == (Kind.EVICT, None, began)
-    assert merged.ended == 5
+@pytest.mark.parametrize("sent_ns", [2, 3])
+def test_overlapping_writes_evict(sent_ns):
+    merged = merge(store(1, 3), store(sent_ns, 5))
+    assert outcome(merged) == (Kind.EVICT, None, sent_ns)
+    assert merged.settled_ns == 5
     assert merge(merged, store(4, 7, b"x")).kind is Kind.EVICT
 
 
@@ -53,9 +53,9 @@ def test_a_fill_that_began_before_the_write_ended_is_dropped():
 
 @pytest.mark.parametrize("write", [store(1, 3), evict(1, 3)], ids=["store", "evict"])
 def test_a_fill_that_began_after_it_takes_its_place(write):
-    merged = merge(write, fill(4, 6, date=9))
+    merged = merge(write, fill(4, 6, seq=9))
     assert outcome(merged) == (Kind.STORE, b"f", 9)
-    assert merged.ended == 3, "the write's, so that the next write is not thought to overlap"
+    assert merged.settled_ns == 3, "the write's, so that the next write is not thought to overlap"
     assert outcome(merge(merged, store(5, 8, b"n"))) == (Kind.STORE, b"n", 5)
 
 
@@ -86,7 +86,7 @@ def test_a_partial_value_goes_over_a_whole_one():
     whole = store(1, 3, {b"a": b"1", b"b": b"2", b"c": b"3"})
     merged = merge(whole, store(4, 6, {b"a": b"9"}, partial=True, removed=(b"b",)))
     assert outcome(merged) == (Kind.STORE, {b"a": b"9", b"c": b"3"}, 1)
-    assert (merged.partial, merged.removed, merged.ended) == (False, (), 6)
+    assert (merged.partial, merged.removed, merged.settled_ns) == (False, (), 6)
     assert outcome(merge(fill(2, 3, {b"a": b"1", b"b": b"2"}), store(1, 4, {b"a": b"9"}, partial=True))) == (
         Kind.STORE,
         {b"a": b"9", b"b": b"2"},

@@ -106,7 +106,7 @@ class Model:
         """What worker ``w`` can do unseen: the move's name, and itself, ``todo`` and ``events`` after that."""
         for i, (of, kinds) in enumerate(todo):
             if of in (w, None) and (i == 0 or todo[i - 1] != (of, kinds)):
-                op = Op(kinds, worker.date, clock(worker), blocked=0 if self.before_commit else 2)
+                op = Op(kinds, worker.seq, clock(worker), blocked=0 if self.before_commit else 2)
                 yield "begin", worker._replace(ops=(*worker.ops, op)), todo[:i] + todo[i + 1 :], events
         for i, op in enumerate(worker.ops):
             if op.effective and not self.shown(op):
@@ -135,8 +135,8 @@ class Model:
 
     def answer(self, worker, i, kind):
         op = worker.ops[i]
-        ended = clock(worker)
-        date = op.date if self.has("a statement is dated when it is forwarded") else worker.date
+        settled_ns = clock(worker)
+        seq = op.seq if self.has("a statement is dated when it is forwarded") else worker.seq
         worker = self.release(worker._replace(ops=worker.ops[:i] + worker.ops[i + 1 :]), op)
         if kind == "undone":
             return worker
@@ -146,7 +146,7 @@ class Model:
             return worker
         a = 0 if kind == "unknown" else op.a
         b = 0 if kind in ("unknown", "partial") else op.b
-        item = Item(_KIND[kind], date, op.began, ended, a, b, partial=kind == "partial", old=op.old)
+        item = Item(_KIND[kind], seq, op.sent_ns, settled_ns, a, b, partial=kind == "partial", old=op.old)
         return worker._replace(item=self.merge(worker.item, self.redate(item, worker.recent)))
 
     def release(self, worker, op):
@@ -160,9 +160,9 @@ class Model:
     def redate(self, item, recent):
         if recent is None:
             return item
-        ended, date, seq = recent
-        later = item.began > ended or not self.has("a new date needs a write that began later")
-        return item._replace(date=seq) if later and date <= item.date < seq else item
+        settled_ns, seq, seq = recent
+        later = item.sent_ns > settled_ns or not self.has("a new date needs a write that began later")
+        return item._replace(seq=seq) if later and seq <= item.seq < seq else item
 
     def merge(self, waiting, item):
         if waiting is None:
@@ -174,28 +174,28 @@ class Model:
             return waiting
         if reads and not over_fill:
             if not self.has("a Fill that began before a waiting write ended is dropped"):
-                return item._replace(kind=Kind.STORE, ended=waiting.ended, old=old)
+                return item._replace(kind=Kind.STORE, settled_ns=waiting.settled_ns, old=old)
         elif not reads and not over_fill:
-            overlap = item.began <= waiting.ended
+            overlap = item.sent_ns <= waiting.settled_ns
             if overlap and not self.has("overlapping writes evict"):
                 return item._replace(old=old)
             if not overlap and not self.has("a write ordered after another replaces it"):
                 return waiting
         result = uncover(merge(change(waiting), change(item)), old)
-        if reads and not over_fill and (result.date, result.began) == (item.date, item.began):
+        if reads and not over_fill and (result.seq, result.sent_ns) == (item.seq, item.sent_ns):
             return self.in_place(result, item)
         combined = result.kind is Kind.STORE and item.partial and not result.partial
         if combined and not self.has("combined fields have the older date"):
-            result = result._replace(date=max(waiting.date, item.date))
+            result = result._replace(seq=max(waiting.seq, item.seq))
         return result
 
     def in_place(self, result, fill):
         """A Fill took a write's place."""
         result = result._replace(old=fill.old)
         if not self.has("a Fill in a write's place sets the fence"):
-            result = result._replace(kind=Kind.FILL, ended=fill.ended)
+            result = result._replace(kind=Kind.FILL, settled_ns=fill.settled_ns)
         if not self.has("a Fill in a write's place has the Fill's date"):
-            result = result._replace(date=FOREVER)
+            result = result._replace(seq=FOREVER)
         return result
 
     def take(self, worker):
@@ -209,13 +209,13 @@ class Model:
 
     def hear(self, worker):
         flight = worker.flight
-        worker = worker._replace(flight=None, date=max(worker.date, flight.seq))
+        worker = worker._replace(flight=None, seq=max(worker.seq, flight.seq))
         if flight.flush and self.has("a Flush looks for keys after its fence is set"):
             worker = worker._replace(scan=True)
         item = flight.item
         newest = flight.newest or not self.has("a new date needs that nobody else wrote")
         if item is not None and item.kind is not Kind.FILL and not item.old and newest:
-            recent = (item.ended, item.date, flight.seq)
+            recent = (item.settled_ns, item.seq, flight.seq)
             worker = worker._replace(recent=recent, item=worker.item and self.redate(worker.item, recent))
         return worker
 
@@ -259,7 +259,7 @@ class Model:
             # A heartbeat tells it, if it has nothing to send.
             yield self.join(state, w, worker)
         elif "beat" in state.events:
-            told = worker._replace(date=max(worker.date, redis.seq))
+            told = worker._replace(seq=max(worker.seq, redis.seq))
             yield put_worker(state._replace(events=less(state.events, "beat")), w, told)
         if worker.scan:
             yield put_worker(state._replace(redis=redis._replace(a=0, b=0)), w, worker._replace(scan=False))
@@ -317,11 +317,11 @@ class Model:
         if redis.epoch < redis.real:
             seq = redis.seq + 1
             if self.has("a new epoch counts from above all dates"):
-                seq = max(redis.seq, *(date for x in state.workers for date in dates(x))) + 1
+                seq = max(redis.seq, *(seq for x in state.workers for seq in dates(x))) + 1
             redis = redis._replace(seq=seq, floor=seq, epoch=redis.real)
         flush = worker.flush or self.has("a new epoch flushes")
         item = None if flush else worker.item
-        worker = worker._replace(date=redis.seq, epoch=redis.epoch, flush=flush, item=item, recent=None)
+        worker = worker._replace(seq=redis.seq, epoch=redis.epoch, flush=flush, item=item, recent=None)
         return put_worker(state._replace(redis=redis), w, worker)
 
     def aged(self, worker):
@@ -361,10 +361,10 @@ class Model:
             return redis, flight._replace(applied=True, seq=seq)
         word = "Fill" if item.kind is Kind.FILL else "Store"
         alone = (
-            item.date >= redis.floor
+            item.seq >= redis.floor
             and not flight.late
-            and (redis.fence <= item.date or not self.has(f"a {word} yields to a newer fence of its key"))
-            and (redis.table <= item.date or not self.has(f"a {word} yields to a newer fence of its table"))
+            and (redis.fence <= item.seq or not self.has(f"a {word} yields to a newer fence of its key"))
+            and (redis.table <= item.seq or not self.has(f"a {word} yields to a newer fence of its table"))
         )
         held = redis.holds and self.has(
             "a block refuses Fills" if word == "Fill" else "a block makes others' Stores evict"

@@ -31,7 +31,7 @@ class Plain:
 
     def __call__(self, state):
         redis = state.redis
-        found = {0, *redis[2:6], *(date for worker in state.workers for date in dates(worker))}
+        found = {0, *redis[2:6], *(seq for worker in state.workers for seq in dates(worker))}
         d = {x: x if self.distances else rank for rank, x in enumerate(sorted(found))} | {FOREVER: FOREVER}
         redis = redis._replace(fence=d[redis.fence], table=d[redis.table], seq=d[redis.seq], floor=d[redis.floor])
         workers = tuple(renumbered(worker, d) for worker in state.workers)
@@ -93,7 +93,7 @@ class Canonical:
         fence, table, seq, floor = fences
 
         def lowest(fence):
-            passed = [date for date in live if date >= fence]
+            passed = [seq for seq in live if seq >= fence]
             return 0 if len(passed) == len(live) else min((*passed, seq))
 
         lows = lowest(fence), lowest(table), seq, lowest(floor)
@@ -118,8 +118,8 @@ class Canonical:
             flight = self.forget_flight(flight, later, loses, loses or restores)
         # New statements get the worker's date.
         dated = more or (arriving and not self.model.has("a statement is dated when it is forwarded"))
-        date = worker.date if dated else 0
-        if flight is not None and flight.applied and not flight.item and (not dated or flight.seq <= date):
+        seq = worker.seq if dated else 0
+        if flight is not None and flight.applied and not flight.item and (not dated or flight.seq <= seq):
             flight = flight._replace(seq=0)
         ghost = worker.ghost
         if ghost is not None and ghost.item is not None:
@@ -127,10 +127,10 @@ class Canonical:
             ghost = ghost._replace(item=forget_item(ghost.item._replace(old=False), merges=False, redates=False))
         recent = worker.recent
         if recent is not None:
-            known = {op.date for op in ops} | {date}
+            known = {op.seq for op in ops} | {seq}
             if not any(recent[1] <= x < recent[2] for x in known - {0}):
                 recent = None
-        worker = worker._replace(date=date, ops=ops, item=item, flight=flight, ghost=ghost, recent=recent)
+        worker = worker._replace(seq=seq, ops=ops, item=item, flight=flight, ghost=ghost, recent=recent)
         return renamed(worker) if worker.lifts or worker.holds or lifted(flight) or lifted(ghost) else worker
 
     def forget_flight(self, flight, later, loses, back):
@@ -171,10 +171,10 @@ def forget_item(item, *, merges, redates):
     """``merges``: something may yet be merged with it, or be ordered after it. ``redates``: something may be given
     its fence's value as a date. A removal is not refused, so it needs its own date for no more than that."""
     item = forget_value(item)
-    date = 0 if item.kind is Kind.EVICT and not redates else item.date
-    began = item.began if merges else 0
-    ended = item.ended if merges and item.kind is not Kind.FILL else 0
-    return item._replace(date=date, began=began, ended=ended)
+    seq = 0 if item.kind is Kind.EVICT and not redates else item.seq
+    sent_ns = item.sent_ns if merges else 0
+    settled_ns = item.settled_ns if merges and item.kind is not Kind.FILL else 0
+    return item._replace(seq=seq, sent_ns=sent_ns, settled_ns=settled_ns)
 
 
 def in_one_epoch(worker):
@@ -199,7 +199,7 @@ def forget_op(op):
     """What its answer will not need."""
     kinds = set(op.kinds)
     if kinds <= {"flush", "undone"}:
-        return op._replace(date=0, began=0, a=0, b=0, old=False)
+        return op._replace(seq=0, sent_ns=0, a=0, b=0, old=False)
     if kinds <= {"flush", "undone", "unknown"}:
         return op._replace(a=0, b=0)
     if kinds == {"partial"}:
@@ -237,16 +237,16 @@ def renamed(worker):
 def places(tidy, cuts):
     """Each of the worker's dates by where it lies between ``cuts``, and by rank there."""
     if cuts is None:
-        return {date: date for date in (0, *tidy.dates, FOREVER)}
+        return {seq: seq for seq in (0, *tidy.dates, FOREVER)}
     found = {0: 0, FOREVER: FOREVER}
     below, rank = -1, 0
-    for date in sorted(tidy.dates):
-        passed = sum(cut <= date for cut in cuts)
+    for seq in sorted(tidy.dates):
+        passed = sum(cut <= seq for cut in cuts)
         if passed != below:
             # Whether it is the counter's value itself counts; whether it is that of a fence does not.
-            rank = int(passed == 0 or (passed == len(cuts) and date != cuts[-1]))
+            rank = int(passed == 0 or (passed == len(cuts) and seq != cuts[-1]))
             below = passed
-        found[date] = SPAN * passed + rank
+        found[seq] = SPAN * passed + rank
         rank += 1
     return found
 
@@ -256,15 +256,15 @@ def renumbered(worker, d):
     t = {x: rank for rank, x in enumerate(sorted(instants(worker)))}
 
     def item(x):
-        return x and Item(x.kind, d[x.date], t[x.began], t[x.ended], x.a, x.b, x.partial, x.old)
+        return x and Item(x.kind, d[x.seq], t[x.sent_ns], t[x.settled_ns], x.a, x.b, x.partial, x.old)
 
     def flight(x):
         return x and x._replace(item=item(x.item), seq=d[x.seq])
 
     recent = worker.recent
     return worker._replace(
-        date=d[worker.date],
-        ops=tuple(sorted(op._replace(date=d[op.date], began=t[op.began]) for op in worker.ops)),
+        seq=d[worker.seq],
+        ops=tuple(sorted(op._replace(seq=d[op.seq], sent_ns=t[op.sent_ns]) for op in worker.ops)),
         item=item(worker.item),
         flight=flight(worker.flight),
         ghost=flight(worker.ghost),

@@ -33,8 +33,8 @@ class Op(NamedTuple):
     """An operation under way."""
 
     kinds: tuple[str, ...]
-    date: int
-    began: int
+    seq: int
+    sent_ns: int
     effective: bool = False
     a: int = 0
     b: int = 0
@@ -49,9 +49,9 @@ class Item(NamedTuple):
     """A change of the key in a backlog or a batch."""
 
     kind: Kind
-    date: int
-    began: int
-    ended: int
+    seq: int
+    sent_ns: int
+    settled_ns: int
     a: int = 0
     b: int = 0
     partial: bool = False
@@ -74,7 +74,7 @@ class Flight(NamedTuple):
 class Worker(NamedTuple):
     """A worker, with its operations."""
 
-    date: int
+    seq: int
     epoch: int = 1
     ops: tuple[Op, ...] = ()
     item: Item | None = None
@@ -184,7 +184,7 @@ def items(worker):
 
 def dates(worker):
     """Every date it knows of."""
-    found = {worker.date, *(op.date for op in worker.ops), *(item.date for item in items(worker))}
+    found = {worker.seq, *(op.seq for op in worker.ops), *(item.seq for item in items(worker))}
     found.update(flight.seq for flight in (worker.flight, worker.ghost) if flight)
     if worker.recent:
         found.update(worker.recent[1:])
@@ -193,9 +193,9 @@ def dates(worker):
 
 def instants(worker):
     """Every instant it knows of, and 0."""
-    found = {0, *(op.began for op in worker.ops)}
+    found = {0, *(op.sent_ns for op in worker.ops)}
     for item in items(worker):
-        found.update((item.began, item.ended))
+        found.update((item.sent_ns, item.settled_ns))
     if worker.recent:
         found.add(worker.recent[0])
     return found
@@ -223,11 +223,11 @@ def change(item):
     value = None
     if item.kind is not Kind.EVICT:
         value = {b"a": b"%d" % item.a} if item.partial else {b"a": b"%d" % item.a, b"b": b"%d" % item.b}
-    return Change(item.kind, _RULE, b"t:1", value, item.date, item.began, item.ended, partial=item.partial)
+    return Change(item.kind, _RULE, b"t:1", value, item.seq, item.sent_ns, item.settled_ns, partial=item.partial)
 
 
 def uncover(merged, old):
     """The item that became of it."""
     value = merged.value or {}
     a, b = int(value.get(b"a", 0)), int(value.get(b"b", 0))
-    return Item(merged.kind, merged.date, merged.began, merged.ended, a, b, merged.partial, old)
+    return Item(merged.kind, merged.seq, merged.sent_ns, merged.settled_ns, a, b, merged.partial, old)

@@ -28,7 +28,7 @@ class Script:
         joined = client.eval(scripts.JOIN, 0, "w", "t", 0, 0, "r", 30_000, LIFE, LABEL, "definition")
         self.first = self.seen = joined[1]
 
-    def date(self, seq):
+    def seq(self, seq):
         return self.first + seq - 1
 
     def apply(self, flight):
@@ -53,7 +53,7 @@ class Script:
 
     def _change(self, item):
         value = ["a", item.a] if item.partial else ["a", item.a, "b", item.b]
-        head = [1, self.date(item.date)]
+        head = [1, self.seq(item.seq)]
         if item.kind is Kind.EVICT:
             return ["E", *head, 0]
         if item.partial:
@@ -107,12 +107,12 @@ class Script:
 
 def random_item(dice, seq, version):
     kind = dice.choice([Kind.FILL, Kind.FILL, Kind.STORE, Kind.STORE, Kind.EVICT])
-    date = seq if dice.random() < 0.5 else dice.randint(0, seq)
+    seq = seq if dice.random() < 0.5 else dice.randint(0, seq)
     if kind is Kind.EVICT:
-        return Item(kind, date, 1, 1)
+        return Item(kind, seq, 1, 1)
     if kind is Kind.STORE and dice.random() < 0.4:
-        return Item(kind, date, 1, 1, version, 0, partial=True)
-    return Item(kind, date, 1, 1, version, version)
+        return Item(kind, seq, 1, 1, version, 0, partial=True)
+    return Item(kind, seq, 1, 1, version, version)
 
 
 def letter(item, before, after, *, alone):

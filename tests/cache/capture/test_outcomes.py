@@ -41,14 +41,14 @@ class Server:
                 database.catalog, database.learned, database.due_at = USERS, True, 1 << 62
         self.database = database
         self.outcomes = Outcomes(database, self.sink, self.counts, self.settings)
-        self.date = 0
+        self.seq = 0
 
     def execution(self, text, rows=()):
-        self.date += 1
+        self.seq += 1
         (plan,), literals = self.database.plans(text.encode(), PUBLIC)
         if plan.ddl:
             self.outcomes.ddl_forwarded()
-        execution = Execution(plan, Arguments(literals, settings=CANONICAL), self.date, self.date * 10)
+        execution = Execution(plan, Arguments(literals, settings=CANONICAL), self.seq, self.seq * 10)
         if rows:
             found, _ = taps(plan, FIELDS, (0, 0), CANONICAL)
             execution.readers = tuple(Reader(tap, execution.arguments) for tap in found)

@@ -196,7 +196,7 @@ def test_partial_values_of_one_transaction_come_together():
         return Change(Kind.STORE, RULE, b"a", {b"x": b"2"}, 2, 2, partial=True, removed=(b"y",))
 
     (left,) = last_of_each([whole, part()])
-    assert (left.value, left.partial, left.date) == ({b"x": b"2"}, False, 1)
+    assert (left.value, left.partial, left.seq) == ({b"x": b"2"}, False, 1)
     (left,) = last_of_each([Change(Kind.EVICT, RULE, b"a", None, 1, 1), part()])
     assert left.kind is Kind.EVICT
 
@@ -278,7 +278,7 @@ def test_of_more_keys_than_can_be_held_the_fullest_rule_is_flushed():
     buffer.add(many(OTHER, 3 * MAX_CHANGES))
     assert len(buffer.pending) == 3
     flush, *stores = buffer.commit()
-    assert (flush.kind, flush.rule, flush.date, flush.began) == (Kind.FLUSH, OTHER, 7, 7)
+    assert (flush.kind, flush.rule, flush.seq, flush.sent_ns) == (Kind.FLUSH, OTHER, 7, 7)
     assert keys(stores) == ["STORE a", "STORE b"]
     buffer.add(many(OTHER, 1))
     assert keys(buffer.ready(IDLE)) == ["EVICT 0"], "the next transaction remembers its keys again"

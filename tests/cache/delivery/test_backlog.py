@@ -27,13 +27,13 @@ def backlog():
 
 def make_backlog(max_backlog=100, **options):
     made = Backlog([A, B], max_backlog=max_backlog, counts=Counts.of([A.label, B.label]), **options)
-    made.date = 10
+    made.seq = 10
     return made
 
 
-def put(backlog, kind, key=b"", value=None, rule=A, *, began=None, **facts):
-    facts.setdefault("date", backlog.date)
-    change = Change(kind, rule, key, value, began=began or time.monotonic_ns(), **facts)
+def put(backlog, kind, key=b"", value=None, rule=A, *, sent_ns=None, **facts):
+    facts.setdefault("seq", backlog.seq)
+    change = Change(kind, rule, key, value, sent_ns=sent_ns or time.monotonic_ns(), **facts)
     backlog.put([change])
     return change
 
@@ -71,7 +71,7 @@ def test_pending_until_confirmed(backlog):
     batch = take(backlog)
     assert backlog.pending == 2
     backlog.confirm(batch, 11, bytes([STORED, FILLED]))
-    assert (backlog.pending, backlog.date) == (0, 11)
+    assert (backlog.pending, backlog.seq) == (0, 11)
     counts = backlog.counts.rule(A.label)
     assert (counts.stores, counts.fills, backlog.counts.lag.count) == (1, 1, 2)
 
@@ -185,17 +185,17 @@ def test_batches_are_bounded_and_take_turns(backlog):
 def test_too_old_is_evicted_or_dropped():
     backlog = make_backlog(fence_life=1000)
     old = time.monotonic_ns() - 501_000_000
-    store(backlog, b"a:1", began=old)
-    fill(backlog, b"a:2", began=old)
+    store(backlog, b"a:1", sent_ns=old)
+    fill(backlog, b"a:2", sent_ns=old)
     store(backlog, b"a:3")
     assert kinds(take(backlog)) == {b"a:1": Kind.EVICT, b"a:3": Kind.STORE}
     assert backlog.counts.rule(A.label).refused == 1
 
 
 def test_forget_makes_what_is_under_way_too_old(backlog):
-    began = time.monotonic_ns()
+    sent_ns = time.monotonic_ns()
     backlog.forget()
-    store(backlog, began=began)
+    store(backlog, sent_ns=sent_ns)
     store(backlog, b"a:2")
     assert kinds(take(backlog)) == {b"a:1": Kind.EVICT, b"a:2": Kind.STORE}
 
@@ -222,38 +222,38 @@ def test_an_unknown_outcome_comes_back_as_evicts_beneath_what_is_newer(backlog):
 def test_what_surely_was_not_applied_comes_back_as_it_was(backlog):
     store(backlog, b"a:1")
     fill(backlog, b"a:2")
-    began = time.monotonic_ns()
+    sent_ns = time.monotonic_ns()
     store(backlog, b"a:3")
     batch = take(backlog)
-    store(backlog, b"a:3", began=began)
+    store(backlog, b"a:3", sent_ns=sent_ns)
     backlog.put_back(batch, unknown=False)
     assert backlog.pending == 3
     assert kinds(take(backlog)) == {b"a:1": Kind.STORE, b"a:2": Kind.FILL, b"a:3": Kind.EVICT}
 
 
 @pytest.mark.parametrize(
-    ("outcome", "date"), [(STORED, 20), (REMOVED, 20), (OVERLAPPED, 10)], ids=["stored", "removed", "overlapped"]
+    ("outcome", "seq"), [(STORED, 20), (REMOVED, 20), (OVERLAPPED, 10)], ids=["stored", "removed", "overlapped"]
 )
 @pytest.mark.parametrize("when", ["in flight", "after"])
-def test_what_follows_this_workers_own_write_is_dated_from_it(backlog, outcome, date, when):
+def test_what_follows_this_workers_own_write_is_dated_from_it(backlog, outcome, seq, when):
     store(backlog)
     batch = take(backlog)
-    began = time.monotonic_ns()
+    sent_ns = time.monotonic_ns()
     if when == "in flight":
-        read = fill(backlog, began=began)
+        read = fill(backlog, sent_ns=sent_ns)
     backlog.confirm(batch, 20, bytes([outcome]))
     if when == "after":
-        read = fill(backlog, began=began, date=10)
-    assert read.date == date
+        read = fill(backlog, sent_ns=sent_ns, seq=10)
+    assert read.seq == seq
 
 
 def test_what_overlaps_this_workers_own_write_keeps_its_date(backlog):
-    began = time.monotonic_ns()
+    sent_ns = time.monotonic_ns()
     store(backlog)
     backlog.confirm(take(backlog), 20, bytes([STORED]))
-    assert fill(backlog, began=began, date=10).date == 10
-    assert fill(backlog, b"a:2", date=10).date == 10
-    assert fill(backlog, date=9).date == 9, "dated before the write was: somebody may have written in between"
+    assert fill(backlog, sent_ns=sent_ns, seq=10).seq == 10
+    assert fill(backlog, b"a:2", seq=10).seq == 10
+    assert fill(backlog, seq=9).seq == 9, "dated before the write was: somebody may have written in between"
 
 
 def test_a_new_epoch_flushes_all_and_keeps_refusing_for_holds(backlog):

@@ -10,56 +10,56 @@ from tests.cache.delivery.writing import make_rule
 RULE = make_rule()
 
 
-def change(key=b"users:1", *, date, began, ended=0):
-    return Change(Kind.FILL, RULE, key, b"v", date, began, ended)
+def change(key=b"users:1", *, seq, sent_ns, settled_ns=0):
+    return Change(Kind.FILL, RULE, key, b"v", seq, sent_ns, settled_ns)
 
 
 @pytest.fixture
 def own():
     """A write of users:1, dated 5, was answered at 100 and has the fence 9."""
     own = OwnWrites()
-    own.note(change(date=5, began=50, ended=100), 9)
+    own.note(change(seq=5, sent_ns=50, settled_ns=100), 9)
     return own
 
 
 def dated(own, **facts):
     later = change(**facts)
     own.redate(later)
-    return later.date
+    return later.seq
 
 
 def test_what_began_after_it_is_dated_by_it(own):
-    assert dated(own, date=5, began=101) == 9
-    assert dated(own, date=8, began=101) == 9
+    assert dated(own, seq=5, sent_ns=101) == 9
+    assert dated(own, seq=8, sent_ns=101) == 9
 
 
 @pytest.mark.parametrize(
     "facts",
     [
-        {"date": 5, "began": 100},
-        {"date": 5, "began": 60},
-        {"date": 4, "began": 101},
-        {"date": 5, "began": 101, "key": b"users:2"},
+        {"seq": 5, "sent_ns": 100},
+        {"seq": 5, "sent_ns": 60},
+        {"seq": 4, "sent_ns": 101},
+        {"seq": 5, "sent_ns": 101, "key": b"users:2"},
     ],
     ids=["began as it was answered", "began before", "somebody else may have written since its date", "another key"],
 )
 def test_what_is_not(own, facts):
-    assert dated(own, **facts) == facts["date"]
+    assert dated(own, **facts) == facts["seq"]
 
 
 def test_a_newer_date_stays(own):
-    assert dated(own, date=9, began=101) == 9
-    assert dated(own, date=12, began=101) == 12
+    assert dated(own, seq=9, sent_ns=101) == 9
+    assert dated(own, seq=12, sent_ns=101) == 12
 
 
 def test_it_is_forgotten(own, monkeypatch):
     assert own.noted
     own.age()
-    assert dated(own, date=5, began=101) == 9, "young, or kept for once more"
+    assert dated(own, seq=5, sent_ns=101) == 9, "young, or kept for once more"
     monkeypatch.setattr(own_writes, "LIFE", -1)
     own.age()
     own.age()
-    assert dated(own, date=5, began=101) == 5
+    assert dated(own, seq=5, sent_ns=101) == 5
     assert not own.noted
 
 
@@ -68,12 +68,12 @@ def test_many_are_forgotten_sooner(own, monkeypatch):
     own.age()
     for generation in range(3):
         for number in range(11):
-            own.note(change(b"users:%d" % (100 + number), date=5, began=50, ended=100 + generation), 9)
+            own.note(change(b"users:%d" % (100 + number), seq=5, sent_ns=50, settled_ns=100 + generation), 9)
         own.age()
-    assert dated(own, date=5, began=101) == 5
+    assert dated(own, seq=5, sent_ns=101) == 5
 
 
 def test_without_fences_nothing_is_known(own):
     own.forget()
     assert not own.noted
-    assert dated(own, date=5, began=101) == 5
+    assert dated(own, seq=5, sent_ns=101) == 5

@@ -81,17 +81,17 @@ def test_a_batch_that_comes_late(caller, redis_client, late):
 
 def test_a_silence_refuses_all_that_was_dated_before(caller, redis_client):
     caller.join(("rule", "d"))
-    date = caller.seen
+    seq = caller.seen
     redis_client.hincrby(scripts.STATE, "time", -LIFE // 2 - 1000)
-    assert caller.apply("k", "F", 1, date, 0, "v", writes=0)[4] == b"R"
+    assert caller.apply("k", "F", 1, seq, 0, "v", writes=0)[4] == b"R"
     assert caller.apply("k", "F", 1, caller.seen, 0, "v", writes=0)[4] == b"F"
 
 
 def test_a_clock_that_went_back_refuses_all_that_was_dated_before(caller, redis_client):
     caller.join(("rule", "d"))
-    date = caller.seen
+    seq = caller.seen
     redis_client.hincrby(scripts.STATE, "rotated", 10_000)
-    assert caller.apply("k", "F", 1, date, 0, "v", writes=0)[4] == b"R"
+    assert caller.apply("k", "F", 1, seq, 0, "v", writes=0)[4] == b"R"
     assert caller.apply("k", "F", 1, caller.seen, 0, "v", writes=0)[4] == b"F"
 
 

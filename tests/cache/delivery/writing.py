@@ -37,11 +37,11 @@ class Worker:
         self.counts = self.backlog.counts.rule(self.rule.label)
 
     def change(self, kind, key=b"users:1", value=None, *, rule=None, stamp=None, **facts):
-        date, began = stamp or self.stamp()
-        return Change(kind, rule or self.rule, key, value, date, began, **facts)
+        seq, sent_ns = stamp or self.stamp()
+        return Change(kind, rule or self.rule, key, value, seq, sent_ns, **facts)
 
     def stamp(self):
-        return self.backlog.date, time.monotonic_ns()
+        return self.backlog.seq, time.monotonic_ns()
 
     def fill(self, value, key=b"users:1", **facts):
         self.backlog.put([self.change(Kind.FILL, key, value, **facts)])

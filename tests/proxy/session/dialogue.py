@@ -54,7 +54,7 @@ class Sink:
     """The backlog as a session sees it."""
 
     def __init__(self):
-        self.date = 1
+        self.seq = 1
         self.changes: list[Change] = []
 
     def put(self, changes):

@@ -165,7 +165,7 @@ def play(exchanges, *, short):
     d = Dialogue()
     turn = False
     for said, answered in exchanges:
-        d.sink.date += 1
+        d.sink.seq += 1
         if short:
             d.client(*said)
             turn = d.session._turning
@@ -183,7 +183,7 @@ def left(d):
     session, names, buffer = d.session, d.session._names, d.session._outcomes.buffer
     start = buffer.start and buffer.start[0]
     return {
-        "changes": [(change.kind, change.key, change.value, change.date) for change in d.sink.changes],
+        "changes": [(change.kind, change.key, change.value, change.seq) for change in d.sink.changes],
         "counted": (dict(d.counts.statements), dict(d.counts.unfilled)),
         "statements": {name: (known.text, known.types, known.description) for name, known in names.statements.items()},
         "portals": set(names.portals),
@@ -222,11 +222,11 @@ def test_a_turn_that_is_interrupted(exchanges):
     (said, answered) = exchanges[-1]
     more = ((q("UPDATE users SET name = 'y' WHERE id = 3"),), (done("UPDATE 1"), answered[-1]))
     d, _ = play(exchanges[:-1], short=True)
-    d.sink.date += 1
+    d.sink.seq += 1
     d.client(*said)
     assert d.session.outstanding
     assert not d.session.idle
-    d.sink.date += 1
+    d.sink.seq += 1
     d.client(*more[0])
     d.server(*answered, *more[1])
     assert left(d) == left(play([*exchanges, more], short=False)[0])
@@ -237,7 +237,7 @@ def test_a_turn_whose_connection_is_lost(exchanges):
     ends = []
     for short in (True, False):
         d, _ = play(exchanges[:-1], short=short)
-        d.sink.date += 1
+        d.sink.seq += 1
         said = b"".join(map(bytes, exchanges[-1][0]))
         if short:
             d.session.frontend(said)

@@ -95,9 +95,9 @@ def test_what_a_transaction_wrote_is_not_what_others_may_read():
 def test_a_read_is_as_old_as_its_transaction():
     d = Dialogue()
     d.client(q("BEGIN")).server(done("BEGIN"), ready("T"))
-    d.sink.date = 9
+    d.sink.seq = 9
     d.client(q("SELECT id, name FROM users")).server(*rows((1, b"a")), done("SELECT 1"), ready("T"))
-    assert [change.date for change in d.sink.changes] == [1]
+    assert [change.seq for change in d.sink.changes] == [1]
 
 
 def test_a_prepared_statement_in_binary():
@@ -177,9 +177,9 @@ def test_a_cursor_is_as_old_as_its_declaration():
     d.client(q("DECLARE c CURSOR WITH HOLD FOR SELECT id, name FROM users"))
     d.server(done("DECLARE CURSOR"), ready("T"))
     d.client(q("COMMIT")).server(done("COMMIT"), ready())
-    d.sink.date = 9
+    d.sink.seq = 9
     d.client(q("FETCH 1 FROM c")).server(*rows((1, b"ann")), done("FETCH 1"), ready())
-    assert [(change.kind, change.date) for change in d.sink.changes] == [(Kind.FILL, 1)]
+    assert [(change.kind, change.seq) for change in d.sink.changes] == [(Kind.FILL, 1)]
 
 
 def test_a_lost_connection_with_a_write_under_way_evicts():
