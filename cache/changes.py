@@ -31,8 +31,8 @@ Value = bytes | dict[bytes, bytes]
 class Change:
     """One change of one key, made when a statement finished, applied when its outcome is certain.
 
-    ``seq`` (the statement's *date*) and ``sent_ns`` are taken together when the statement was forwarded to PostgreSQL; of
-    a Fill inside an explicit transaction, when the transaction began. ``settled_ns`` is when the outcome became
+    ``seq`` (the statement's *date*) and ``sent_ns`` are taken together when the statement was forwarded to PostgreSQL;
+    of a Fill inside an explicit transaction, when the transaction began. ``settled_ns`` is when the outcome became
     certain. Two statements overlap unless one was settled before the other was sent; equal instants overlap.
     """
 

@@ -308,7 +308,7 @@ def test_a_statement_nobody_could_read_may_do_anything(learned):
 def test_prepared_transactions_are_kept_by_gid(make, monkeypatch):
     monkeypatch.setattr(database, "MAX_PREPARED", 1)
     found = make(rule())
-    change = Change(Kind.EVICT, found.rules[0], b"users:1", None, date=1, began=1)
+    change = Change(Kind.EVICT, found.rules[0], b"users:1", None, seq=1, sent_ns=1)
     assert found.prepare("one", [change])
     assert found.prepared == {"one": [change]}
     assert not found.prepare("two", [])
