@@ -10,7 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    ErrorReport = Callable[[str, BaseException], None]
+    """Called with the part that caught an exception which no rule expects ("session", "writer", "relay") and the
+    exception. The worker's counts it and logs its traceback; the part then goes on as safely as it can."""
 
 LAG_BOUNDS: tuple[float, ...] = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 """Upper bounds in seconds, inclusive, of the lag histogram's buckets; one more bucket takes what is longer."""
@@ -77,6 +81,8 @@ class Counts:
     """Statements on a configured table, by (rule label, reason code)."""
     unfilled: dict[tuple[str, str], int] = field(default_factory=dict)
     """Rows read that could not fill, by (rule label, reason)."""
+    internal_errors: dict[str, int] = field(default_factory=dict)
+    """Exceptions that no rule expects, so faults of Rowtap's own, by the part that caught them: see ``ErrorReport``."""
     sessions_blinded: int = 0
     unconfirmed: int = 0
     """Times a write was forwarded though Redis had not confirmed in time that its keys were gone (before_commit)."""
@@ -103,6 +109,10 @@ class Counts:
         if counts is None:
             counts = self.rules[label] = RuleCounts()
         return counts
+
+    def internal_error(self, where: str) -> None:
+        """Count one exception that no rule expects, caught by the part ``where``."""
+        self.internal_errors[where] = self.internal_errors.get(where, 0) + 1
 
     def statement(self, label: str, reason: str) -> None:
         """Count one finished statement that concerns the rule ``label`` under one reason code."""

@@ -81,6 +81,8 @@ class Snapshot(TypedDict):
     statements: list[tuple[str, str, int]]
     """Rule label, reason code, number."""
     unfilled: list[tuple[str, str, int]]
+    internal_errors: dict[str, int]
+    """By the part that caught them."""
     counts: dict[str, int]
     """The plain integers of ``Counts``."""
     sockets: dict[str, int]
@@ -115,6 +117,7 @@ def snapshot(
         rules={label: asdict(rule) for label, rule in counts.rules.items()},
         statements=[(label, reason, number) for (label, reason), number in counts.statements.items()],
         unfilled=[(label, reason, number) for (label, reason), number in counts.unfilled.items()],
+        internal_errors=dict(counts.internal_errors),
         counts={name: getattr(counts, name) for name in _COUNTS},
         sockets={
             name: getattr(traffic, name)
@@ -158,6 +161,7 @@ def status(snapshots: Sequence[Snapshot], *, version: str, started: float) -> di
         "pending_changes": sum(one["pending"] for one in snapshots),
         "postgres": _state([one["postgres_up"] for one in snapshots]),
         "redis": _state([one["redis_up"] for one in snapshots]),
+        "internal_errors": sum(number for one in snapshots for number in one["internal_errors"].values()),
         "tables": tables,
     }
 
@@ -187,6 +191,14 @@ class _Collector(Collector):
         yield from self._tables()
         for field_name, (name, text) in _COUNTS.items():
             yield CounterMetricFamily(name, text, value=sum(one["counts"][field_name] for one in self._snapshots))
+        internal = CounterMetricFamily(
+            "rowtap_internal_errors",
+            "Unexpected exceptions: faults of Rowtap itself, whose tracebacks are in the log",
+            labels=["where"],
+        )
+        for where, number in _summed(entry for one in self._snapshots for entry in one["internal_errors"].items()):
+            internal.add_metric([where], number)
+        yield internal
         pending = sum(one["pending"] for one in self._snapshots)
         yield GaugeMetricFamily("rowtap_pending_changes", "Changes observed and not yet in Redis", value=pending)
         yield _histogram(

@@ -61,7 +61,7 @@ class PostgresTLS(Postgres):
 
 @pytest.fixture(scope="session")
 def postgres(missing):
-    """The session's PostgreSQL, a `proxy.embedded.Postgres`. A test may stop or kill it; the next finds it running."""
+    """The session's PostgreSQL, a `proxy.demo.servers.Postgres`. A test may stop or kill it; the next finds it running."""
     try:
         server = Postgres(settings=SETTINGS, hba=HBA)
     except EmbeddedError as error:

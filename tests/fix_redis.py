@@ -37,7 +37,7 @@ def pytest_report_header():
 
 @pytest.fixture(scope="session")
 def valkey(missing):
-    """The session's Valkey, a `proxy.embedded.Valkey`. A test may kill or pause it; the next finds it running."""
+    """The session's Valkey, a `proxy.demo.servers.Valkey`. A test may kill or pause it; the next finds it running."""
     try:
         server = Valkey()
     except EmbeddedError as error:

@@ -190,6 +190,7 @@ TESTED_TOGETHER = {
     "cache/sql/tokens.py": "commands",
     "proxy/commands/progress.py": "table_reader",
     "proxy/commands/redis_reader.py": "table_reader",
+    "proxy/demo/session.py": "servers",
     "proxy/net/leg.py": "relay",
     "proxy/session/names.py": "session",
     "proxy/session/replies.py": "session",

@@ -22,6 +22,7 @@ from cache.delivery.queues import definition
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from cache.counts import ErrorReport
     from cache.delivery.backlog import Backlog
     from cache.delivery.blocks import Lift
     from cache.delivery.connections import Link
@@ -83,6 +84,7 @@ class Writer:
         max_delay: float = MAX_DELAY,
         on_state: Callable[[bool], None] | None = None,
         on_event: Callable[[str, str, dict[str, object]], None] | None = None,
+        on_internal_error: ErrorReport | None = None,
     ) -> None:
         self.connected = False
         self._backlog = backlog
@@ -97,6 +99,7 @@ class Writer:
         self._max_delay = max_delay
         self._on_state = on_state
         self._on_event = on_event
+        self._on_internal_error = on_internal_error
         self._connection: Link | None = None
         self._run_id = b""
         self._registered = False

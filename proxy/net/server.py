@@ -57,8 +57,11 @@ class Server:
         listeners: Sequence[socket.socket],
         *,
         shared: bool = False,
+        on_internal_error: Callable[[str, BaseException], None] | None = None,
     ) -> None:
         self.observe = observe
+        self.on_internal_error = on_internal_error
+        """Told of exceptions that no rule expects; see ``cache.counts.ErrorReport``."""
         self.traffic = Traffic()
         self.postgres_up = True
         self._listeners = list(listeners)

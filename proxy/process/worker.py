@@ -97,13 +97,21 @@ class Worker:
             worker=f"{platform.node()}/{config.proxy.listen[0]}/{index}",
             flush_interval=config.redis.flush_interval,
             on_event=_log_event,
+            on_internal_error=self._internal_error,
         )
         self._uncaptured: dict[str, TableRule] = {}
         """By label, the rules whose keys were removed because their tables cannot be captured."""
         self._bystanders: dict[str, int] = {}
         self._databases: dict[str, Database] = {}
         self._arrange(rules)
-        self.server = Server(config.proxy, config.postgres, self._observe, listeners, shared=workers > 1)
+        self.server = Server(
+            config.proxy,
+            config.postgres,
+            self._observe,
+            listeners,
+            shared=workers > 1,
+            on_internal_error=self._internal_error,
+        )
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -159,6 +167,11 @@ class Worker:
             postgres_up=self.server.postgres_up,
             redis_up=self.writer.connected,
         )
+
+    def _internal_error(self, where: str, error: BaseException) -> None:
+        """The ``ErrorReport`` of everything this worker runs."""
+        self.counts.internal_error(where)
+        log.error("internal error", where=where, exc_info=error)
 
     # Rules.
 
@@ -223,6 +236,7 @@ class Worker:
             parameters,
             startup,
             before_commit=self.config.cache.before_commit,
+            on_internal_error=self._internal_error,
             on_blind=lambda reason: log.warning("session not followed any longer", database=name, reason=reason),
         )
 

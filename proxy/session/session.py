@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from cache.capture.database import CatalogQuestion, Database
     from cache.capture.outcomes import Sink
-    from cache.counts import Counts
+    from cache.counts import Counts, ErrorReport
     from proxy.session.commit_gate import Blocking
 
     class Backlog(Sink, Blocking, Protocol):
@@ -59,6 +59,7 @@ class Session:
         startup: Mapping[str, str],
         *,
         on_blind: Callable[[str], None] | None = None,
+        on_internal_error: ErrorReport | None = None,
         before_commit: bool = False,
     ) -> None:
         self.blinded = False
@@ -72,6 +73,7 @@ class Session:
         self._backlog = backlog
         self._counts = counts
         self._on_blind = on_blind
+        self._on_internal_error = on_internal_error
         self._closed = False
         # The session that a catalog is learned over begins with what that catalog will say.
         certain = not database.learned or (database.certain and database.catalog.float_digits_certain)

@@ -74,7 +74,7 @@ def test_free_ports_are_below_the_ephemeral_range():
 
 PARENT = """
 import os, time
-from proxy.embedded import Postgres, Valkey
+from proxy.demo.servers import Postgres, Valkey
 with {server}() as server:
     print(server.pid, server.directory, flush=True)
     {then}

@@ -17,7 +17,7 @@ from proxy.process.supervisor import Place, Supervisor
 
 WORKER = textwrap.dedent("""
     import asyncio, os, sys
-    from proxy.supervisor import Place, answer, signals
+    from proxy.process.supervisor import Place, answer, signals
 
     async def main():
         place = Place.parse(sys.argv[sys.argv.index("--worker") + 1])
