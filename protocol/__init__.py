@@ -1,12 +1,12 @@
-"""PostgreSQL's frontend/backend protocol, version 3 (3.0 and 3.2), as a pure codec: bytes in, values out, and back.
+"""PostgreSQL's frontend/backend protocol, version 3 (3.0 and 3.2), as a pure codec: it decodes bytes and encodes them.
 
-Standard library only; no sockets, no logging, no idea of sessions or SQL. Its words are the manual's:
+Uses the standard library only; has no sockets, no logging, and does not know sessions or SQL. Terms, as in the manual:
 
 frontend, backend   who *sent* a message; the same type byte means different things by direction
-startup packet      what a connection begins with: no type byte, only a length (``startup``)
+startup packet      the first message of a connection: it has a length but no type byte (``startup``)
 message             type byte, length, body (``frontend``, ``backend``, ``authentication``, ``copy_data``)
-frame               a message as bytes, whatever it says (``framing``)
-body                what follows the length; messages decode from their body alone
+frame               the bytes of one message, not decoded (``framing``)
+body                the bytes behind the length; a message is decoded from its body alone
 format code         0 text, 1 binary (``codes``)
 prepared statement  made by Parse, named or unnamed
 portal              a prepared statement with parameters, made by Bind, run by Execute

@@ -1,4 +1,4 @@
-"""Authentication*: the backend's messages of type ``R``, which an Int32 code at the body's start tells apart."""
+"""Authentication*: the backend's messages of type ``R``. An Int32 at the start of the body says which one it is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHANNEL_BINDING_SUFFIX: Final = b"-PLUS"
 
 
 class _Authentication(Message):
-    """One request, told by ``CODE``; a body with another code is not this message."""
+    """One authentication request. Its body begins with ``CODE``; a body with another code is refused."""
 
     __slots__ = ()
 
@@ -32,7 +32,7 @@ class _Authentication(Message):
 
 
 class _PlainAuthentication(_Authentication):
-    """A request that is its code and nothing more."""
+    """A request whose body is its code only."""
 
     __slots__ = ()
 
@@ -47,7 +47,7 @@ class _PlainAuthentication(_Authentication):
 
 @dataclass(slots=True)
 class _DataAuthentication(_Authentication):
-    """A request that carries a mechanism's own data to the end of the message."""
+    """A request whose code is followed by data of the mechanism, up to the end of the message."""
 
     data: bytes
 
@@ -75,7 +75,7 @@ class AuthenticationKerberosV5(_PlainAuthentication):
 
 @dataclass(slots=True)
 class AuthenticationCleartextPassword(_PlainAuthentication):
-    """The password is required as it is."""
+    """The password is required in clear text."""
 
     CODE = 3
 
@@ -103,7 +103,7 @@ class AuthenticationMD5Password(_Authentication):
 
 @dataclass(slots=True)
 class AuthenticationSCMCredential(_PlainAuthentication):
-    """The operating system's word on who is at the other end of the Unix socket (before PostgreSQL 9.1)."""
+    """The credentials of the Unix socket's peer are required from the operating system (before PostgreSQL 9.1)."""
 
     CODE = 6
 
@@ -117,7 +117,7 @@ class AuthenticationGSS(_PlainAuthentication):
 
 @dataclass(slots=True)
 class AuthenticationGSSContinue(_DataAuthentication):
-    """More of a GSSAPI or SSPI exchange."""
+    """The next data of a GSSAPI or SSPI exchange."""
 
     CODE = 8
 
@@ -131,7 +131,7 @@ class AuthenticationSSPI(_PlainAuthentication):
 
 @dataclass(slots=True)
 class AuthenticationSASL(_Authentication):
-    """SASL is required, by one of ``mechanisms`` (the backend's order of preference)."""
+    """SASL is required, with one of ``mechanisms`` (in the backend's order of preference)."""
 
     CODE = 10
     mechanisms: tuple[bytes, ...]
@@ -147,7 +147,7 @@ class AuthenticationSASL(_Authentication):
 
     def body(self) -> bytes:
         if b"" in self.mechanisms:
-            raise EncodeError("a mechanism without a name would end the list")
+            raise EncodeError("an empty mechanism name would end the list")
         return pack(INT32, self.CODE) + b"".join(map(pack_cstring, self.mechanisms)) + b"\0"
 
     def without_channel_binding(self) -> AuthenticationSASL:
@@ -164,7 +164,7 @@ class AuthenticationSASLContinue(_DataAuthentication):
 
 @dataclass(slots=True)
 class AuthenticationSASLFinal(_DataAuthentication):
-    """The SASL outcome, with what the mechanism adds to it."""
+    """SASL has completed; ``data`` is the mechanism's "additional data"."""
 
     CODE = 12
 

@@ -1,8 +1,8 @@
 """Messages a backend sends: type bytes, length limits, decode and encode.
 
 Names and order of fields are those of the manual, section "Message Formats". CopyData and CopyDone are in
-``copy_data``, the messages of type ``R`` in ``authentication``; ErrorResponse and NoticeResponse are written in
-``reports`` and read from here.
+``copy_data``, the messages of type ``R`` in ``authentication``; ErrorResponse and NoticeResponse are defined in
+``reports`` and imported here, so that other packages find every backend message in this module.
 """
 
 from __future__ import annotations
@@ -58,9 +58,10 @@ PORTAL_SUSPENDED: Final = ord("s")
 READY_FOR_QUERY: Final = ord("Z")
 ROW_DESCRIPTION: Final = ord("T")
 
-# What a frontend can expect. A message of fixed size has exactly that limit, one of counted numbers the size of 65,535
-# of them. What carries rows, values or free text is bounded by the length field alone, as in libpq; other short
-# messages have libpq's 30,000 bytes, authentication a security token's 65,535.
+# The largest length of each message type. A message of fixed size has exactly that limit; a message of counted numbers
+# has the size of 65,535 of them. Messages that carry rows, values or free text are limited by the length field only, as
+# in libpq; the other short messages have libpq's limit of 30,000 bytes, authentication messages 65,535 bytes (the
+# longest security token).
 _SHORT: Final = 30_000
 
 LIMITS: Final = no_limits()
@@ -97,7 +98,7 @@ LIMITS[READY_FOR_QUERY] = 5
 
 @dataclass(slots=True)
 class BackendKeyData(Message):
-    """What a CancelRequest for this session must name."""
+    """The process ID and secret key that a CancelRequest for this session must carry."""
 
     TYPE = BACKEND_KEY_DATA
     process_id: int
@@ -121,7 +122,7 @@ class BackendKeyData(Message):
 
 @dataclass(slots=True)
 class ParameterStatus(Message):
-    """The present value of a run-time parameter the backend reports."""
+    """The current value of a run-time parameter which the backend reports."""
 
     TYPE = PARAMETER_STATUS
     name: bytes
@@ -140,13 +141,13 @@ class ParameterStatus(Message):
 
 @dataclass(slots=True)
 class NegotiateProtocolVersion(Message):
-    """The backend does not speak the minor version, or does not know protocol options, the frontend asked for."""
+    """The backend does not support the minor version, or some protocol options, which the frontend asked for."""
 
     TYPE = NEGOTIATE_PROTOCOL_VERSION
     version: int
-    """The newest the backend speaks of the same major version, as the server sends it: major and minor in one."""
+    """The newest version the backend supports of the same major version; the major number is in the upper 16 bits."""
     unrecognized: tuple[bytes, ...] = ()
-    """Names of protocol options (``_pq_.…``) it does not know."""
+    """Names of the protocol options (``_pq_.…``) which the backend does not know."""
 
     @classmethod
     def decode(cls, body: bytes) -> Self:
@@ -166,7 +167,7 @@ class NegotiateProtocolVersion(Message):
 
 @dataclass(slots=True)
 class ReadyForQuery(Message):
-    """The backend waits for the next Query, FunctionCall or pipeline."""
+    """The backend is ready for the next Query, FunctionCall or pipeline."""
 
     TYPE = READY_FOR_QUERY
     status: int
@@ -191,15 +192,15 @@ class FieldDescription:
 
     name: bytes
     table_oid: int = 0
-    """The table the column comes from unchanged; 0 for an expression."""
+    """The OID of the table whose column this is; 0 for an expression."""
     column_number: int = 0
-    """Its attribute number there; negative for system columns, 0 for an expression."""
+    """Attribute number in that table; negative for a system column, 0 for an expression."""
     type_oid: int = codes.TEXT_OID
     type_size: int = -1
     """pg_type.typlen: negative for variable width."""
     type_modifier: int = -1
     format: int = codes.TEXT
-    """Not yet known (always text) when a statement, not a portal, was described."""
+    """Always text when a prepared statement was described: the format is known from Bind on."""
 
     def body(self) -> bytes:
         try:
@@ -213,7 +214,7 @@ class FieldDescription:
 
 @dataclass(slots=True)
 class RowDescription(Message):
-    """The columns of the rows to come (or of those a prepared statement would return)."""
+    """The columns of the rows that follow, or, after Describe, of the rows a statement would return."""
 
     TYPE = ROW_DESCRIPTION
     fields: tuple[FieldDescription, ...]
@@ -251,13 +252,13 @@ def column_values(buffer: bytes, start: int, end: int) -> Values:
 
 
 def first_values(buffer: bytes, start: int, end: int, count: int) -> Values:
-    """The first ``count`` of ``column_values`` (all, if there are fewer); what is behind them is not looked at."""
+    """The first ``count`` of ``column_values`` (all, if there are fewer); the bytes behind them are not checked."""
     return values(buffer, start, end, count)[0]
 
 
 @dataclass(slots=True)
 class DataRow(Message):
-    """One row. Who only reads uses ``column_values`` and saves the object."""
+    """One row. Code that only reads values calls ``column_values`` instead and needs no object."""
 
     TYPE = DATA_ROW
     values: Values
@@ -272,7 +273,7 @@ class DataRow(Message):
 
 @dataclass(slots=True)
 class CommandComplete(Message):
-    """A statement has run to its end."""
+    """A statement has been completed."""
 
     TYPE = COMMAND_COMPLETE
     tag: bytes
@@ -291,7 +292,7 @@ class CommandComplete(Message):
 
 @dataclass(slots=True)
 class NotificationResponse(Message):
-    """A NOTIFY on a channel the session listens to, between any two other messages."""
+    """A NOTIFY on a channel the session listens to; it may come between any two other messages."""
 
     TYPE = NOTIFICATION_RESPONSE
     process_id: int
@@ -332,21 +333,21 @@ class CloseComplete(EmptyMessage):
 
 @dataclass(slots=True)
 class NoData(EmptyMessage):
-    """In place of a RowDescription: there will be no rows."""
+    """Sent instead of a RowDescription: the statement returns no rows."""
 
     TYPE = NO_DATA
 
 
 @dataclass(slots=True)
 class PortalSuspended(EmptyMessage):
-    """In place of a CommandComplete: Execute's row limit was reached."""
+    """Sent instead of a CommandComplete: Execute's row limit was reached."""
 
     TYPE = PORTAL_SUSPENDED
 
 
 @dataclass(slots=True)
 class EmptyQueryResponse(EmptyMessage):
-    """In place of a CommandComplete: the query string held no statement."""
+    """Sent instead of a CommandComplete: the query string held no statement."""
 
     TYPE = EMPTY_QUERY_RESPONSE
 
@@ -374,7 +375,7 @@ class _CopyResponse(Message):
     """CopyInResponse, CopyOutResponse and CopyBothResponse."""
 
     format: int
-    """``codes.TEXT`` (also for CSV) or ``codes.BINARY``, for the whole."""
+    """Overall format: ``codes.TEXT`` (also for CSV) or ``codes.BINARY``."""
     column_formats: tuple[int, ...] = ()
 
     @classmethod
@@ -397,21 +398,21 @@ class CopyInResponse(_CopyResponse):
 
 @dataclass(slots=True)
 class CopyOutResponse(_CopyResponse):
-    """CopyData follows."""
+    """CopyData messages follow."""
 
     TYPE = COPY_OUT_RESPONSE
 
 
 @dataclass(slots=True)
 class CopyBothResponse(_CopyResponse):
-    """CopyData goes both ways from here on: streaming replication."""
+    """CopyData goes in both directions from here on (streaming replication)."""
 
     TYPE = COPY_BOTH_RESPONSE
 
 
 @dataclass(slots=True)
 class FunctionCallResponse(Message):
-    """What a FunctionCall returned."""
+    """The result of a FunctionCall; None is NULL."""
 
     TYPE = FUNCTION_CALL_RESPONSE
     value: bytes | None
@@ -455,7 +456,7 @@ MESSAGES: Final[dict[int, type[Message]]] = {
         RowDescription,
     )
 }
-"""The messages whose type byte alone tells what they are: all but those of ``AUTHENTICATION``."""
+"""The messages by type byte: all but those of type ``AUTHENTICATION``, whose code in the body is needed as well."""
 
 # Fixed messages, encoded once.
 BIND_COMPLETE_FRAME: Final = bytes(BindComplete())

@@ -1,7 +1,7 @@
-"""Numbers of the protocol that are neither a message's type byte nor its length.
+"""Numbers of the protocol other than type bytes and lengths: versions, request codes, format codes, type OIDs.
 
-Knows names and values only. Type bytes stand beside their messages, because the same byte means different things by
-direction: ``frontend.DESCRIBE`` and ``backend.DATA_ROW`` are both ``D``.
+Type bytes are defined beside their messages, because the same byte means different messages in each direction:
+``frontend.DESCRIBE`` and ``backend.DATA_ROW`` are both ``D``.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Final
 # Protocol versions: major in the upper 16 bits, minor in the lower.
 PROTOCOL_3_0: Final = 3 << 16
 PROTOCOL_3_2: Final = 3 << 16 | 2
-"""PostgreSQL 18 and later; 3.1 was never spoken."""
+"""PostgreSQL 18 and later; version 3.1 was never used."""
 
-# Request codes: they stand in a startup packet where the version would.
+# Request codes: in a startup packet they are in the place of the version.
 CANCEL_REQUEST: Final = 1234 << 16 | 5678
 SSL_REQUEST: Final = 1234 << 16 | 5679
 GSSENC_REQUEST: Final = 1234 << 16 | 5680
@@ -27,15 +27,15 @@ IDLE: Final = ord("I")
 IN_TRANSACTION: Final = ord("T")
 FAILED_TRANSACTION: Final = ord("E")
 
-# What Describe and Close are about.
+# What Describe and Close name.
 PREPARED_STATEMENT: Final = ord("S")
 PORTAL: Final = ord("P")
 
-# Secret keys of BackendKeyData and CancelRequest, in bytes.
+# Length of the secret key of BackendKeyData and CancelRequest, in bytes.
 MINIMUM_KEY: Final = 4
 MAXIMUM_KEY: Final = 256
 
-# Fields of ErrorResponse and NoticeResponse that we name; others pass through by their byte.
+# Field codes of ErrorResponse and NoticeResponse that have a name here; a decoded report keeps all others too.
 SEVERITY: Final = ord("S")
 SEVERITY_UNLOCALIZED: Final = ord("V")
 SQLSTATE: Final = ord("C")
@@ -43,7 +43,7 @@ MESSAGE: Final = ord("M")
 DETAIL: Final = ord("D")
 HINT: Final = ord("H")
 
-# Type OIDs of pg_catalog whose values we can read.
+# OIDs of the built-in types (pg_type) that other packages refer to.
 BOOL_OID: Final = 16
 BYTEA_OID: Final = 17
 CHAR_OID: Final = 18

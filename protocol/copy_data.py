@@ -15,7 +15,7 @@ COPY_FAIL: Final = ord("f")
 
 @dataclass(slots=True)
 class CopyData(Message):
-    """A piece of the copied stream; its boundaries mean nothing in a frontend's stream."""
+    """A part of the copied stream. In a frontend's stream a part may begin and end anywhere, also within a row."""
 
     TYPE = COPY_DATA
     data: bytes
@@ -37,7 +37,7 @@ class CopyDone(EmptyMessage):
 
 @dataclass(slots=True)
 class CopyFail(Message):
-    """The frontend gives the COPY up; the backend answers with an ErrorResponse that quotes ``message``."""
+    """The frontend aborts the COPY; the backend answers with an ErrorResponse that quotes ``message``."""
 
     TYPE = COPY_FAIL
     message: bytes

@@ -1,7 +1,7 @@
-"""The pieces messages are made of: integers in network order, C strings, length-prefixed values.
+"""The fields of messages: integers in network byte order, C strings, length-prefixed values.
 
-Reading checks bounds first and raises ``MessageError``; writing checks ranges and raises ``EncodeError``. Nothing here
-knows which message it works for. Counts are unsigned, as PostgreSQL and libpq read them: 65,535 parameters are legal.
+Reading checks bounds first and raises ``MessageError``; writing checks ranges and raises ``EncodeError``. Counts are
+unsigned, as PostgreSQL and libpq read them: 65,535 parameters are legal.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ INT32: Final = Struct("!i")
 UINT32: Final = Struct("!I")
 
 MAXIMUM_LENGTH: Final = 0x7FFF_FFFF
-"""The largest length an Int32 can state; a longer body would wrap round and let its content pass for messages."""
+"""The largest length an Int32 can hold. A longer body would overflow it, and its content would be read as messages."""
 
 Values = list[bytes | None]
 """Column values or parameters; None is NULL."""
@@ -30,9 +30,9 @@ _unpack_length = INT32.unpack_from
 
 
 def values(buffer: bytes, pos: int, end: int, most: int = 65_535) -> tuple[Values, int]:
-    """A 16-bit count at ``pos`` and that many length-prefixed values, none beyond ``end``; the position behind them.
+    """Read a 16-bit count at ``pos`` and that many length-prefixed values. Returns them and the position behind them.
 
-    Of more than ``most`` values only so many are read, and the position is behind the last of these.
+    Reads nothing at or beyond ``end``, and at most ``most`` values: then the position is behind the last one read.
     The values are copies: they may outlive the buffer. ``end`` must not lie beyond the buffer.
     """
     start = pos + 2
@@ -61,7 +61,7 @@ def values(buffer: bytes, pos: int, end: int, most: int = 65_535) -> tuple[Value
 
 
 def numbers(body: bytes, pos: int, layout: Struct) -> tuple[tuple[int, ...], int]:
-    """A 16-bit count at ``pos`` and that many numbers; the position behind them."""
+    """Read a 16-bit count at ``pos`` and that many numbers. Returns them and the position behind them."""
     start = pos + 2
     if start > len(body):
         raise MessageError(f"ends within a count at byte {pos}")
@@ -77,7 +77,7 @@ def numbers(body: bytes, pos: int, layout: Struct) -> tuple[tuple[int, ...], int
 
 
 class Reader:
-    """Reads one body from front to back. Every method raises ``MessageError`` when the body does not hold it."""
+    """Reads the fields of one body in order. Every method raises ``MessageError`` when the body is too short for it."""
 
     __slots__ = ("_body", "_pos")
 
@@ -115,7 +115,7 @@ class Reader:
         return found
 
     def cstring(self) -> bytes:
-        """Up to the next NUL, which is skipped."""
+        """The bytes up to the next NUL; the NUL is skipped."""
         pos = self._pos
         nul = self._body.find(0, pos)
         if nul < 0:
@@ -153,14 +153,14 @@ class Reader:
         return self._body[pos:]
 
     def end(self) -> None:
-        """Nothing may be left: bytes we would pass over could mean something to the peer."""
+        """Check that nothing is left: bytes ignored here could mean something to the peer."""
         left = len(self._body) - self._pos
         if left:
             raise MessageError(f"{left} bytes too many")
 
 
 def pack(layout: Struct, number: int) -> bytes:
-    """``number`` as ``layout`` says. Raises ``EncodeError`` when it does not fit."""
+    """``number`` in the form of ``layout``. Raises ``EncodeError`` when it does not fit."""
     try:
         return layout.pack(number)
     except error as problem:
@@ -173,7 +173,7 @@ def pack_numbers(layout: Struct, numbers: Sequence[int]) -> bytes:
 
 
 def pack_cstring(text: bytes) -> bytes:
-    """``text`` and its NUL. Raises ``EncodeError`` when a NUL within would cut it short and make the rest a field."""
+    """``text`` and a NUL. Raises ``EncodeError`` when ``text`` has a NUL: the rest would be read as the next field."""
     if 0 in text:
         raise EncodeError(f"NUL within a string of {len(text)} bytes")
     return text + b"\0"

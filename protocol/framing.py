@@ -1,12 +1,12 @@
 """Finds the messages in a stream of typed frames that arrives in arbitrary pieces.
 
-Walks headers and hands positions to handlers; a message nobody wants costs neither an object nor a slice. Knows type
-bytes and lengths only: what a body holds, and what a session makes of it, is for others. The untyped packets a
-connection begins with are ``startup``'s.
+The scanner reads each header and calls the handler of the type byte with the position of the body. A message without a
+handler costs neither an object nor a slice. Bodies are not decoded here. The startup packets at the beginning of a
+connection have no type byte: ``startup`` reads those.
 
 A frame (manual, section "Message Flow") is a type byte, an Int32 length that counts itself and the body, and the body.
-Nothing in it marks a boundary, so the scanner never guesses: a type it does not know or a length its type does not
-allow means that the boundaries are lost, and it gives up for good rather than read something the peer does not mean.
+Nothing in the stream marks where a frame begins. So an unknown type byte, or a length which the type does not allow,
+means that the boundaries are lost: the scanner then refuses all further bytes instead of guessing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from protocol.message import HEADER
 
 Handler = Callable[[bytes, int, int], None]
 """Called with (buffer, start, end): the body is ``buffer[start:end]``. The buffer is ``bytes`` and never changes, but
-it may be a whole chunk of the stream: who keeps something for long copies it rather than hold the chunk."""
+it may be a whole chunk of the stream: a handler that keeps a part copies it, so that the chunk can be freed."""
 
 Oversize = Callable[[int, int, bytes], None]
 """Called with (type byte, length of the body, its first ``capacity`` bytes)."""
@@ -26,22 +26,22 @@ Oversize = Callable[[int, int, bytes], None]
 _unpack = HEADER.unpack_from
 _HEADER_SIZE = HEADER.size
 _ALIKE = 8
-"""After so many messages of one type and length in a row, more of them are looked for,"""
+"""After this many messages of equal type and length in a row, ``_behind_alike`` steps over more of them at once,"""
 _WORTHWHILE = 50
-"""if the chunk has room for so many."""
+"""if the rest of the chunk is longer than this many of them."""
 
 
 class FrameScanner:
-    """One direction of one connection.
+    """Finds the messages of one direction of one connection.
 
-    ``handlers`` has 256 entries by type byte, None for messages to skip. The list stays the caller's: a handler may
-    change it, and the next message already finds the change. Whether a message is wanted is asked when its header is
-    complete; its handler is looked up again when its body is.
+    ``handlers`` has 256 entries by type byte, None for messages to skip. The list belongs to the caller: a handler may
+    change it, and the change holds from the next message on. Whether a message has a handler is checked when its header
+    is complete; the handler is looked up again when its body is complete.
 
     ``limits`` has 256 maximum lengths (as the length field counts), 0 for a type byte that does not exist.
 
-    A wanted message whose body is longer than ``capacity`` bytes goes to ``oversize`` as soon as its first ``capacity``
-    bytes are there, however the stream was cut; the rest is skipped. So at most ``capacity`` bytes are ever held.
+    A message with a handler whose body is longer than ``capacity`` bytes is given to ``oversize`` once its first
+    ``capacity`` bytes have arrived; the rest is skipped. So at most ``capacity`` bytes are held at any time.
     """
 
     __slots__ = (
@@ -70,7 +70,7 @@ class FrameScanner:
         self._capacity = capacity
         self._oversize = oversize
         # Where the last chunk ended: within a header (its first 1 to 4 bytes are in _head), within a body (_missing
-        # bytes are to come; _partial has those that came if the message is wanted), or between two messages.
+        # bytes are still to come; _partial has those that came if the message has a handler), or between two messages.
         self._head = b""
         self._missing = 0
         self._partial: bytearray | None = None
@@ -80,13 +80,13 @@ class FrameScanner:
 
     @property
     def aligned(self) -> bool:
-        """All bytes fed so far end with a whole message. Meaningful between two calls of ``feed``, not within."""
+        """The bytes fed so far end with a complete message. Not valid during a call of ``feed``."""
         return self._usable and not self._missing and not self._head
 
     def message_rest(self, data: bytes) -> int:
-        """How many bytes of ``data``, if it were fed next, would belong to the message that the last chunk ended in.
+        """How many bytes of ``data``, if fed next, would belong to the message within which the last chunk ended.
 
-        All of them where that cannot be told, because ``feed`` would refuse them or they do not tell its length yet.
+        ``len(data)`` where that is unknown: ``feed`` would refuse the header, or the header is not complete yet.
         """
         if not self._head:
             return min(self._missing, len(data))
@@ -97,10 +97,10 @@ class FrameScanner:
         return len(data) if length < 4 else min(length + 1 - len(self._head), len(data))
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the stream and call the handlers of the messages they complete, in order.
+        """Read the next bytes of the stream and call the handlers of the messages they complete, in order.
 
-        Raises ``FramingError`` for bytes that cannot be frames, and whatever a handler raises. After either the
-        scanner is dead: what follows in the stream could only be misread, so every further call raises.
+        Raises ``FramingError`` for an invalid header, and passes on what a handler raises. After either, every further
+        call raises ``FramingError``: the position in the stream is lost.
         """
         if not self._usable:
             raise FramingError("fed again after an error, or by one of its own handlers")
@@ -113,7 +113,7 @@ class FrameScanner:
         last = size - 4
         while pos < last:
             kind, length = _unpack(data, pos)
-            # Read as unsigned, so that a negative length is beyond every limit.
+            # The length is read as unsigned: a negative one is above every limit.
             if length > limits[kind] or length < 4:
                 raise _refusal(kind, length, limits[kind])
             handler = handlers[kind]
@@ -135,7 +135,7 @@ class FrameScanner:
         self._usable = True
 
     def _begin(self, kind: int, length: int, data: bytes, start: int) -> None:
-        """A wanted message whose body begins at ``start`` is not all here, or is longer than we hold."""
+        """Begin a message with a handler whose body, from ``start`` on, is incomplete or longer than ``capacity``."""
         if length > self._capacity and len(data) - start >= self._capacity:
             self._oversize(kind, length, data[start : start + self._capacity])
             self._partial = None
@@ -145,7 +145,7 @@ class FrameScanner:
             self._length = length
 
     def _resume(self, data: bytes) -> int:
-        """Go on with the message the last chunk ended in; the position behind what of it is in ``data``."""
+        """Continue the message within which the last chunk ended. Returns the position behind its part in ``data``."""
         pos = 0
         if self._head:
             head = self._head + data[: _HEADER_SIZE - len(self._head)]
@@ -167,7 +167,7 @@ class FrameScanner:
         return after
 
     def _extend(self, partial: bytearray, data: bytes, pos: int, after: int) -> None:
-        """More of a wanted body: ``data[pos:after]``. A bytearray grows in place, so many small chunks stay linear."""
+        """Append ``data[pos:after]`` to a body. A bytearray grows in place, so many small chunks take linear time."""
         partial += data[pos : min(after, pos + self._capacity - len(partial))]
         if self._length > self._capacity:
             if len(partial) == self._capacity:
@@ -181,9 +181,9 @@ class FrameScanner:
 
 
 def _behind_run(data: bytes, pos: int, limit: int) -> int:
-    """Steps over messages of the type that begins at ``pos``: thousands of rows are stepped over at a time.
+    """The position behind the messages that have the type of the one at ``pos``, to skip thousands of rows fast.
 
-    Stops at another type, at a length that cannot be, and where the chunk ends, perhaps within a message.
+    Stops at another type, at an invalid length, and at the end of the chunk, perhaps within a message.
     """
     last = len(data) - 4
     kind = data[pos]
@@ -205,8 +205,10 @@ def _behind_run(data: bytes, pos: int, limit: int) -> int:
 
 
 def _behind_alike(data: bytes, pos: int, stride: int) -> int:
-    """Steps over messages with the very header of the one at ``pos``, ``stride`` bytes each: every byte of every header
-    is compared, but by slices. At least one message is stepped over, if it is whole."""
+    """The position behind the messages whose header equals that of the one at ``pos``; each has ``stride`` bytes.
+
+    Compares every byte of every header, by slices with a step. Steps over at least one message, if it is complete.
+    """
     header = data[pos : pos + _HEADER_SIZE]
     window = 32
     while True:

@@ -39,13 +39,14 @@ FLUSH: Final = ord("H")
 FUNCTION_CALL: Final = ord("F")
 PARSE: Final = ord("P")
 PASSWORD: Final = ord("p")
-"""PasswordMessage, SASLInitialResponse, SASLResponse and GSSResponse: only the request tells which."""
+"""PasswordMessage, SASLInitialResponse, SASLResponse and GSSResponse: which one depends on the backend's request."""
 QUERY: Final = ord("Q")
 SYNC: Final = ord("S")
 TERMINATE: Final = ord("X")
 
-# The lengths a backend accepts, so that our reading ends where PostgreSQL's does: what can only be short has 10,000
-# bytes, what may be long has an allocation's limit, an answer to an authentication request has a security token's.
+# The largest lengths a backend accepts, so that the proxy refuses a message where PostgreSQL does: 10,000 bytes for
+# messages that are always short, an allocation's limit for those that may be long, and a security token's limit for
+# responses to an authentication request.
 _SMALL: Final = 10_000
 _LARGE: Final = 0x3FFF_FFFE
 _TOKEN: Final = 65_535
@@ -60,7 +61,7 @@ LIMITS[PASSWORD] = _TOKEN
 
 @dataclass(slots=True)
 class Query(Message):
-    """A simple query: one or several statements, or none."""
+    """A simple query: a string of one statement, several statements or none."""
 
     TYPE = QUERY
     query: bytes
@@ -84,7 +85,7 @@ class Parse(Message):
     name: bytes
     query: bytes
     parameter_types: tuple[int, ...] = ()
-    """Type OIDs of the first parameters; 0 leaves one to the backend."""
+    """Type OIDs of the first parameters; for 0 the backend infers the type."""
 
     @classmethod
     def decode(cls, body: bytes) -> Self:
@@ -99,10 +100,10 @@ class Parse(Message):
 
 @dataclass(slots=True)
 class Bind(Message):
-    """Give a prepared statement its parameters and make it a portal.
+    """Create a portal from a prepared statement and its parameters.
 
-    How many format codes stand for how many values is for the backend to judge: a wrong number is an error of the
-    statement, not of the stream. ``codes`` in the manual's sense: none means all text, one is for all.
+    Format codes as in the manual: no code means text for all values, one code is for all values. That the number of
+    codes fits the number of values is not checked here: it is an error of the statement, which the backend reports.
     """
 
     TYPE = BIND
@@ -129,8 +130,8 @@ class Bind(Message):
 
 
 def bind_fields(body: bytes) -> tuple[bytes, bytes, tuple[int, ...], Values, tuple[int, ...]]:
-    """The fields of ``Bind`` without the object. Raises ``MessageError``."""
-    # Not by a Reader, which takes twice as long: nearly every statement of most drivers has a Bind.
+    """The fields of ``Bind`` as a tuple, without an object. Raises ``MessageError``."""
+    # Does not use Reader, which takes twice as long: most drivers send a Bind for nearly every statement.
     end = len(body)
     first = body.find(0)
     second = body.find(0, first + 1)
@@ -145,9 +146,9 @@ def bind_fields(body: bytes) -> tuple[bytes, bytes, tuple[int, ...], Values, tup
 
 
 def bind_result_formats(buffer: bytes, start: int, end: int) -> bytes:
-    """How the body ``buffer[start:end]`` of a Bind ends: its result-column format codes with their count, undecoded.
+    """The last field of the Bind body ``buffer[start:end]``: count and result-column format codes, not decoded.
 
-    They cannot be found from the end, so the parameters are stepped over. Raises ``MessageError``.
+    Their position follows from the lengths of the parameters only, so these are stepped over. Raises ``MessageError``.
     """
     pos = buffer.find(0, buffer.find(0, start, end) + 1, end) + 1
     last = end - 2
@@ -167,7 +168,7 @@ def bind_result_formats(buffer: bytes, start: int, end: int) -> bytes:
 
 @dataclass(slots=True)
 class Describe(Message):
-    """Ask what a prepared statement or portal takes and returns."""
+    """Ask for the parameters and result columns of a prepared statement, or the result columns of a portal."""
 
     TYPE = DESCRIBE
     kind: int
@@ -184,7 +185,7 @@ class Describe(Message):
 
 @dataclass(slots=True)
 class Close(Message):
-    """Forget a prepared statement or portal; no error if there is none."""
+    """Close a prepared statement or portal; one that does not exist is not an error."""
 
     TYPE = CLOSE
     kind: int
@@ -210,12 +211,12 @@ def _decode_target(body: bytes) -> tuple[int, bytes]:
 
 @dataclass(slots=True)
 class Execute(Message):
-    """Run a portal."""
+    """Execute a portal."""
 
     TYPE = EXECUTE
     portal: bytes
     maximum_rows: int = 0
-    """Stop after that many; no limit when it is not positive."""
+    """Suspend the portal after this many rows; 0 or a negative number means no limit."""
 
     @classmethod
     def decode(cls, body: bytes) -> Self:
@@ -231,21 +232,21 @@ class Execute(Message):
 
 @dataclass(slots=True)
 class Sync(EmptyMessage):
-    """End of a pipeline: the backend closes an implicit transaction and answers ReadyForQuery."""
+    """End of a pipeline: the backend ends an implicit transaction and answers with ReadyForQuery."""
 
     TYPE = SYNC
 
 
 @dataclass(slots=True)
 class Flush(EmptyMessage):
-    """Send what is waiting in the backend's output buffer."""
+    """Ask the backend to send the contents of its output buffer."""
 
     TYPE = FLUSH
 
 
 @dataclass(slots=True)
 class Terminate(EmptyMessage):
-    """The frontend leaves."""
+    """The frontend ends the session."""
 
     TYPE = TERMINATE
 
@@ -364,7 +365,7 @@ MESSAGES: Final[dict[int, type[Message]]] = {
         Terminate,
     )
 }
-"""The messages whose type byte alone tells what they are: all but the four of ``PASSWORD``."""
+"""The messages by type byte: all but the four of type ``PASSWORD``."""
 
 # Fixed messages, encoded once.
 FLUSH_FRAME: Final = bytes(Flush())
@@ -373,7 +374,7 @@ TERMINATE_FRAME: Final = bytes(Terminate())
 
 
 def decode(kind: int, body: bytes, response: type[Message] = SASLResponse) -> Message:
-    """The message of type byte ``kind``; ``response`` says what a ``PASSWORD`` is at this point of authentication.
+    """The message of type byte ``kind``. ``response`` is the message which type ``PASSWORD`` has at this moment.
 
     Raises ``MessageError``.
     """

@@ -1,7 +1,7 @@
-"""What every typed message has in common: a type byte, a body, and the frame around the body.
+"""The base class of every message with a type byte.
 
-A message decodes from its *body only* (no type byte, no length) and appends its whole frame to a caller's buffer. Text
-stays bytes: which encoding it is in is the session's affair.
+A message is decoded from its *body only* (no type byte, no length) and appends its whole frame to a caller's buffer.
+Text stays bytes, because its encoding depends on the session.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ HEADER: Final = Struct("!BI")
 
 
 def no_limits() -> list[int]:
-    """256 maximum lengths by type byte, none of which allows a message."""
+    """A new list of 256 maximum lengths by type byte, each 0: no message is allowed."""
     return [0] * 256
 
 
 class Message(ABC):
-    """One typed message. Equal when type and fields are."""
+    """One message. Equal to another of the same class with equal fields."""
 
     __slots__ = ()
 
     TYPE: ClassVar[int]
-    """The type byte, as indexing bytes gives it."""
+    """The type byte as an integer."""
 
     @classmethod
     @abstractmethod
     def decode(cls, body: bytes) -> Self:
-        """The message whose body this is; raises ``MessageError``, and nothing else, when it cannot be one."""
+        """The message with this body. Raises ``MessageError``, and no other exception, when the body is malformed."""
 
     @abstractmethod
     def body(self) -> bytes:
-        """Its body; raises ``EncodeError``, and nothing else, when a field does not fit the protocol."""
+        """The encoded body. Raises ``EncodeError``, and no other exception, when a field cannot be encoded."""
 
     def append_to(self, buffer: bytearray) -> None:
-        """Append the whole frame. Raises ``EncodeError`` and leaves the buffer as it was."""
+        """Append the whole frame to ``buffer``. If it raises ``EncodeError`` the buffer is unchanged."""
         body = self.body()
         length = len(body) + 4
         if length > MAXIMUM_LENGTH:
-            raise EncodeError(f"{type(self).__name__} of {len(body)} bytes is longer than a length can say")
+            raise EncodeError(f"{type(self).__name__} of {len(body)} bytes is longer than a length field can hold")
         buffer += HEADER.pack(self.TYPE, length)
         buffer += body
 
@@ -55,7 +55,7 @@ class Message(ABC):
 
 
 class EmptyMessage(Message):
-    """A message that is its type byte and nothing more."""
+    """A message with an empty body."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""ErrorResponse and NoticeResponse: one form, two meanings."""
+"""ErrorResponse and NoticeResponse, which have the same fields."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOTICE_RESPONSE: Final = ord("N")
 
 @dataclass(slots=True)
 class _Report(Message):
-    """ErrorResponse and NoticeResponse: fields told by a byte, in the backend's order."""
+    """ErrorResponse and NoticeResponse: fields with a code each, in the backend's order."""
 
     fields: tuple[tuple[int, bytes], ...]
 
@@ -31,7 +31,7 @@ class _Report(Message):
 
     @classmethod
     def of(cls, severity: str, sqlstate: str, message: str, detail: str | None = None, hint: str | None = None) -> Self:
-        """A report of our own, in UTF-8. ``severity`` is not localized: ERROR, FATAL, WARNING, …"""
+        """A report made by Rowtap, in UTF-8. ``severity`` is not localized: ERROR, FATAL, WARNING, …"""
         texts = (
             (codes.SEVERITY, severity),
             (codes.SEVERITY_UNLOCALIZED, severity),
@@ -48,7 +48,7 @@ class _Report(Message):
 
     @property
     def severity(self) -> bytes:
-        """Not localized where the backend says it (9.6 and later); empty when missing."""
+        """Not localized from PostgreSQL 9.6 on; empty when missing."""
         return self.get(codes.SEVERITY_UNLOCALIZED) or self.get(codes.SEVERITY) or b""
 
     @property
@@ -63,19 +63,19 @@ class _Report(Message):
 
     def body(self) -> bytes:
         if any(code == 0 for code, _ in self.fields):
-            raise EncodeError("a field without a code would end the report")
+            raise EncodeError("a field with the code 0 would end the report")
         return b"".join([pack(BYTE, code) + pack_cstring(text) for code, text in self.fields]) + b"\0"
 
 
 @dataclass(slots=True)
 class ErrorResponse(_Report):
-    """The statement, or with severity FATAL the session, has failed."""
+    """A statement failed, or, with severity FATAL, the session ends."""
 
     TYPE = ERROR_RESPONSE
 
 
 @dataclass(slots=True)
 class NoticeResponse(_Report):
-    """A warning or note, between any two other messages."""
+    """A warning or other notice; it may come between any two other messages."""
 
     TYPE = NOTICE_RESPONSE

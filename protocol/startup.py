@@ -1,8 +1,8 @@
-"""The untyped packets a connection begins with: StartupMessage, SSLRequest, GSSENCRequest, CancelRequest.
+"""The first packets of a connection, without a type byte: StartupMessage, SSLRequest, GSSENCRequest, CancelRequest.
 
-Read as strictly as PostgreSQL's postmaster reads them, and refused where it refuses: with the same SQLSTATE where it
-answers, without a word where it just closes. A packet is an Int32 length that counts itself, an Int32 that is either
-the protocol version or a request code, and what belongs to it.
+They are read as strictly as PostgreSQL's postmaster reads them, and refused where it refuses: with the same SQLSTATE
+where it answers, without an answer where it only closes the connection. A packet is an Int32 length that counts itself,
+an Int32 that is either the protocol version or a request code, and the fields of that packet.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _FATAL_AUTHORIZATION: Final = "28000"
 _FATAL_UNSUPPORTED: Final = "0A000"
 
 _NOT_REPLICATION: Final = frozenset((b"f", b"fa", b"fal", b"fals", b"false", b"n", b"no", b"of", b"off", b"0"))
-"""Every spelling PostgreSQL reads as false (any case)."""
+"""Every spelling PostgreSQL accepts for false, in lower case."""
 
 
 def packet_end(buffer: bytes | bytearray) -> int | None:
-    """Where the first packet in ``buffer`` ends, or None while it is not all there.
+    """The position behind the first packet in ``buffer``, or None while the packet is not complete.
 
-    Raises ``StartupError`` as soon as the length is there and is not one PostgreSQL accepts, so that nobody can make
-    us wait for more than 10,004 bytes.
+    Raises ``StartupError`` as soon as the length has arrived and is not one PostgreSQL accepts: the proxy never waits
+    for more than 10,004 bytes.
     """
     if len(buffer) < 4:
         return None
@@ -43,21 +43,21 @@ def packet_end(buffer: bytes | bytearray) -> int | None:
 
 
 class _Packet(ABC):
-    """One untyped packet; its body is everything behind the length."""
+    """One packet; its body is everything behind the length."""
 
     __slots__ = ()
 
     @classmethod
     @abstractmethod
     def decode(cls, body: bytes) -> Self:
-        """The packet whose body this is. Raises ``StartupError``."""
+        """The packet with this body. Raises ``StartupError``."""
 
     @abstractmethod
     def body(self) -> bytes:
-        """Its body. Raises ``EncodeError``."""
+        """The encoded body. Raises ``EncodeError``."""
 
     def append_to(self, buffer: bytearray) -> None:
-        """Append the whole packet. Raises ``EncodeError`` and leaves the buffer as it was."""
+        """Append the whole packet to ``buffer``. If it raises ``EncodeError`` the buffer is unchanged."""
         body = self.body()
         length = len(body) + 4
         if length > _MAXIMUM:
@@ -72,7 +72,7 @@ class _Packet(ABC):
 
 
 class _Request(_Packet):
-    """A packet that is its request code and nothing more."""
+    """A packet whose body is its request code only."""
 
     __slots__ = ()
 
@@ -90,25 +90,25 @@ class _Request(_Packet):
 
 @dataclass(slots=True)
 class SSLRequest(_Request):
-    """May we speak TLS? Answered with one byte, ``S`` or ``N``."""
+    """The client asks for TLS. The answer is one byte, ``S`` or ``N``."""
 
     CODE = codes.SSL_REQUEST
 
 
 @dataclass(slots=True)
 class GSSENCRequest(_Request):
-    """May we speak GSSAPI encryption? Answered with one byte, ``G`` or ``N``."""
+    """The client asks for GSSAPI encryption. The answer is one byte, ``G`` or ``N``."""
 
     CODE = codes.GSSENC_REQUEST
 
 
 @dataclass(slots=True)
 class CancelRequest(_Packet):
-    """Cancel what another session runs. Never answered; the connection is closed."""
+    """Cancel the statement another session runs. It has no answer; the connection is closed."""
 
     process_id: int
     secret_key: bytes
-    """4 to 256 bytes, as that session's BackendKeyData gave it."""
+    """4 to 256 bytes, from that session's BackendKeyData."""
 
     @classmethod
     def decode(cls, body: bytes) -> Self:
@@ -131,12 +131,12 @@ class CancelRequest(_Packet):
 
 @dataclass(slots=True)
 class StartupMessage(_Packet):
-    """Begin a session."""
+    """The client begins a session."""
 
     version: int
-    """Major version 3 (``codes.PROTOCOL_3_0`` …); a minor version may be one nobody knows, which gets negotiated."""
+    """Major version 3 (``codes.PROTOCOL_3_0`` …) with any minor version; the backend negotiates an unknown one."""
     parameters: tuple[tuple[bytes, bytes], ...]
-    """In the packet's order; of equal names PostgreSQL takes the last. Names are case-sensitive."""
+    """In the packet's order; of parameters with equal names PostgreSQL uses the last. Names are case-sensitive."""
 
     @classmethod
     def decode(cls, body: bytes) -> Self:
@@ -145,7 +145,7 @@ class StartupMessage(_Packet):
         except MessageError as problem:
             raise StartupError(f"invalid length of startup packet: {problem}") from None
         if version >> 16 != 3:
-            # PostgreSQL looks at the version first: what follows may have any shape.
+            # PostgreSQL checks the version first: the rest of the packet may have any form.
             raise StartupError(f"unsupported frontend protocol {version >> 16}.{version & 0xFFFF}", _FATAL_UNSUPPORTED)
         message = cls(version, _decode_parameters(body))
         if not message.user:
@@ -153,7 +153,7 @@ class StartupMessage(_Packet):
         return message
 
     def get(self, name: bytes) -> bytes | None:
-        """The value of the parameter PostgreSQL would use; None when the packet has none of this name."""
+        """The value PostgreSQL would use for the parameter ``name``; None when the packet does not have it."""
         return next((value for known, value in reversed(self.parameters) if known == name), None)
 
     @property
@@ -162,24 +162,24 @@ class StartupMessage(_Packet):
 
     @property
     def database(self) -> bytes:
-        """The user's name when the packet names none. Meaningless for physical replication."""
+        """The user's name when the packet names no database. Not meaningful for physical replication."""
         return self.get(b"database") or self.user
 
     @property
     def replication(self) -> bool:
-        """A walsender session, physical or logical; also when the value is one that PostgreSQL will refuse."""
+        """A walsender session is asked for, physical or logical. Also true for a value which PostgreSQL will refuse."""
         value = self.get(b"replication")
         return value is not None and value.lower() not in _NOT_REPLICATION
 
     def body(self) -> bytes:
         if any(not name for name, _ in self.parameters):
-            raise EncodeError("a parameter without a name would end the packet")
+            raise EncodeError("an empty parameter name would end the packet")
         pairs = [pack_cstring(name) + pack_cstring(value) for name, value in self.parameters]
         return pack(UINT32, self.version) + b"".join(pairs) + b"\0"
 
 
 def _decode_parameters(body: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    """Name and value pairs up to an empty name, which must be the packet's last byte."""
+    """The pairs of name and value up to an empty name, which must be the last byte of the packet."""
     parameters = []
     reader = Reader(body)
     reader.uint32()
@@ -206,7 +206,7 @@ GSSENC_REQUEST_FRAME: Final = bytes(GSSENCRequest())
 
 
 def decode(packet: bytes) -> Packet:
-    """The packet that ``packet`` is from its first byte to its last. Raises ``StartupError``."""
+    """Decode ``packet``, which must be one complete packet and nothing else. Raises ``StartupError``."""
     if packet_end(packet) != len(packet):
         raise StartupError(f"{len(packet)} bytes that are not one startup packet")
     body = packet[4:]

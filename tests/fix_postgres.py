@@ -61,7 +61,8 @@ class PostgresTLS(Postgres):
 
 @pytest.fixture(scope="session")
 def postgres(missing):
-    """The session's PostgreSQL, a `proxy.demo.servers.Postgres`. A test may stop or kill it; the next finds it running."""
+    """The PostgreSQL of the test session, a `proxy.demo.servers.Postgres`. A test may stop or kill it; it is started
+    again before the next."""
     try:
         server = Postgres(settings=SETTINGS, hba=HBA)
     except EmbeddedError as error:

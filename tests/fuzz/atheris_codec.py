@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of one target: ``python -m tests.fuzz.atheris_codec Bind [corpus directory] [-runs=…]``.
 
-Needs atheris (``pip install atheris``), which the suite does not: it is looked for only when this runs. The first
-directory gets the target's seeds; what libFuzzer finds is added beside them.
+Needs atheris (``pip install atheris``), which is imported only when this program runs: the test suite does not need it.
+The target's seeds are written into the first directory; libFuzzer adds what it finds there.
 """
 
 import importlib
@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 
-def plant(name: str, corpus: Path, found: list[bytes]) -> None:
-    """Write the target's seeds into its corpus."""
+def write_seeds(name: str, corpus: Path, seeds: list[bytes]) -> None:
+    """Write the target's seeds into its corpus directory."""
     corpus.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(found):
+    for number, seed in enumerate(seeds):
         (corpus / f"{name}-{number:02}").write_bytes(seed)
 
 
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
         return 2
     name, *rest = arguments
     for directory in [Path(argument) for argument in rest if not argument.startswith("-")][:1]:
-        plant(name, directory, targets.seeds(name))
+        write_seeds(name, directory, targets.seeds(name))
     atheris.Setup(["atheris_codec", *rest], targets.TARGETS[name])
     atheris.Fuzz()
     return 0

@@ -1,6 +1,6 @@
-"""How long to search: ``FUZZ=deep pytest tests/fuzz`` for a night, ``fast`` (the default) for every run.
+"""How many examples to try: ``FUZZ=deep pytest tests/fuzz`` for a run of hours, ``fast`` (the default) for every run.
 
-Not loaded as Hypothesis's global profile, so that it concerns the targets here and no other property.
+Not loaded as Hypothesis's global profile: only the targets in this folder use it.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""What must hold for any bytes whatever: one function a decoder, each raising on a fault of ours and on nothing else.
+"""What must hold for arbitrary bytes: one function for each decoder, which raises only if the decoder has a fault.
 
-Shared by the Hypothesis properties and by the atheris entry point.
+Used by the Hypothesis tests (test_codec.py) and by the atheris program (atheris_codec.py).
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ MESSAGES: list[type[Message]] = list(
 
 
 def message(kind: type[Message], data: bytes) -> None:
-    """A body that is accepted means exactly its bytes: nothing was passed over, nothing made up."""
+    """A body that is accepted is encoded to exactly the same bytes: none was ignored, none added."""
     try:
         decoded = kind.decode(data)
     except ProtocolError:
@@ -42,7 +42,7 @@ def message(kind: type[Message], data: bytes) -> None:
 
 
 def column_values(data: bytes) -> None:
-    """In the middle of a buffer, a row means what it means alone."""
+    """A row in the middle of a buffer has the same values as alone."""
     try:
         alone = backend.DataRow.decode(data).values
     except ProtocolError:
@@ -56,7 +56,7 @@ def column_values(data: bytes) -> None:
 
 
 def startup_packet(data: bytes) -> None:
-    """The end is found once and stays; an accepted packet means exactly its bytes."""
+    """The end of a packet is found and stays the same; an accepted packet is encoded to exactly the same bytes."""
     try:
         end = startup.packet_end(data)
         assert all(startup.packet_end(data[:cut]) in (None, end) for cut in range(min(len(data), 64)))
@@ -68,7 +68,7 @@ def startup_packet(data: bytes) -> None:
 
 
 def trace(data: bytes) -> None:
-    """Whatever it is, it has a line."""
+    """Arbitrary bytes have one printable line."""
     for line in (
         tracing.render_frontend(data[0] if data else 0, data[1:]),
         tracing.render_backend(data[0] if data else 0, data[1:]),
@@ -78,7 +78,7 @@ def trace(data: bytes) -> None:
 
 
 def scan(limits: list[int], data: bytes) -> None:
-    """A stream means the same however it is cut. The first bytes say where to cut and how much may be held."""
+    """A stream has the same messages however it is cut. Its first bytes say where to cut and give the capacity."""
     if len(data) < 4:
         return
     first, second, capacity, switch = data[:4]
@@ -92,9 +92,9 @@ def scan(limits: list[int], data: bytes) -> None:
 
 
 def _outcome(limits: list[int], chunks: list[bytes], capacity: int, switch: int) -> tuple[list[object], object]:
-    """The messages found, and the error or whether the stream ended with a whole message.
+    """The messages found, and the error, or else whether the stream ended with a complete message.
 
-    A message of type ``switch`` makes every handler go or come back.
+    A message of type ``switch`` removes all other handlers, or adds them again.
     """
     found: list[object] = []
     handlers: list[Handler | None] = [None] * 256
@@ -131,8 +131,8 @@ TARGETS: dict[str, Target] = {
 
 
 def seeds(target: str) -> list[bytes]:
-    """Good inputs to begin with: the hand-spelled samples that the target can read."""
-    # Imported late: the atheris entry point instruments what is imported at the top.
+    """Valid inputs to begin with: the samples of tests/protocol which the target can read."""
+    # Imported here: atheris_codec.py instruments everything imported at the top of this file.
     from tests.protocol import samples
 
     every = samples.FRONTEND + samples.BACKEND

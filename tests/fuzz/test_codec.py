@@ -1,4 +1,4 @@
-"""Every target with good input gone slightly wrong, and with noise."""
+"""Every target of targets.py with valid input that was slightly changed, and with random bytes."""
 
 import pytest
 from hypothesis import given
@@ -20,9 +20,9 @@ NUMBERS = [
 
 
 @st.composite
-def spoiled(draw, good):
-    """One of ``good`` after a few small accidents, several of which keep it readable."""
-    data = bytearray(draw(st.sampled_from(good)))
+def mutated(draw, valid):
+    """One of ``valid`` after up to four small changes, which may leave it valid."""
+    data = bytearray(draw(st.sampled_from(valid)))
     for _ in range(draw(st.integers(0, 4))):
         pos = draw(st.integers(0, len(data)))
         match draw(st.sampled_from(["cut", "drop", "set", "insert", "number", "repeat"])):
@@ -43,15 +43,15 @@ def spoiled(draw, good):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_target(name):
+def test_target_holds_for_mutated_samples_and_random_bytes(name):
     target = TARGETS[name]
-    good = seeds(name)
-    assert good
-    for seed in good:
+    valid = seeds(name)
+    assert valid
+    for seed in valid:
         target(seed)
 
     @PROFILE
-    @given(spoiled(good) | st.binary(max_size=80))
+    @given(mutated(valid) | st.binary(max_size=80))
     def holds(data):
         target(data)
 

@@ -1,4 +1,4 @@
-"""Properties here are judged by what they find, not by how long a busy machine takes."""
+"""Hypothesis has no deadline here: how long one example takes on a busy machine says nothing about the codec."""
 
 from hypothesis import settings
 

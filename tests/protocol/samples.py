@@ -1,4 +1,4 @@
-"""Every message once or more, beside its bytes spelled out by hand from the manual's "Message Formats"."""
+"""At least one sample of every message with its bytes, written by hand from the manual's "Message Formats"."""
 
 from protocol import authentication as auth
 from protocol import backend, codes, copy_data, frontend, startup
@@ -119,9 +119,9 @@ TO_THE_END = (
     auth.AuthenticationSASLContinue,
     auth.AuthenticationSASLFinal,
 )
-"""Messages whose last field takes whatever is there: only for them are more or fewer bytes another message."""
+"""Messages whose last field has no length of its own: with more or fewer bytes they are still valid."""
 
 
 def name(sample: object) -> str:
-    """pytest's name for a sample."""
+    """The parametrization ID of a sample."""
     return type(sample).__name__ if not isinstance(sample, bytes) else ""

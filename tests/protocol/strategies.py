@@ -1,4 +1,4 @@
-"""Hypothesis strategies: any message the protocol can carry, by direction."""
+"""Hypothesis strategies that generate every message of the protocol, by direction."""
 
 from hypothesis import strategies as st
 

@@ -1,4 +1,4 @@
-"""Backend messages: what is theirs beyond what holds for every message."""
+"""Backend messages: what tests/protocol/test_message.py does not test for all messages alike."""
 
 import pytest
 from hypothesis import given
@@ -53,7 +53,7 @@ from tests.protocol import strategies
         (backend.ParseComplete, b"\0"),
     ],
 )
-def test_malformed(message, body):
+def test_malformed_body_is_refused_without_quoting_it(message, body):
     with pytest.raises(MessageError) as caught:
         message.decode(body)
     for content in ("name", "SELECT", "ERROR"):
@@ -78,22 +78,22 @@ def test_malformed(message, body):
         backend.CopyOutResponse(256),
     ],
 )
-def test_what_cannot_be_encoded(message):
+def test_fields_out_of_range_cannot_be_encoded(message):
     with pytest.raises(EncodeError):
         bytes(message)
 
 
 class TestColumnValues:
     @given(strategies.values, st.binary(max_size=20), st.binary(max_size=20))
-    def test_in_the_middle_of_a_buffer(self, values, before, after):
+    def test_row_in_the_middle_of_a_buffer_is_read(self, values, before, after):
         body = backend.DataRow(values).body()
         found = backend.column_values(before + body + after, len(before), len(before) + len(body))
         assert found == values
         assert all(type(value) is bytes for value in found if value is not None)
 
     @given(strategies.values.filter(bool), st.data())
-    def test_never_beyond_the_body(self, values, data):
-        """The next message's bytes are there, and must not be taken for a column."""
+    def test_bytes_behind_the_body_are_never_read_as_a_column(self, values, data):
+        """The bytes of the next message follow in the buffer."""
         body = backend.DataRow(values).body()
         end = data.draw(st.integers(0, len(body) - 1))
         with pytest.raises(MessageError):
@@ -101,31 +101,31 @@ class TestColumnValues:
         with pytest.raises(MessageError):
             backend.column_values(body + bytes(20), 0, len(body) + 1)
 
-    def test_1600_columns(self):
+    def test_row_of_1600_columns_is_read(self):
         body = backend.DataRow([b"x", None] * 800).body()
         assert backend.column_values(body, 0, len(body)) == [b"x", None] * 800
 
-    def test_65535_columns(self):
+    def test_row_of_65535_columns_is_read(self):
         body = b"\xff\xff" + b"\xff\xff\xff\xff" * 65_535
         assert backend.column_values(body, 0, len(body)) == [None] * 65_535
 
-    def test_no_columns(self):
+    def test_row_without_columns_is_read(self):
         assert backend.column_values(b"\0\0", 0, 2) == []
 
 
-def test_row_description_with_65535_columns():
+def test_row_description_of_65535_columns_is_read():
     message = backend.RowDescription((FieldDescription(b""),) * 65_535)
     assert backend.RowDescription.decode(message.body()) == message
 
 
-def test_unterminated_column_name_takes_no_time():
-    """Each column looks for a NUL from its own start only."""
+def test_unterminated_column_name_is_refused_in_linear_time():
+    """The search for each column name's NUL begins at that column, not at the start of the body."""
     body = b"\xff\xff" + (b"n" * 10 + b"\0" + b"x" * 18) * 65_534 + b"n" * 100
     with pytest.raises(MessageError, match="ends within column 65535 of 65535"):
         backend.RowDescription.decode(body)
 
 
-def test_fixed_frames():
+def test_frames_encoded_once_have_the_manuals_bytes():
     assert backend.PARSE_COMPLETE_FRAME == b"1\0\0\0\x04"
     assert backend.BIND_COMPLETE_FRAME == b"2\0\0\0\x04"
     assert backend.CLOSE_COMPLETE_FRAME == b"3\0\0\0\x04"
@@ -137,10 +137,10 @@ def test_fixed_frames():
     assert backend.READY_FAILED_TRANSACTION_FRAME == b"Z\0\0\0\x05E"
 
 
-def test_the_first_values_of_a_row():
+def test_first_values_ignores_the_bytes_behind_them():
     body = backend.DataRow([b"1", None, b"", b"x"]).body()
     for count in range(6):
         assert backend.first_values(b"." + body, 1, 1 + len(body), count) == [b"1", None, b"", b"x"][:count]
-    assert backend.first_values(body[:-1], 0, len(body) - 1, 3) == [b"1", None, b""], "the rest is not looked at"
+    assert backend.first_values(body[:-1], 0, len(body) - 1, 3) == [b"1", None, b""], "the rest is not checked"
     with pytest.raises(MessageError):
         backend.first_values(body, 0, len(body) - 1, 4)

@@ -1,4 +1,4 @@
-"""One base for everything the codec raises."""
+"""The codec's exceptions have one base class."""
 
 import pytest
 
@@ -10,7 +10,7 @@ def test_every_error_is_a_protocol_error(name):
     assert issubclass(getattr(errors, name), errors.ProtocolError)
 
 
-def test_startup_error_says_how_postgresql_refuses():
+def test_startup_error_has_an_sqlstate_only_where_postgresql_answers():
     assert errors.StartupError("silently").sqlstate is None
     loud = errors.StartupError("aloud", "0A000")
     assert (str(loud), loud.sqlstate) == ("aloud", "0A000")

@@ -1,4 +1,4 @@
-"""The pieces of a body: every read is checked, every write that does not fit is refused."""
+"""The fields of a body: every read checks bounds, every write checks ranges."""
 
 import pytest
 
@@ -20,19 +20,19 @@ class TestReader:
     @pytest.mark.parametrize(
         ("method", "width"), [("byte", 1), ("int16", 2), ("uint16", 2), ("int32", 4), ("uint32", 4)]
     )
-    def test_number_must_be_whole(self, method, width):
+    def test_truncated_number_is_refused(self, method, width):
         for size in range(width):
             with pytest.raises(MessageError, match="ends within a number at byte 0"):
                 getattr(Reader(bytes(size)), method)()
 
-    def test_cstring(self):
+    def test_cstring_without_nul_is_refused(self):
         reader = Reader(b"ab\0\0c")
         assert reader.cstring() == b"ab"
         assert reader.cstring() == b""
         with pytest.raises(MessageError, match="string at byte 4 has no end"):
             reader.cstring()
 
-    def test_value(self):
+    def test_value_may_be_filled_null_or_empty(self):
         reader = Reader(b"\0\0\0\x02ab\xff\xff\xff\xff\0\0\0\0")
         assert [reader.value(), reader.value(), reader.value()] == [b"ab", None, b""]
         reader.end()
@@ -40,11 +40,11 @@ class TestReader:
     @pytest.mark.parametrize(
         "bad", [b"", b"\0\0\0", b"\0\0\0\x01", b"\0\0\0\x03ab", b"\xff\xff\xff\xfe", b"\x80\0\0\0"]
     )
-    def test_bad_value(self, bad):
+    def test_truncated_or_negative_value_is_refused(self, bad):
         with pytest.raises(MessageError):
             Reader(bad).value()
 
-    def test_take_and_rest(self):
+    def test_take_beyond_the_end_is_refused_and_consumes_nothing(self):
         reader = Reader(b"abcdef")
         assert reader.take(2) == b"ab"
         with pytest.raises(MessageError, match="ends within 5 bytes at byte 2"):
@@ -53,17 +53,17 @@ class TestReader:
         assert reader.rest() == b""
         reader.end()
 
-    def test_end(self):
+    def test_bytes_left_at_the_end_are_refused(self):
         with pytest.raises(MessageError, match="2 bytes too many"):
             Reader(b"ab").end()
 
 
 class TestValues:
-    def test_several(self):
+    def test_values_may_be_filled_null_or_empty(self):
         body = b"\0\x03\0\0\0\x01x\xff\xff\xff\xff\0\0\0\0"
         assert fields.values(body, 0, len(body)) == ([b"x", None, b""], len(body))
 
-    def test_within_a_buffer(self):
+    def test_values_in_the_middle_of_a_buffer_are_read(self):
         buffer = b"\xff\xff\0\x01\0\0\0\x01x\0\0\0\0"
         assert fields.values(buffer, 2, 9) == ([b"x"], 9)
 
@@ -74,18 +74,18 @@ class TestValues:
             fields.values(buffer, 2, end)
 
     @pytest.mark.parametrize("length", [-2, -(2**31)])
-    def test_negative_length(self, length):
+    def test_negative_length_other_than_null_is_refused(self, length):
         body = b"\0\x01" + length.to_bytes(4, "big", signed=True)
         with pytest.raises(MessageError, match=f"value 1 has length {length}"):
             fields.values(body, 0, len(body))
 
-    def test_65535_values(self):
+    def test_count_of_65535_values_is_read(self):
         body = b"\xff\xff" + b"\0\0\0\x01x" * 65_535
         found, after = fields.values(body, 0, len(body))
         assert found == [b"x"] * 65_535
         assert after == len(body)
 
-    def test_a_count_allocates_nothing(self):
+    def test_large_count_without_values_is_refused_at_once(self):
         with pytest.raises(MessageError, match="length of value 1"):
             fields.values(b"\xff\xff", 0, 2)
 
@@ -95,21 +95,21 @@ class TestNumbers:
         ("body", "expected"),
         [(b"\0\0", ()), (b"\0\x01\xff\xff", (-1,)), (b"\0\x03\0\x01\0\x02\x80\0", (1, 2, -(2**15)))],
     )
-    def test_counted(self, body, expected):
+    def test_count_and_numbers_are_read(self, body, expected):
         assert fields.numbers(body, 0, fields.INT16) == (expected, len(body))
 
     @pytest.mark.parametrize("bad", [b"", b"\0", b"\0\x01", b"\0\x01\0", b"\0\x02\0\0\0", b"\xff\xff\0\0"])
-    def test_must_be_whole(self, bad):
+    def test_truncated_numbers_are_refused(self, bad):
         with pytest.raises(MessageError):
             fields.numbers(bad, 0, fields.INT16)
 
-    def test_65535_numbers(self):
+    def test_count_of_65535_numbers_is_read(self):
         body = b"\xff\xff" + b"\0\0\0\x17" * 65_535
         assert fields.numbers(body, 0, fields.UINT32) == ((23,) * 65_535, len(body))
 
 
 class TestPacking:
-    def test_what_fits(self):
+    def test_fields_in_range_are_packed(self):
         assert fields.pack(fields.INT16, -1) == b"\xff\xff"
         assert fields.pack_numbers(fields.UINT32, (1, 2**32 - 1)) == b"\0\x02\0\0\0\x01\xff\xff\xff\xff"
         assert fields.pack_cstring(b"") == b"\0"
@@ -127,16 +127,16 @@ class TestPacking:
             (fields.UINT32, 2**32),
         ],
     )
-    def test_what_does_not(self, layout, number):
+    def test_number_out_of_range_cannot_be_packed(self, layout, number):
         with pytest.raises(EncodeError, match="does not fit"):
             fields.pack(layout, number)
 
-    def test_too_many(self):
+    def test_more_than_65535_elements_cannot_be_packed(self):
         with pytest.raises(EncodeError):
             fields.pack_values([None] * 65_536)
         with pytest.raises(EncodeError):
             fields.pack_numbers(fields.INT16, (0,) * 65_536)
 
-    def test_nul_within_a_string(self):
+    def test_string_with_nul_cannot_be_packed(self):
         with pytest.raises(EncodeError, match="NUL within a string of 3 bytes"):
             fields.pack_cstring(b"a\0b")

@@ -1,4 +1,4 @@
-"""The scanner finds the same messages however the stream is cut, holds little, and gives up where it must."""
+"""The scanner finds the same messages however the stream is cut, holds few bytes, and refuses invalid headers."""
 
 import itertools
 
@@ -16,7 +16,7 @@ WANTED = (backend.DATA_ROW, backend.COMMAND_COMPLETE, backend.PARSE_COMPLETE, ba
 
 
 class Recorder:
-    """A scanner and what it reported, in order."""
+    """A scanner and the messages it reported, in order."""
 
     def __init__(self, wanted=WANTED, limits=backend.LIMITS, oversize=None, **settings):
         self.found = []
@@ -69,13 +69,13 @@ FOUND = [
 ]
 
 
-def test_whole_stream_in_one_chunk():
+def test_stream_in_one_chunk_gives_every_wanted_message():
     recorder = Recorder()
     assert recorder.feed(STREAM) == FOUND
     assert recorder.scanner.aligned
 
 
-def test_every_cut_into_two():
+def test_stream_cut_into_two_gives_the_same_messages():
     ends = set()
     for cut in range(len(STREAM) + 1):
         recorder = Recorder()
@@ -87,8 +87,8 @@ def test_every_cut_into_two():
     assert ends == {0, 5, 10, 23, 58, 63, 108, 122, 128}
 
 
-def test_what_is_left_of_the_message_under_way():
-    """Whatever follows, and however little of it is there; telling it changes nothing."""
+def test_message_rest_is_what_the_current_message_still_needs():
+    """For any position and any number of following bytes; the call does not change the scanner's state."""
     ends = [0, 5, 10, 23, 58, 63, 108, 122, 128]
     for cut in range(len(STREAM)):
         recorder = Recorder()
@@ -100,14 +100,14 @@ def test_what_is_left_of_the_message_under_way():
         assert recorder.feed(STREAM[cut:]) == FOUND
 
 
-def test_what_is_left_of_a_message_that_cannot_be():
+def test_message_rest_is_all_bytes_when_the_length_is_invalid_or_unknown():
     recorder = Recorder()
     recorder.feed(b"Z")
     assert recorder.scanner.message_rest(b"\0\0\0\3I more") == 10
     assert recorder.scanner.message_rest(b"") == 0
 
 
-def test_every_cut_into_three():
+def test_stream_cut_into_three_gives_the_same_messages():
     stream = STREAM[:70]
     whole = Recorder().feed(stream)
     for first in range(len(stream)):
@@ -116,13 +116,13 @@ def test_every_cut_into_three():
 
 
 @pytest.mark.parametrize("size", range(1, 12))
-def test_equal_pieces(size):
+def test_stream_in_equal_pieces_gives_the_same_messages(size):
     recorder = Recorder()
     assert recorder.feed(*(STREAM[pos : pos + size] for pos in range(0, len(STREAM), size))) == FOUND
     assert recorder.scanner.aligned
 
 
-def test_empty_chunks_change_nothing():
+def test_empty_chunks_between_bytes_change_nothing():
     recorder = Recorder()
     assert recorder.feed(b"", *(piece for byte in STREAM for piece in (bytes((byte,)), b""))) == FOUND
 
@@ -141,16 +141,16 @@ cuts = st.lists(st.integers(0, 10_000), max_size=8)
 
 
 @given(st.lists(strategies.backend_messages, max_size=8), cuts)
-def test_backend_messages_anywhere_cut(messages, places):
+def test_backend_messages_are_found_wherever_the_stream_is_cut(messages, places):
     check_cuts(Recorder(range(256)), messages, backend.LIMITS, places)
 
 
 @given(st.lists(strategies.frontend_messages, max_size=8), cuts)
-def test_frontend_messages_anywhere_cut(messages, places):
+def test_frontend_messages_are_found_wherever_the_stream_is_cut(messages, places):
     check_cuts(Recorder(range(256), frontend.LIMITS), messages, frontend.LIMITS, places)
 
 
-def test_buffers_are_chunks_themselves_when_nothing_is_cut():
+def test_handler_gets_the_chunk_itself_when_no_message_is_cut():
     seen = []
     handlers: list[Handler | None] = [None] * 256
     handlers[backend.DATA_ROW] = lambda buffer, start, end: seen.append((buffer, start, end))
@@ -161,9 +161,9 @@ def test_buffers_are_chunks_themselves_when_nothing_is_cut():
 
 
 class TestHandlersChange:
-    """The list is looked at anew for every message."""
+    """The list of handlers is read again for every message."""
 
-    def test_by_a_handler_within_a_chunk(self):
+    def test_handler_added_by_a_handler_gets_the_next_message_of_the_chunk(self):
         recorder = Recorder([backend.PARSE_COMPLETE])
 
         def start_rows(buffer, start, end):
@@ -172,7 +172,7 @@ class TestHandlersChange:
         recorder.handlers[backend.PARSE_COMPLETE] = start_rows
         assert recorder.feed(ROW + frame(backend.PARSE_COMPLETE) + ROW) == [(backend.DATA_ROW, ROW[5:])]
 
-    def test_by_a_handler_that_ends_it(self):
+    def test_handler_removed_by_a_handler_gets_no_further_message(self):
         recorder = Recorder([backend.DATA_ROW])
 
         def stop(buffer, start, end):
@@ -182,21 +182,21 @@ class TestHandlersChange:
         assert len(recorder.feed(ROW + frame(backend.COMMAND_COMPLETE, b"\0") + ROW)) == 1
 
     @pytest.mark.parametrize("cut", range(1, 5))
-    def test_wanted_once_the_header_is_whole(self, cut):
+    def test_handler_added_before_the_header_is_complete_gets_the_message(self, cut):
         recorder = Recorder([])
         recorder.feed(ROW[:cut])
         recorder.want(backend.DATA_ROW)
         assert recorder.feed(ROW[cut:]) == [(backend.DATA_ROW, ROW[5:])]
 
     @pytest.mark.parametrize("cut", range(5, len(ROW)))
-    def test_not_wanted_when_the_header_was_read(self, cut):
+    def test_handler_added_after_the_header_gets_only_later_messages(self, cut):
         recorder = Recorder([])
         recorder.feed(ROW[:cut])
         recorder.want(backend.DATA_ROW)
         assert recorder.feed(ROW[cut:], ROW) == [(backend.DATA_ROW, ROW[5:])]
 
     @pytest.mark.parametrize("cut", range(1, len(ROW)))
-    def test_no_longer_wanted_when_the_body_is_whole(self, cut):
+    def test_handler_removed_before_the_body_is_complete_is_not_called(self, cut):
         recorder = Recorder()
         recorder.feed(ROW[:cut])
         recorder.handlers[backend.DATA_ROW] = None
@@ -204,12 +204,12 @@ class TestHandlersChange:
 
 
 class TestCapacity:
-    """A wanted message beyond capacity is reported once, by its beginning, wherever it is cut."""
+    """A message with a handler that is longer than capacity is reported once, with its first bytes."""
 
     STREAM = frame(backend.COPY_DATA, b"0123456789") + frame(backend.COPY_DATA, b"01234567") + ROW
     EXPECTED = (("oversize", backend.COPY_DATA, 10, b"01234567"), (backend.COPY_DATA, b"01234567"), (68, ROW[5:]))
 
-    def test_every_cut_into_three(self):
+    def test_stream_cut_into_three_gives_the_same_messages(self):
         for first in range(len(self.STREAM) + 1):
             for second in range(first, len(self.STREAM) + 1):
                 recorder = Recorder(capacity=8)
@@ -218,19 +218,19 @@ class TestCapacity:
                 assert recorder.scanner.aligned
 
     @pytest.mark.parametrize("size", range(1, 9))
-    def test_equal_pieces(self, size):
+    def test_stream_in_equal_pieces_gives_the_same_messages(self, size):
         recorder = Recorder(capacity=8)
         recorder.feed(*(self.STREAM[pos : pos + size] for pos in range(0, len(self.STREAM), size)))
         assert recorder.found == list(self.EXPECTED)
 
-    def test_none_at_all(self):
+    def test_capacity_of_zero_reports_every_body_as_oversize(self):
         stream = frame(backend.COPY_DATA, b"01") + frame(backend.COPY_DATA)
         for cut in range(len(stream) + 1):
             recorder = Recorder(capacity=0)
             recorder.feed(stream[:cut], stream[cut:])
             assert recorder.found == [("oversize", backend.COPY_DATA, 2, b""), (backend.COPY_DATA, b"")], cut
 
-    def test_reported_before_the_message_ends(self):
+    def test_oversize_is_reported_before_the_message_ends(self):
         recorder = Recorder(capacity=8)
         head = b"d\x7f\xff\xff\xff"
         assert recorder.feed(head, b"1234567") == []
@@ -239,14 +239,14 @@ class TestCapacity:
         assert len(recorder.found) == 1
         assert not recorder.scanner.aligned
 
-    def test_unwanted_messages_have_none(self):
+    def test_unwanted_message_beyond_capacity_is_not_reported(self):
         recorder = Recorder(capacity=8)
         assert recorder.feed(frame(backend.NOTICE_RESPONSE, b"x" * 100), frame(backend.PARSE_COMPLETE)) == [
             (backend.PARSE_COMPLETE, b"")
         ]
 
-    def test_little_is_held(self):
-        """Two gigabytes in small chunks, wanted or not, cost no more than capacity."""
+    def test_no_more_than_capacity_is_held_of_a_two_gigabyte_message(self):
+        """The message comes in small chunks, once with a handler and once without."""
         for wanted in ([], [backend.COPY_DATA]):
             recorder = Recorder(wanted, capacity=1000)
             recorder.feed(b"d\x7f\xff\xff\xff")
@@ -257,7 +257,7 @@ class TestCapacity:
 
 
 class TestRuns:
-    """Many unwanted messages of one type are stepped over together; nothing between two of them is missed."""
+    """Runs of messages of one type without a handler are skipped together; a message between two of them is found."""
 
     @staticmethod
     def feed(stream, size):
@@ -271,7 +271,7 @@ class TestRuns:
 
     @pytest.mark.parametrize("length", [0, 1, 4, 40])
     @pytest.mark.parametrize("size", [1 << 20, 997])
-    def test_a_message_anywhere_in_one(self, length, size):
+    def test_wanted_message_anywhere_within_a_run_is_found(self, length, size):
         row, notice = frame(backend.DATA_ROW, b"D" * length), frame(backend.NOTICE_RESPONSE, b"x" * length)
         for place in (0, 1, 7, 8, 9, 10, 39, 40, 41, 42, 168, 169, 170, 300, 399, 400):
             stream = row * place + notice + row * (400 - place)
@@ -279,24 +279,24 @@ class TestRuns:
             assert not self.feed(stream[:-1], size)[1]
 
     @pytest.mark.parametrize("place", [0, 5, 50, 200, 399])
-    def test_a_row_of_another_length_in_one(self, place):
+    def test_row_of_another_length_within_a_run_is_stepped_over(self, place):
         rows = [frame(backend.DATA_ROW, b"D" * 9)] * 400
         rows[place] = frame(backend.DATA_ROW, b"D" * 8)
         assert self.feed(b"".join([*rows, frame(backend.NOTICE_RESPONSE, b"x")]), 1 << 20) == ([b"x"], True)
 
     @pytest.mark.parametrize("bad", [b"D\0\0\0\3", b"D\xff\xff\xff\xff", b"\xff\0\0\0\4"])
     @pytest.mark.parametrize("place", [0, 5, 50, 200, 399])
-    def test_what_is_no_message_in_one(self, bad, place):
+    def test_invalid_header_within_a_run_is_refused(self, bad, place):
         row = frame(backend.DATA_ROW, b"D" * 9)
         with pytest.raises(FramingError):
             self.feed(row * place + bad + row * (400 - place), 1 << 20)
 
-    def test_bodies_that_look_like_headers(self):
+    def test_body_that_contains_headers_is_not_read_as_messages(self):
         body = frame(backend.NOTICE_RESPONSE, b"x") * 3
         assert self.feed(frame(backend.DATA_ROW, body) * 500, 1 << 20) == ([], True)
 
 
-def test_small_chunks_are_linear():
+def test_message_fed_byte_by_byte_takes_linear_time():
     """262,144 bytes byte by byte: a copy of everything held for each would be 34 GB."""
     body = bytes(262_144)
     recorder = Recorder()
@@ -307,7 +307,7 @@ def test_small_chunks_are_linear():
 
 
 class TestRefusal:
-    """A header that makes no sense ends the scanner, however it was cut."""
+    """An invalid header ends the scanner, however it was cut."""
 
     BAD = (
         b"D\0\0\0\x03xx",
@@ -323,7 +323,7 @@ class TestRefusal:
     )
 
     @pytest.mark.parametrize("bad", BAD)
-    def test_backend(self, bad):
+    def test_invalid_backend_header_is_refused_however_it_is_cut(self, bad):
         for cut in range(len(bad)):
             recorder = Recorder()
             recorder.feed(ROW)
@@ -333,7 +333,7 @@ class TestRefusal:
             assert not recorder.scanner.aligned
 
     @pytest.mark.parametrize("wanted", [[], WANTED], ids=["skipped", "wanted"])
-    def test_nothing_is_read_after_it(self, wanted):
+    def test_feed_raises_after_a_refusal(self, wanted):
         recorder = Recorder(wanted)
         with pytest.raises(FramingError):
             recorder.feed(b"\x01\0\0\0\x04" + ROW)
@@ -352,7 +352,7 @@ class TestRefusal:
             (frontend.COPY_FAIL, 10_000),
         ],
     )
-    def test_frontend_limits_are_postgresql_s(self, kind, limit):
+    def test_length_above_postgresqls_limit_is_refused(self, kind, limit):
         for cut in (3, 5):
             for length, accepted in ((limit, True), (limit + 1, False)):
                 recorder = Recorder([], frontend.LIMITS)
@@ -363,12 +363,12 @@ class TestRefusal:
                     with pytest.raises(FramingError, match=f"allowed are 4 to {limit}"):
                         recorder.feed(header[:cut], header[cut:])
 
-    def test_message_of_the_error_quotes_no_content(self):
+    def test_error_text_quotes_no_content(self):
         with pytest.raises(FramingError) as caught:
             Recorder().feed(b"D\0\0\0\x03secret")
         assert str(caught.value) == "message of type 'D' with length 3: allowed are 4 to 2147483647"
 
-    def test_a_limit_is_the_caller_s(self):
+    def test_callers_limits_decide_which_length_is_refused(self):
         limits = no_limits()
         limits[backend.DATA_ROW] = 12
         assert len(Recorder(limits=limits).feed(ROW)) == 1
@@ -378,10 +378,10 @@ class TestRefusal:
 
 
 class TestHandlersRaise:
-    """What a handler raises passes through, and ends the scanner: half a message may have been acted on."""
+    """An exception of a handler passes through and ends the scanner: the handler may have acted on half a message."""
 
     @pytest.mark.parametrize("cut", range(len(ROW)))
-    def test_protocol_error(self, cut):
+    def test_error_of_a_handler_passes_through_and_ends_the_scanner(self, cut):
         recorder = Recorder([])
 
         def decode(buffer, start, end):
@@ -393,13 +393,13 @@ class TestHandlersRaise:
         with pytest.raises(FramingError):
             recorder.feed(b"")
 
-    def test_feeding_from_within_is_refused(self):
+    def test_feed_from_within_a_handler_is_refused(self):
         recorder = Recorder([])
         recorder.handlers[backend.DATA_ROW] = lambda buffer, start, end: recorder.scanner.feed(b"")
         with pytest.raises(FramingError):
             recorder.feed(ROW)
 
-    def test_oversize(self):
+    def test_error_of_the_oversize_handler_passes_through(self):
         def refuse(kind, length, beginning):
             raise MessageError("too long")
 
@@ -412,8 +412,8 @@ class TestHandlersRaise:
 
 
 @given(st.lists(st.binary(max_size=40), max_size=6), st.integers(0, 30))
-def test_any_bytes(chunks, capacity):
-    """Only ProtocolError, and the same messages up to it as from one chunk."""
+def test_arbitrary_bytes_give_the_same_result_however_they_are_cut(chunks, capacity):
+    """Only ProtocolError is raised, and the messages before it are those found in one chunk."""
 
     def outcome(pieces):
         recorder = Recorder(range(256), capacity=capacity)
@@ -426,8 +426,8 @@ def test_any_bytes(chunks, capacity):
     assert outcome(chunks) == outcome([b"".join(chunks)])
 
 
-def test_limits_allow_what_is_legal():
-    """The longest legal bodies of counted messages fit exactly."""
+def test_longest_legal_bodies_are_within_the_limits():
+    """The longest legal body of a message with a count has exactly the limit."""
     most = 65_535
     for message in (
         backend.ParameterDescription((0,) * most),
@@ -437,7 +437,7 @@ def test_limits_allow_what_is_legal():
         assert len(bytes(message)) - 1 == backend.LIMITS[message.TYPE]
 
 
-def test_both_directions_know_their_types_only():
+def test_limits_allow_only_the_types_of_their_direction():
     assert {kind for kind in range(256) if frontend.LIMITS[kind]} == {*frontend.MESSAGES, frontend.PASSWORD}
     assert {kind for kind in range(256) if backend.LIMITS[kind]} == {*backend.MESSAGES, backend.AUTHENTICATION}
     assert frontend.LIMITS[copy_data.COPY_FAIL]

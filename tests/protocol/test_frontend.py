@@ -1,4 +1,4 @@
-"""Frontend messages: what is theirs beyond what holds for every message."""
+"""Frontend messages: what tests/protocol/test_message.py does not test for all messages alike."""
 
 import pytest
 
@@ -46,27 +46,27 @@ from protocol.fields import INT16, pack_numbers
         (frontend.Sync, b"\0"),
     ],
 )
-def test_malformed(message, body):
+def test_malformed_body_is_refused_without_quoting_it(message, body):
     with pytest.raises(MessageError) as caught:
         message.decode(body)
     for secret in ("SELECT", "secret", "four"):
         assert secret not in str(caught.value)
 
 
-def test_bind_with_65535_parameters():
+def test_bind_holds_at_most_65535_parameters():
     message = frontend.Bind(b"", b"", (1,), [b"x"] * 65_535, (0,))
     assert frontend.Bind.decode(message.body()) == message
     with pytest.raises(EncodeError):
         frontend.Bind(b"", b"", (), [None] * 65_536).body()
 
 
-def test_parse_with_65535_parameter_types():
+def test_parse_of_65535_parameter_types_is_read():
     message = frontend.Parse(b"", b"", tuple(range(65_535)))
     assert frontend.Parse.decode(message.body()) == message
 
 
-def test_formats_are_kept_as_they_are():
-    """How many there are, and whether they are 0 or 1, is an error of the statement that only the backend reports."""
+def test_format_codes_are_decoded_without_judging_their_number_or_value():
+    """A wrong number of codes, or a code other than 0 and 1, is an error of the statement: the backend reports it."""
     message = frontend.Bind(b"", b"", (0, 1, 7), [b"x"], (-1, 2))
     assert frontend.Bind.decode(message.body()) == message
 
@@ -86,7 +86,7 @@ def test_formats_are_kept_as_they_are():
         frontend.SASLInitialResponse(b"\0", b""),
     ],
 )
-def test_what_cannot_be_encoded(message):
+def test_fields_out_of_range_cannot_be_encoded(message):
     with pytest.raises(EncodeError):
         bytes(message)
 
@@ -100,20 +100,20 @@ def test_what_cannot_be_encoded(message):
         frontend.GSSResponse(b"\x60"),
     ],
 )
-def test_type_p_is_what_was_asked_for(response):
+def test_message_of_type_p_is_decoded_as_the_requested_response(response):
     assert frontend.decode(frontend.PASSWORD, response.body(), type(response)) == response
 
 
-def test_type_p_by_itself_is_opaque():
+def test_message_of_type_p_without_a_request_is_a_sasl_response():
     assert frontend.decode(frontend.PASSWORD, b"secret\0") == frontend.SASLResponse(b"secret\0")
 
 
-def test_empty_initial_response_is_not_a_missing_one():
+def test_empty_initial_response_differs_from_a_missing_one():
     assert frontend.SASLInitialResponse.decode(b"X\0\0\0\0\0").data == b""
     assert frontend.SASLInitialResponse.decode(b"X\0\xff\xff\xff\xff").data is None
 
 
-def test_fixed_frames():
+def test_frames_encoded_once_have_the_manuals_bytes():
     assert frontend.SYNC_FRAME == b"S\0\0\0\x04"
     assert frontend.FLUSH_FRAME == b"H\0\0\0\x04"
     assert frontend.TERMINATE_FRAME == b"X\0\0\0\x04"
@@ -122,7 +122,7 @@ def test_fixed_frames():
 @pytest.mark.parametrize("formats", [(), (1,), (0, 1, 1)])
 @pytest.mark.parametrize("parameters", [[], [None], [b"", b"\0" * 9, None, b"x"]])
 @pytest.mark.parametrize("results", [(), (1,), (0, 1)])
-def test_result_formats_of_a_bind(formats, parameters, results):
+def test_result_formats_of_a_bind_are_found_behind_its_parameters(formats, parameters, results):
     body = frontend.Bind(b"portal", b"s", formats, parameters, results).body()
     found = frontend.bind_result_formats(b"....." + body + b"...", 5, 5 + len(body))
     assert found == pack_numbers(INT16, results)

@@ -1,4 +1,4 @@
-"""What holds for every typed message: its bytes, its round trip, its bounds, its frame."""
+"""What holds for every message with a type byte: its bytes, its round trip, its limits, its frame."""
 
 import pytest
 from hypothesis import given
@@ -30,13 +30,13 @@ def check_round_trip(message: Message, limits: list[int]) -> None:
 
 
 @given(strategies.frontend_messages)
-def test_frontend_round_trip(message):
+def test_frontend_message_survives_a_round_trip(message):
     check_round_trip(message, frontend.LIMITS)
     assert frontend.decode(message.TYPE, message.body(), type(message)) == message
 
 
 @given(strategies.backend_messages)
-def test_backend_round_trip(message):
+def test_backend_message_survives_a_round_trip(message):
     check_round_trip(message, backend.LIMITS)
     assert backend.decode(message.TYPE, message.body()) == message
 
@@ -47,20 +47,20 @@ def test_samples_cover_every_message():
 
 
 @pytest.mark.parametrize(("message", "wire"), EVERY, ids=samples.name)
-def test_bytes(message, wire):
+def test_message_has_the_manuals_bytes(message, wire):
     assert bytes(message) == wire
     assert type(message).decode(wire[5:]) == message
 
 
 @pytest.mark.parametrize(("message", "wire"), EVERY, ids=samples.name)
-def test_truncated_body_is_refused_or_another_message(message, wire):
+def test_truncated_body_is_refused_or_ends_the_last_field_earlier(message, wire):
     body = wire[5:]
     for size in range(len(body)):
         try:
             shorter = type(message).decode(body[:size])
         except MessageError:
             continue
-        # Where the last field goes to the end of the message a shorter body is a shorter field, nothing else.
+        # A last field that extends to the end of the message is shorter then; everything else is unchanged.
         assert isinstance(message, (*samples.TO_THE_END, backend.BackendKeyData)), size
         assert bytes(shorter)[5:] == body[:size]
 
@@ -111,18 +111,18 @@ def test_failed_append_leaves_the_buffer_alone():
     assert buffer == b"before"
 
 
-def test_length_never_wraps():
-    """A body of 4 GiB and a bit would announce a small message, and its content would follow as messages."""
+def test_body_of_more_than_two_gigabytes_cannot_be_encoded():
+    """A length that overflowed would announce a short body, and the content would be read as messages."""
 
     class Enormous(bytes):
         def __len__(self) -> int:
             return MAXIMUM_LENGTH - 3
 
-    with pytest.raises(EncodeError, match="longer than a length can say"):
+    with pytest.raises(EncodeError, match="longer than a length field can hold"):
         bytes(frontend.SASLResponse(Enormous()))
 
 
-def test_no_limits_is_a_fresh_list():
+def test_no_limits_returns_a_new_list_each_time():
     first = no_limits()
     first[0] = 9
     assert no_limits() == [0] * 256

@@ -1,4 +1,4 @@
-"""ErrorResponse and NoticeResponse: fields by name, and reports of our own."""
+"""ErrorResponse and NoticeResponse: access to fields, and reports that Rowtap makes itself."""
 
 import pytest
 
@@ -16,7 +16,7 @@ ERROR = backend.ErrorResponse(
 )
 
 
-def test_fields_by_name():
+def test_fields_are_found_by_name_or_code():
     assert ERROR.severity == b"ERROR"
     assert ERROR.sqlstate == b"23505"
     assert ERROR.message == b"doppelt"
@@ -24,16 +24,16 @@ def test_fields_by_name():
     assert ERROR.get(codes.HINT) is None
 
 
-def test_severity_before_9_6():
+def test_severity_is_the_localized_one_before_9_6():
     assert backend.NoticeResponse(((codes.SEVERITY, b"NOTICE"),)).severity == b"NOTICE"
 
 
-def test_missing():
+def test_missing_fields_are_empty():
     empty = backend.ErrorResponse(())
     assert (empty.severity, empty.sqlstate, empty.message) == (b"", b"", b"")
 
 
-def test_of_our_own():
+def test_report_of_our_own_has_the_given_texts_in_utf8():
     error = backend.ErrorResponse.of("FATAL", "53300", "sorry, zu viele Verbindungen: é")
     assert type(error) is backend.ErrorResponse
     assert bytes(error) == (
@@ -41,28 +41,28 @@ def test_of_our_own():
     )
 
 
-def test_of_our_own_with_detail_and_hint():
+def test_report_of_our_own_may_have_detail_and_hint():
     notice = backend.NoticeResponse.of("WARNING", "01000", "m", detail="d", hint="h")
     assert bytes(notice) == b"N\0\0\0\x27SWARNING\0VWARNING\0C01000\0Mm\0Dd\0Hh\0\0"
 
 
-def test_errors_and_notices_differ():
+def test_error_and_notice_of_equal_fields_differ():
     error: object = backend.ErrorResponse(())
     assert error != backend.NoticeResponse(())
 
 
-def test_names_are_read_from_backend():
+def test_backend_module_exports_both_reports():
     assert (backend.ErrorResponse, backend.NoticeResponse) == (reports.ErrorResponse, reports.NoticeResponse)
     assert (ord("E"), ord("N")) == (backend.ERROR_RESPONSE, backend.NOTICE_RESPONSE)
 
 
 @pytest.mark.parametrize("body", [b"", b"S", b"SERROR", b"SERROR\0", b"\0\0", b"SERROR\0\0C"])
-def test_malformed(body):
+def test_malformed_body_is_refused(body):
     with pytest.raises(MessageError):
         reports.ErrorResponse.decode(body)
 
 
 @pytest.mark.parametrize("fields", [((0, b""),), ((256, b""),), ((codes.MESSAGE, b"\0"),)])
-def test_what_cannot_be_encoded(fields):
+def test_fields_out_of_range_cannot_be_encoded(fields):
     with pytest.raises(EncodeError):
         bytes(reports.NoticeResponse(fields))
