@@ -1,4 +1,5 @@
-"""Options, the report's header, and what a missing server means. The fixtures live in the plugins named here."""
+"""Options, the report's header, and what a test does when a server is missing. The fixtures are in the
+plugins below."""
 
 import os
 import platform
@@ -11,7 +12,7 @@ pytest_plugins = ["tests.fix_postgres", "tests.fix_redis", "tests.fix_proxy", "t
 
 
 def pytest_report_header() -> str:
-    """The versions a failure should be read with."""
+    """The versions which someone who reads a failure needs to know."""
     servers = []
     try:
         servers.append(f"PostgreSQL {embedded.postgres_version()}")
@@ -29,9 +30,10 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`make test` gives tests of servers and processes, which a busy machine can starve, another chance and says so. A
-    test that found something stale gets none (`rerun_except` in pyproject.toml): of those one failure in a hundred runs
-    is the one to know of."""
+    """Takes the second chance from tests that need none. `make test` repeats a failed test once, because a busy machine
+    can starve servers and processes, and reports that it did. Tests of pure code are not repeated, and neither is a
+    test that found a stale key (`rerun_except` in pyproject.toml): it must be investigated even if it fails once in a
+    hundred runs."""
     for item in items:
         if item.path.parts[-2] in {"protocol", "fuzz"}:
             item.add_marker(pytest.mark.flaky(reruns=0))
@@ -39,7 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def missing():
-    """`missing(reason)`: what the machine lacks skips a test at home and fails it in CI, where nothing may lack."""
+    """`missing(reason)`: skips the test when the machine lacks something; fails it in CI, where nothing may
+    be missing."""
 
     def report(reason: str) -> None:
         if os.environ.get("CI") == "true":

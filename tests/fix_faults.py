@@ -1,11 +1,11 @@
-"""A network that misbehaves on purpose: a TCP link in front of any server, for either leg of the proxy.
+"""A network with faults: a TCP link in front of any server, on either side of the proxy.
 
     link = faulty(postgres.host, postgres.port)            # the proxy's [postgres] points at link.port
-    link.to_server.chunk = 1                               # every byte its own segment
+    link.to_server.chunk = 1                               # every byte is its own segment
     link.to_client.cut_after, link.to_client.cut = 100, "reset"
 
-Directions are told apart by where the bytes go: `to_server` has the frontend's messages, `to_client` the backend's.
-What is set counts at once, for open connections too. Back-pressure passes through: the link holds one piece at a time.
+`to_server` is the direction of the frontend's messages, `to_client` that of the backend's. A setting takes effect at
+once, for open connections too. The link holds one piece of data at a time, so back-pressure passes through it.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ def faulty():
 
 
 class Faults:
-    """What is wrong with one direction. `chunk` bytes at most are sent at once and `delay` seconds pass before each.
+    """The faults of one direction. At most `chunk` bytes are sent at once, after a delay of `delay` seconds each.
 
-    After `cut_after` bytes of a connection have passed, `cut` happens: "close" ends both legs, "reset" does so by
+    After `cut_after` bytes of a connection have passed, `cut` happens: "close" closes both sockets, "reset" does so by
     RST, "half-close" ends this direction only, "stall" keeps everything open and passes nothing more.
     """
 
@@ -43,7 +43,7 @@ class Faults:
         self._open.set()
 
     def stall(self) -> None:
-        """Pass nothing until `go`; connections stay open, bytes pile up."""
+        """Pass nothing until `go` is called; connections stay open and their bytes wait."""
         self._loop.call_soon_threadsafe(self._open.clear)
 
     def go(self) -> None:
@@ -51,19 +51,19 @@ class Faults:
         self._loop.call_soon_threadsafe(self._open.set)
 
     async def wait(self) -> None:
-        """Until the next piece may pass."""
+        """Wait until the next piece may pass."""
         await self._open.wait()
         if self.delay:
             await asyncio.sleep(self.delay)
 
     def size(self, passed: int) -> int:
-        """How many bytes the next piece may have after `passed` bytes; 0 when it is time to cut."""
+        """How many bytes the next piece may have after `passed` bytes; 0 when the connection is to be cut."""
         size = self.chunk or 65536
         return size if self.cut_after is None else max(min(size, self.cut_after - passed), 0)
 
 
 class FaultyLink:
-    """Listens on `.host` and `.port` and passes to its target what it gets, with the faults of each direction."""
+    """Listens on `.host` and `.port` and relays to its target, with the faults of each direction."""
 
     def __init__(self, host: str, port: int) -> None:
         self.target = (host, port)
@@ -78,19 +78,19 @@ class FaultyLink:
         self._thread.start()
 
     def reset(self) -> None:
-        """End every open connection by RST on both legs."""
+        """End every open connection by RST, on both sockets."""
         self._on_loop(self._end_connections("reset"))
 
     def drop(self) -> None:
-        """End every open connection in the ordinary way, wherever its messages are."""
+        """Close every open connection normally, even within a message."""
         self._on_loop(self._end_connections("close"))
 
     def refuse(self) -> None:
-        """Take no more connections, as a server that is down; open ones stay."""
+        """Refuse new connections, as a server that is down does; open ones stay."""
         self._on_loop(self._stop_accepting())
 
     def close(self) -> None:
-        """End everything."""
+        """Close the listener and every connection."""
         self._on_loop(self._finish())
         self._thread.join(10)
         assert not self._thread.is_alive()
@@ -121,7 +121,7 @@ class FaultyLink:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks.values())
-            await asyncio.sleep(0)  # their callbacks, which close the sockets, come one step later
+            await asyncio.sleep(0)  # their done callbacks, which close the sockets, run one step later
 
     async def _accept(self) -> None:
         while True:
@@ -133,13 +133,13 @@ class FaultyLink:
             task.add_done_callback(functools.partial(self._forget, connection))
 
     def _forget(self, connection: "_Connection", _task: asyncio.Task[None]) -> None:
-        # Here and not at the end of the task's coroutine: a task cancelled before its first step never runs a line.
+        # A done callback and not a `finally` in the coroutine: a task cancelled before its first step runs no code.
         del self._connections[connection]
         connection.close()
 
 
 class _Connection:
-    """One client's two legs; `how` they are ended in the end: "close" or "reset"."""
+    """The two sockets of one client's connection; `how` says how they are closed: "close" or "reset"."""
 
     def __init__(self, client: socket.socket) -> None:
         self.how = "close"
@@ -157,7 +157,7 @@ class _Connection:
             pumps.append(asyncio.create_task(self._pump(self._server, self._client, to_client)))
             done, _ = await asyncio.wait(pumps, return_when=asyncio.FIRST_EXCEPTION)
             if any(isinstance(pump.exception(), OSError) for pump in done):
-                self.how = "reset"  # as the peer that was lost would
+                self.how = "reset"  # as the lost peer would have done
         except OSError:
             self.how = "reset"
         finally:
@@ -190,7 +190,7 @@ class _Connection:
             raise _CutError
 
     def close(self) -> None:
-        """Close both legs, in the way of `how`."""
+        """Close both sockets in the way `how` says."""
         for leg in (self._client, self._server):
             if self.how == "reset":
                 # A linger time of zero makes close() send RST instead of FIN.

@@ -1,7 +1,7 @@
-"""PostgreSQL for the tests: one cluster a session, one fresh database a test.
+"""PostgreSQL for the tests: one cluster for a test session, one new database for each test.
 
-The clusters know a role for every way to authenticate, each with the password `secret`: `scram_user`, `md5_user`,
-`password_user`. Every other role is trusted.
+Each cluster has a role for every way to authenticate, with the password `secret`: `scram_user`, `md5_user`,
+`password_user`. Every other role authenticates by `trust`.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ _numbers = itertools.count(1)
 
 
 class PostgresTLS(Postgres):
-    """A PostgreSQL with a certificate of its own making."""
+    """A PostgreSQL with TLS, whose certificate is made here."""
 
     def __init__(self, bindir: Path) -> None:
         super().__init__(bindir=bindir, settings=SETTINGS, hba=HBA)
@@ -74,24 +74,26 @@ def postgres(missing):
 
 @pytest.fixture
 def database(postgres):
-    """The name of a fresh, empty database of `postgres`, dropped with all its connections when the test ends."""
+    """The name of a new, empty database of `postgres`; dropped with all its connections when the test ends."""
     with fresh_database(postgres) as name:
         yield name
 
 
 @pytest.fixture
 def connect(postgres, database):
-    """`connect(**parameters)`: a psycopg connection straight to `database`, autocommit unless told."""
+    """`connect(**parameters)`: a psycopg connection directly to `database`, in autocommit mode unless a parameter says
+    otherwise."""
     with contextlib.ExitStack() as stack:
         yield connector(stack, lambda: postgres.dsn(database))
 
 
 @pytest.fixture(scope="session")
 def postgres_tls():
-    """A PostgreSQL with TLS, which the wheel's is built without: skipped unless this machine has another.
+    """A PostgreSQL with TLS. The one in the wheel is built without, so the test is skipped unless the machine has
+    another.
 
-    It is what `postgres` is, roles included, and has `.tls`, the paths of its certificate, key and authority. The
-    certificate is for localhost and 127.0.0.1. Sessions with and without TLS are let in.
+    Has the same roles as `postgres`, and `.tls`: the paths of certificate, key and authority. The certificate is for
+    localhost and 127.0.0.1. Sessions are accepted with and without TLS.
     """
     bindir = find_tls_bindir()
     if bindir is None:
@@ -103,14 +105,14 @@ def postgres_tls():
 
 @pytest.fixture
 def database_tls(postgres_tls):
-    """What `database` is, of `postgres_tls`."""
+    """The name of a new, empty database of `postgres_tls`."""
     with fresh_database(postgres_tls) as name:
         yield name
 
 
 @pytest.fixture(scope="session")
 def postgres15(postgres_tls):
-    """`postgres_tls` where it is a PostgreSQL 15, as Debian 12 packages it."""
+    """`postgres_tls` if it is PostgreSQL 15 (the version in Debian 12); otherwise the test is skipped."""
     if not postgres_tls.version.startswith("15."):
         pytest.skip(f"this machine's PostgreSQL is {postgres_tls.version}, not 15")
     return postgres_tls
@@ -118,7 +120,7 @@ def postgres15(postgres_tls):
 
 @contextlib.contextmanager
 def fresh_database(server):
-    """A new database of that server for the length of the block. Bare `with` use is for tests that need two."""
+    """A new database of that server, for the duration of the block. Used directly by tests that need two databases."""
     if not server.running:
         server.start()
     name = f"test_{next(_numbers)}"
@@ -135,7 +137,7 @@ def fresh_database(server):
 
 
 def connector(stack, dsn):
-    """A function that opens psycopg connections to `dsn()` and closes them with `stack`."""
+    """A function that opens psycopg connections to `dsn()`; `stack` closes them."""
 
     def connect(**parameters):
         connection = psycopg.connect(dsn(), **{"autocommit": True} | parameters)
@@ -146,7 +148,7 @@ def connector(stack, dsn):
 
 
 def create_roles(server):
-    """The roles of ROLES, able to use every database."""
+    """Create the roles of ROLES, as superusers."""
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
         for role, method in ROLES.items():
             kind = "md5" if method == "md5" else "scram-sha-256"
@@ -156,7 +158,7 @@ def create_roles(server):
 
 
 def find_tls_bindir():
-    """The bin directory of an installed PostgreSQL with OpenSSL, the newest one, or None."""
+    """The bin directory of the newest installed PostgreSQL that has OpenSSL, or None."""
     candidates = [Path(path) for path in os.environ.get("POSTGRES_TLS_BINDIR", "").split(os.pathsep) if path]
     for root, pattern in (
         ("/usr/lib/postgresql", "*/bin"),
@@ -177,9 +179,9 @@ def _has_openssl(bindir):
 
 
 def make_certificate(directory, name="server"):
-    """A certificate for localhost and 127.0.0.1 and the authority that signed it, as `TLSFiles` in `directory`.
+    """A certificate for localhost and 127.0.0.1, and the authority that signed it, as `TLSFiles` in `directory`.
 
-    The key is the directory owner's and no one else's, as PostgreSQL demands.
+    Only the owner of the directory may read the key, which PostgreSQL requires.
     """
     if shutil.which("openssl") is None:
         pytest.skip("the openssl command is missing")

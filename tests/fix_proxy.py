@@ -1,10 +1,10 @@
-"""The proxy for the tests: `python -m proxy serve` as the process an operator would run, with a config.toml of its own.
+"""The proxy for the tests: `python -m proxy serve` as a process of its own, with a config.toml of its own.
 
     proxy = rowtap(tables=[USERS])          # in front of `postgres`, writing to `redis_url`
     proxy.connect().execute("SELECT …")     # psycopg, through it
-    proxy.settle()                          # everything observed so far is in Redis
+    proxy.settle()                          # every change observed so far is in Redis
 
-Whatever a test did, its proxies must have stopped with status 0 on SIGTERM and logged no traceback; teardown says so.
+At the end of each test its proxies must stop on SIGTERM with status 0 and must have logged no traceback.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ CRASH_MARKS = re.compile(r"Traceback \(most recent|was never (?:retrieved|awaite
 def rowtap(tmp_path, postgres, database, redis_url):
     """A factory of running proxies: `rowtap(tables=[…], config={…}, args=(…), env={…}, ready=True) -> Proxy`.
 
-    `config` is merged over a configuration that points at `postgres`, `database` and `redis_url` with free ports,
-    section by section; a value of None takes a key out.
+    `config` is merged, section by section, over a configuration that names `postgres`, `database`, `redis_url` and free
+    ports; a value of None removes a key.
     """
     proxies: list[Proxy] = []
 
@@ -63,7 +63,7 @@ def rowtap(tmp_path, postgres, database, redis_url):
 
 @pytest.fixture
 def rowtap_command(tmp_path):
-    """`rowtap_command("explain", "SELECT …", config={…} or TOML text)`: the command run to its end."""
+    """`rowtap_command("explain", "SELECT …", config={…} or TOML text)`: runs a command until it ends."""
 
     def run(*args, config=None, env=None, timeout=30):
         command = [sys.executable, "-m", "proxy", *map(str, args)]
@@ -85,7 +85,7 @@ def rowtap_command(tmp_path):
 
 
 class Proxy:
-    """One `serve` process. `.host`, `.port` and `.database` are where clients go, `.log_path` is all it printed."""
+    """One `serve` process. Clients connect to `.host`, `.port` and `.database`; `.log_path` holds all its output."""
 
     def __init__(self, path, config, *, args=(), env=None, user="postgres"):
         self.config_path, self.config = path, config
@@ -103,7 +103,7 @@ class Proxy:
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
-        """The process started last."""
+        """The process started most recently."""
         assert self._process is not None, "the proxy has not been started"
         return self._process
 
@@ -118,16 +118,17 @@ class Proxy:
         return " ".join(f"{name}={value}" for name, value in (words | parameters).items())
 
     def url(self, dbname=None):
-        """The same as a URL, for the drivers that want one."""
+        """The same as `dsn`, as a URL, for drivers that need one."""
         return f"postgresql://{self.user}@{self.host}:{self.port}/{dbname or self.database}"
 
     def write_config(self, **sections):
-        """Write the file anew with these sections merged in; SIGHUP or a restart makes it count."""
+        """Merge these sections into the configuration and write the file. The proxy reads it on SIGHUP or at its next
+        start."""
         self.config = merged(self.config, sections)
         self.config_path.write_text(toml(self.config))
 
     def start(self, *, ready=True):
-        """Start the process; with `ready` return when /healthz answers 200, and fail with its log when it does not."""
+        """Start the process. With `ready`, wait until /healthz answers 200, and fail with the log if it does not."""
         self.write_config()
         command = [sys.executable, "-m", "proxy", "serve", "--config", str(self.config_path), *self._args]
         with self.log_path.open("ab") as log:
@@ -146,7 +147,7 @@ class Proxy:
             self.wait_until_healthy()
 
     def wait_until_healthy(self, timeout=START_TIMEOUT):
-        """Return when /healthz answers 200."""
+        """Wait until /healthz answers 200."""
         deadline = time.monotonic() + timeout
         while not self._healthy():
             if self.process.poll() is not None:
@@ -156,7 +157,7 @@ class Proxy:
             time.sleep(0.02)
 
     def get(self, path):
-        """GET from the admin address: (status, text)."""
+        """GET `path` from the admin address: (status, text)."""
         connection = http.client.HTTPConnection(self.admin_host, self.admin_port, timeout=10)
         with contextlib.closing(connection):
             connection.request("GET", path)
@@ -164,15 +165,16 @@ class Proxy:
             return response.status, response.read().decode()
 
     def status(self):
-        """/status, decoded."""
+        """The JSON of /status, decoded."""
         status, text = self.get("/status")
         assert status == 200, text
         return json.loads(text)
 
     def settle(self, timeout=10.0):
-        """Wait until every change observed so far is in Redis; fail when nothing moves for `timeout` seconds.
+        """Wait until every change observed so far is in Redis; fail when their number does not change for `timeout`
+        seconds.
 
-        Slowness is no failure: the clock starts again whenever the number of pending changes does.
+        The time begins again whenever the number changes: a slow machine does not fail a test.
         """
         pending, since, zeros = None, time.monotonic(), 0
         while zeros < 2:
@@ -189,7 +191,7 @@ class Proxy:
         self.process.send_signal(signum)
 
     def wait(self, timeout=STOP_TIMEOUT):
-        """Wait for the process to end by itself; its exit status."""
+        """Wait for the process to end; returns its exit status."""
         try:
             status = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -199,23 +201,24 @@ class Proxy:
         return status
 
     def stop(self, timeout=STOP_TIMEOUT):
-        """SIGTERM; the exit status. Connections of `connect` are closed first, others have shutdown_timeout to end."""
+        """Send SIGTERM; returns the exit status. Connections of `connect` are closed first; others have
+        shutdown_timeout to end."""
         self._stack.close()
         if self.process.poll() is None:
             self.process.terminate()
         return self.wait(timeout)
 
     def kill(self):
-        """SIGKILL to the whole process group, workers included: nothing is drained."""
+        """Send SIGKILL to the whole process group, workers included: nothing is drained."""
         self._killed = True
         self._kill_group()
 
     def log_text(self):
-        """All the proxy has printed, over all its starts."""
+        """All output of the proxy, of all its starts."""
         return self.log_path.read_text(errors="replace")
 
     def finish(self):
-        """What must hold of every proxy at the end of a test."""
+        """Stop the proxy at the end of a test and check that it stopped with status 0 and logged no traceback."""
         self._stack.close()
         if self._process is None:
             return
@@ -238,7 +241,7 @@ class Proxy:
 
 
 def merged(base, over):
-    """`over` over `base`, section by section; None takes a key out."""
+    """`base` with the values of `over`, section by section; None removes a key."""
     result = dict(base)
     for name, value in over.items():
         if value is None:
@@ -261,7 +264,7 @@ def toml(tables, prefix=""):
         elif isinstance(value, list) and not value:
             continue
         else:
-            # JSON's strings, numbers, booleans and lists of them are TOML's too.
+            # JSON's strings, numbers, booleans and lists of them are valid TOML.
             lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}\n")
     return "".join(lines + nested)
 

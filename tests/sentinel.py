@@ -1,4 +1,4 @@
-"""Sentinels for the tests: of the same binary as the server they watch."""
+"""Redis Sentinels for the tests, started from the same binary as the server they monitor."""
 
 import time
 
@@ -9,11 +9,11 @@ from redis.retry import Retry
 from proxy.demo.servers import Valkey
 
 PATIENCE = 90
-"""Seconds, for what a sentinel decides in its own time."""
+"""Seconds to wait for a decision of a sentinel."""
 
 
 class Sentinel(Valkey):
-    """A sentinel that alone decides for `primary`. `down_after` is in milliseconds."""
+    """A sentinel with a quorum of one that monitors `primary`. `down_after` is in milliseconds."""
 
     title = "Sentinel"
 
@@ -29,7 +29,7 @@ class Sentinel(Valkey):
     def _command(self):
         command = super()._command()
         file = self.directory / "sentinel.conf"
-        if not file.exists():  # Afterwards it is the sentinel's own.
+        if not file.exists():  # The sentinel rewrites an existing file itself.
             wanted = ("port ", "bind ", "dir ", "tls-")
             lines = (self.directory / "valkey.conf").read_text().splitlines()
             lines = [line for line in lines if line.startswith(wanted) or line.split(" ")[0] in self.settings]
@@ -48,41 +48,45 @@ class Sentinel(Valkey):
             return False
 
 
-def where(*sentinels):
+def addresses(*sentinels):
+    """The addresses of the sentinels, as a URL lists them."""
     return ",".join(f"{sentinel.host}:{sentinel.port}" for sentinel in sentinels)
 
 
 def url(*sentinels, service="main"):
-    return f"redis+sentinel://{where(*sentinels)}/{service}/0"
+    """The URL with which Rowtap asks these sentinels for the primary of `service`."""
+    return f"redis+sentinel://{addresses(*sentinels)}/{service}/0"
 
 
 def wait(condition, seconds=PATIENCE):
+    """Wait until `condition()` is true."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not come to that in time"
+        assert time.monotonic() < end, f"the condition did not hold within {seconds} s"
         time.sleep(0.02)
 
 
-def up(replica):
-    """Whether a replica follows its primary. What becomes one hangs up on its clients."""
+def follows_primary(replica):
+    """Whether a replica is connected to its primary. A server that is becoming a replica closes its clients'
+    connections."""
     try:
         return replica.info("replication").get("master_link_status") == "up"
     except redis.ConnectionError:
         return False
 
 
-def leads(server):
-    """Whether it is a primary by now."""
+def is_primary(server):
+    """Whether the server is a primary."""
     try:
         return server.info("replication")["role"] == "master"
     except redis.ConnectionError:
         return False
 
 
-def watching(primary, replica):
-    """A running sentinel that knows of both. The caller closes it."""
+def start_sentinel(primary, replica):
+    """A running sentinel that knows `primary` and `replica`. The caller closes it."""
     with redis.Redis.from_url(replica.url) as client:
-        wait(lambda: up(client))
+        wait(lambda: follows_primary(client))
     sentinel = Sentinel(primary)
     sentinel.start()
     with redis.Redis.from_url(sentinel.url) as client:

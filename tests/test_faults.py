@@ -1,4 +1,4 @@
-"""The fault proxy does to a connection what it says, no less and no more; tests of the proxy rely on that."""
+"""tests/fix_faults.py does to a connection exactly what it is told to; the tests of the proxy rely on that."""
 
 import contextlib
 import socket
@@ -12,7 +12,7 @@ from proxy.demo.servers import HOST, free_port
 
 @pytest.fixture
 def echo():
-    """A server that sends back what it gets, piece by piece, and closes when the client has: (host, port)."""
+    """A server that sends back what it receives, and closes a connection when the client does: (host, port)."""
     listener = socket.create_server(("127.0.0.1", 0))
     threads = []
 
@@ -61,7 +61,7 @@ def read(client, size):
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 2, 7])
-def test_bytes_arrive_whole_and_in_order(link, client, chunk):
+def test_all_bytes_arrive_in_order_for_every_chunk_size(link, client, chunk):
     link.to_server.chunk = link.to_client.chunk = chunk
     message = bytes(range(256)) * 8
     client.sendall(message)
@@ -69,19 +69,19 @@ def test_bytes_arrive_whole_and_in_order(link, client, chunk):
     assert read_all(client) == message
 
 
-def test_a_chunk_with_a_delay_is_one_segment(link, client):
+def test_each_chunk_with_a_delay_arrives_as_one_segment(link, client):
     link.to_client.chunk, link.to_client.delay = 3, 0.1
     client.sendall(b"abcdefgh")
     assert [client.recv(100) for _ in range(3)] == [b"abc", b"def", b"gh"]
 
 
-def test_cut_by_close(link, client):
+def test_cut_by_close_passes_exactly_the_bytes_before_it(link, client):
     link.to_client.cut_after = 5
     client.sendall(b"abcdefgh")
     assert read_all(client) == b"abcde"
 
 
-def test_cut_by_reset(link, client):
+def test_cut_by_reset_raises_connection_reset_at_the_client(link, client):
     link.to_server.cut_after, link.to_server.cut = 5, "reset"
     client.sendall(b"abcde")
     assert read(client, 5) == b"abcde"
@@ -90,7 +90,7 @@ def test_cut_by_reset(link, client):
         client.recv(100)
 
 
-def test_cut_by_half_close_leaves_the_other_direction(link, client):
+def test_cut_by_half_close_leaves_the_other_direction_open(link, client):
     link.to_client.cut_after, link.to_client.cut = 5, "half-close"
     client.sendall(b"abcdefgh")
     assert read_all(client) == b"abcde"
@@ -106,7 +106,7 @@ def test_cut_by_stall_leaves_the_connection_open(link, client):
         client.recv(100)
 
 
-def test_stall_and_go(link, client):
+def test_stalled_direction_passes_bytes_after_go(link, client):
     link.to_server.stall()
     client.sendall(b"abc")
     client.settimeout(0.1)
@@ -131,7 +131,7 @@ def test_reset_and_drop_end_open_connections(link, client):
     assert link.accepted == 2
 
 
-def test_refuse_takes_no_more_and_keeps_the_open_ones(link, client):
+def test_refuse_refuses_new_connections_and_keeps_open_ones(link, client):
     client.sendall(b"a")
     assert client.recv(1) == b"a"
     link.refuse()
@@ -141,7 +141,7 @@ def test_refuse_takes_no_more_and_keeps_the_open_ones(link, client):
     assert client.recv(1) == b"b"
 
 
-def test_a_target_that_is_down_resets_the_client(faulty):
+def test_client_is_reset_when_the_target_is_down(faulty):
     link = faulty(HOST, free_port())
     # The reset may come before connect has returned.
     with (
@@ -151,7 +151,7 @@ def test_a_target_that_is_down_resets_the_client(faulty):
         client.recv(1)
 
 
-def test_postgres_through_a_link_that_splits_at_every_byte(postgres, database, faulty):
+def test_postgres_works_through_a_link_that_splits_at_every_byte(postgres, database, faulty):
     link = faulty(postgres.host, postgres.port)
     link.to_server.chunk = link.to_client.chunk = 1
     with psycopg.connect(postgres.dsn(database, host=link.host, port=link.port)) as connection:

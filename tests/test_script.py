@@ -1,4 +1,4 @@
-"""The fake peers of tests/script.py, played against each other and against PostgreSQL itself."""
+"""The fake peers of tests/script.py, used against each other and against PostgreSQL."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from protocol import backend, codes, frontend, startup
 from tests.script import READY, Client, FakeServer
 
 
-def test_a_client_talks_to_postgres(postgres, database):
+def test_fake_client_completes_a_query_at_postgres(postgres, database):
     with Client(postgres.host, postgres.port) as client:
         client.log_in("postgres", database)
         client.send(frontend.Query(b"SELECT 1"))
@@ -28,7 +28,7 @@ def play(peer):
     peer.expect_end()
 
 
-def test_two_fakes_talk_to_each_other():
+def test_fake_client_completes_a_query_at_the_fake_server():
     with FakeServer(play) as server, Client(server.host, server.port) as client:
         client.send(startup.SSLRequest())
         client.expect_bytes(b"N")
@@ -39,7 +39,7 @@ def test_two_fakes_talk_to_each_other():
         client.expect_end()
 
 
-def test_a_mismatch_shows_the_dialogue():
+def test_mismatch_fails_with_the_messages_so_far():
     def say_ready(peer):
         peer.accept_login()
         peer.send(READY)
@@ -52,14 +52,14 @@ def test_a_mismatch_shows_the_dialogue():
             client.expect(backend.ParseComplete)
 
 
-def test_an_early_end_fails():
+def test_early_end_of_the_stream_fails():
     with FakeServer(lambda peer: peer.accept_login()) as server, Client(server.host, server.port) as client:
         client.log_in("me", "db")
         with pytest.raises(pytest.fail.Exception, match="the stream ended; 0 bytes of 5 are here"):
             client.receive()
 
 
-def test_a_failure_in_the_servers_script_is_raised():
+def test_failure_in_the_servers_script_is_raised_by_the_block():
     server = FakeServer(lambda peer: peer.expect(frontend.Sync))
 
     def send_the_wrong_thing():

@@ -6,7 +6,7 @@ import struct
 import time
 
 from protocol import backend, codes, frontend, startup
-from tests.recording import Normaliser, line
+from tests.recording import Normalizer, line
 
 TIMEOUT = 20.0
 _HEADER = struct.Struct("!BI")
@@ -29,7 +29,7 @@ class Wire:
         self.bodies: list[tuple[int, bytes]] = []
         self.key = b""
         self._buffer = b""
-        self._normaliser = Normaliser()
+        self._normalizer = Normalizer()
         words = {"user": user, "database": database, "client_encoding": "UTF8", **parameters}
         self.startup = startup.StartupMessage(version, tuple((k.encode(), v.encode()) for k, v in words.items()))
 
@@ -119,7 +119,7 @@ class Wire:
             self.key = body
         self.kinds += chr(kind)
         self.bodies.append((kind, body))
-        self.transcript.append(line(chr(kind), self._normaliser.backend(kind, body)))
+        self.transcript.append(line(chr(kind), self._normalizer.backend(kind, body)))
         return kind
 
     def _fill(self, size):

@@ -16,7 +16,7 @@ from proxy.demo.servers import Valkey
 from tests.consistency import tables
 from tests.consistency.rounds import ready
 from tests.consistency.sessions import AsyncpgSession, Journal, Prepared, PsycopgSession
-from tests.sentinel import leads, url, wait, watching
+from tests.sentinel import is_primary, start_sentinel, url, wait
 
 SHORT = 500
 
@@ -122,13 +122,13 @@ async def test_redis_fails_over_to_a_replica(happen, world, own_valkey, faulty):
 
 
 async def test_redis_dies_and_a_sentinel_promotes_its_replica(happen, world, own_valkey):
-    with Valkey(replica_of=own_valkey) as replica, contextlib.closing(watching(own_valkey, replica)) as sentinel:
+    with Valkey(replica_of=own_valkey) as replica, contextlib.closing(start_sentinel(own_valkey, replica)) as sentinel:
         world.redis_url = own_valkey.url
 
         async def during(_round):
             own_valkey.kill()
             with redis.Redis.from_url(replica.url) as client:
-                await asyncio.to_thread(wait, lambda: leads(client))
+                await asyncio.to_thread(wait, lambda: is_primary(client))
             world.redis_url = replica.url
 
         await happen(during, config={"redis": {"url": url(sentinel)}})

@@ -12,7 +12,7 @@ import redis
 from proxy.demo.servers import Valkey, free_port
 from tests.cache.delivery.writing import Worker, load, working
 from tests.fix_postgres import make_certificate
-from tests.sentinel import PATIENCE, Sentinel, up, url, wait, watching, where
+from tests.sentinel import PATIENCE, Sentinel, addresses, follows_primary, start_sentinel, url, wait
 
 
 def clients(stack, *servers):
@@ -58,7 +58,7 @@ def service(primary):
     """A primary, a replica and a sentinel that knows of both, with clients."""
     with contextlib.ExitStack() as stack:
         replica = stack.enter_context(Valkey(replica_of=primary))
-        sentinel = stack.enter_context(contextlib.closing(watching(primary, replica)))
+        sentinel = stack.enter_context(contextlib.closing(start_sentinel(primary, replica)))
         old, new, asked = clients(stack, primary, replica, sentinel)
         yield SimpleNamespace(primary=primary, replica=replica, sentinel=sentinel, old=old, new=new, asked=asked)
 
@@ -77,7 +77,7 @@ async def test_the_primary_dies_with_what_the_replica_had_not_got(service):
         # From here on the replica is shut out, and everybody else stays in.
         old.config_set("requirepass", "secret")
         old.client_kill_filter(_type="replica")
-        await w.until(lambda: not up(new), PATIENCE)
+        await w.until(lambda: not follows_primary(new), PATIENCE)
         w.store(b"lost", key=b"users:2")
         await w.settle()
         assert (old.get("users:2"), new.get("users:2")) == (b"lost", b"before")
@@ -99,7 +99,7 @@ async def test_the_primary_dies_with_what_the_replica_had_not_got(service):
         await asyncio.to_thread(service.primary.start)
         with redis.Redis.from_url(service.primary.url) as back:
             w.store(b"on", key=b"users:3")
-            await w.until(lambda: up(back), PATIENCE)
+            await w.until(lambda: follows_primary(back), PATIENCE)
             w.store(b"and on", key=b"users:2")
             await w.settle()
             await w.until(lambda: back.mget("users:2", "users:3") == [b"and on", b"on"], PATIENCE)
@@ -153,7 +153,7 @@ async def test_the_service_is_not_known(primary):
     with Sentinel(primary) as sentinel, redis.Redis.from_url(sentinel.url) as asked:
         strange = url(sentinel, service="other")
         found = await problem(strange)
-        assert f"primary of 'other' ({where(sentinel)}: does not know the service)" in found
+        assert f"primary of 'other' ({addresses(sentinel)}: does not know the service)" in found
         async with failing(strange) as w:
             asked.execute_command("SENTINEL", "MONITOR", "other", primary.host, primary.port, 1)
             await w.settle(PATIENCE)
@@ -164,8 +164,8 @@ async def test_nobody_is_there(primary):
         sentinel.kill()
         nowhere = SimpleNamespace(host="127.0.0.1", port=free_port())
         found = await problem(url(nowhere, sentinel))
-        assert where(nowhere) in found
-        assert where(sentinel) in found
+        assert addresses(nowhere) in found
+        assert addresses(sentinel) in found
         async with failing(url(nowhere, sentinel)) as w:
             await asyncio.to_thread(sentinel.start)
             await w.settle(PATIENCE)
@@ -179,7 +179,7 @@ async def test_the_first_one_stands_still(primary):
             await w.settle()
             assert client.get("users:1") == b"v"
         second.pause()
-        assert where(second) in await problem(url(first, second), timeout=1)
+        assert addresses(second) in await problem(url(first, second), timeout=1)
         first.resume()
         second.resume()
 
@@ -199,8 +199,8 @@ async def test_a_replica_is_named(primary):
         stale = stack.enter_context(Sentinel(replica, down_after=3_600_000))
         fresh = stack.enter_context(Sentinel(primary))
         client, other = clients(stack, primary, replica)
-        wait(lambda: up(other))
-        assert f"{where(replica)} is a replica" in await problem(url(stale))
+        wait(lambda: follows_primary(other))
+        assert f"{addresses(replica)} is a replica" in await problem(url(stale))
         async with working(url(stale, fresh)) as w:
             w.store(b"v")
             await w.settle()
@@ -215,7 +215,7 @@ async def test_a_sentinel_with_a_password(primary):
     primary.restart()
     lines = ["requirepass of@sentinel", "sentinel auth-pass main of@primary"]
     with Sentinel(primary, lines=lines) as sentinel:
-        place = f"redis+sentinel://:of%40primary@{where(sentinel)}/main"
+        place = f"redis+sentinel://:of%40primary@{addresses(sentinel)}/main"
         for query in ("", "?sentinel_password=wrong"):
             assert re.search("auth|password", await problem(f"{place}{query}"), re.IGNORECASE)
         for query in ("", "sentinel_username=default&"):
@@ -232,7 +232,7 @@ async def test_tls_with_sentinels(tmp_path, redis_tls_binary):
         Sentinel(primary, tls=tls, settings=settings) as sentinel,
         redis.Redis.from_url(primary.unix_url) as client,
     ):
-        place = f"rediss+sentinel://{where(sentinel)}/main/0"
+        place = f"rediss+sentinel://{addresses(sentinel)}/main/0"
         assert "certificate" in (await problem(place)).lower()
         async with working(f"{place}?ssl_ca_certs={tls.ca}") as w:
             w.store(b"v")
