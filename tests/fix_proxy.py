@@ -170,6 +170,13 @@ class Proxy:
         assert status == 200, text
         return json.loads(text)
 
+    def sessions_blinded(self):
+        """How many sessions have gone blind since the proxy was started."""
+        status, text = self.get("/metrics")
+        assert status == 200, text
+        (value,) = re.findall(r"^rowtap_sessions_blinded_total (\S+)$", text, re.MULTILINE)
+        return int(float(value))
+
     def settle(self, timeout=10.0):
         """Wait until every change observed so far is in Redis; fail when their number does not change for `timeout`
         seconds.

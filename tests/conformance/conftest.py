@@ -1,6 +1,6 @@
-"""One database and one proxy in front of it for the whole folder, and `both`: the same thing said to each.
+"""One database with a proxy in front of it for the whole folder, and `both`, which holds a dialogue with each of them.
 
-Tests marked with another stage (`tests.conformance.stages`) have a database and a proxy of that.
+A test can be marked to run with another server or another proxy configuration: see tests/conformance/stages.py.
 """
 
 from operator import attrgetter
@@ -8,7 +8,7 @@ from operator import attrgetter
 import pytest
 from psycopg import sql
 
-from tests.conformance.stages import PLAIN, set_up
+from tests.conformance.stages import PLAIN, start_stage
 from tests.conformance.wire import Wire
 
 CONTENT = """
@@ -20,82 +20,82 @@ CONTENT = """
 
 @pytest.fixture(scope="session")
 def plain_stage(postgres, valkey, tmp_path_factory):
-    """In front of `postgres`."""
-    with set_up(postgres, f"{valkey.url}/0", tmp_path_factory.mktemp("conformance")) as stage:
+    """The proxy is in front of `postgres`."""
+    with start_stage(postgres, f"{valkey.url}/0", tmp_path_factory.mktemp("conformance")) as stage:
         yield stage
 
 
 @pytest.fixture(scope="session")
 def tls_stage(postgres_tls, valkey, tmp_path_factory):
-    """The proxy speaks TLS with the server; its clients, and those that go directly, do not."""
+    """The proxy connects to the server with TLS; its clients, and those that connect directly, do not use TLS."""
     directory = tmp_path_factory.mktemp("conformance-tls")
-    with set_up(postgres_tls, f"{valkey.url}/0", directory, sslmode="require") as stage:
+    with start_stage(postgres_tls, f"{valkey.url}/0", directory, sslmode="require") as stage:
         yield stage
 
 
 @pytest.fixture(scope="session")
 def stage15(postgres15, valkey, tmp_path_factory):
-    """In front of PostgreSQL 15, without TLS."""
+    """The proxy is in front of PostgreSQL 15, without TLS."""
     directory = tmp_path_factory.mktemp("conformance-15")
-    with set_up(postgres15, f"{valkey.url}/0", directory, sslmode="disable") as stage:
+    with start_stage(postgres15, f"{valkey.url}/0", directory, sslmode="disable") as stage:
         yield stage
 
 
 @pytest.fixture
 def stage(request):
-    """The stage the test is marked with, in front of `postgres` unless told."""
+    """The stage the test is marked with; without a mark, the one in front of `postgres`."""
     return request.getfixturevalue(getattr(request, "param", PLAIN))
 
 
 @pytest.fixture
 def conformance_database(stage):
-    """The database both ways lead to."""
+    """The name of the database, the same directly and through the proxy."""
     return stage.database
 
 
 @pytest.fixture
 def refill(stage):
-    """`refill()`: the tables as they were at first."""
+    """`refill()` restores the original contents of the tables."""
     if not stage.server.running:
         stage.server.start()
 
-    def forget_prepared_transactions():
+    def roll_back_prepared_transactions():
         prepared = connection.execute("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")
         for (gid,) in prepared.fetchall():
             connection.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
 
     def fill():
-        forget_prepared_transactions()
+        roll_back_prepared_transactions()
         connection.execute(CONTENT)
 
     with stage.connect(options="-c lock_timeout=10s") as connection:
         yield fill
-        forget_prepared_transactions()
+        roll_back_prepared_transactions()
 
 
 @pytest.fixture
-def ways(stage):
-    """The two addresses: PostgreSQL's own and the proxy's."""
-    return stage.ways
+def addresses(stage):
+    """The two addresses clients connect to: PostgreSQL's and the proxy's."""
+    return stage.addresses
 
 
 @pytest.fixture
-def both(ways, refill, conformance_database):
-    """`both(script) -> Wire`: run `script(wire)` directly and through the proxy; every message must be the same.
+def both(addresses, refill, conformance_database):
+    """`both(script) -> Wire`: run `script(wire)` directly and through the proxy; every message received must be equal.
 
-    Returns the direct one, so that a test can say what the answer should have been. `transcript(wire)` is what to
-    compare, when it is not all.
+    Returns the direct connection, so that a test can check the answers themselves. `transcript(wire)` is what is
+    compared, if that is not everything.
     """
 
     def compare(script, *, started=True, transcript=attrgetter("transcript"), **options):
         wires = []
-        for address in ways:
+        for address in addresses:
             refill()
             with Wire(*address, **{"database": conformance_database} | options) as wire:
                 if started:
                     wire.start()
                 script(wire)
-                wire.leave()
+                wire.terminate()
             wires.append(wire)
         direct, proxied = wires
         assert transcript(proxied) == transcript(direct)
@@ -105,17 +105,13 @@ def both(ways, refill, conformance_database):
 
 
 @pytest.fixture
-def senseless():
-    """For tests that send what makes no sense, and so may make the proxy give up following the session."""
+def may_go_blind():
+    """Marks a test that sends what the proxy cannot follow: its session may go blind."""
 
 
 @pytest.fixture(autouse=True)
-def followed(request, stage):
-    """In all others no session may have become one that is only relayed: what passed through had been understood."""
-    before = len(_lost(stage.proxy))
+def sessions_stay_observed(request, stage):
+    """In all other tests no session may go blind: the proxy must have understood every message."""
+    before = stage.proxy.sessions_blinded()
     yield
-    assert "senseless" in request.fixturenames or _lost(stage.proxy)[before:] == []
-
-
-def _lost(proxy):
-    return [line for line in proxy.log_text().splitlines() if "not followed any longer" in line]
+    assert "may_go_blind" in request.fixturenames or stage.proxy.sessions_blinded() == before, stage.proxy.log_text()

@@ -1,9 +1,9 @@
-"""Where a dialogue is held: a database and a proxy in front of it, with another server or leg for each stage.
+"""A *stage* is a database with a proxy in front of it; there is one for each kind of server and of TLS between them.
 
-    @everywhere                            # this dialogue in front of `postgres`, then with TLS on the backend leg
+    @plain_and_tls                         # this test with a plain connection to the server, then with TLS
     def test_something(both): …
 
-A stage whose server this machine lacks is skipped with the reason its fixture gives.
+A stage whose server the machine lacks is skipped, with the reason its fixture gives.
 """
 
 import contextlib
@@ -26,36 +26,36 @@ SCHEMA = """
 """
 TABLE = {"name": "items", "key": "id", "value": "name"}
 
-PLAIN, TLS, FIFTEEN = "plain_stage", "tls_stage", "stage15"
-"""Names of fixtures, for `stage`."""
+PLAIN, TLS, POSTGRES_15 = "plain_stage", "tls_stage", "stage15"
+"""Names of the fixtures that `stage` chooses from."""
 
-everywhere = pytest.mark.parametrize(
+plain_and_tls = pytest.mark.parametrize(
     "stage", [pytest.param(PLAIN, id="plain"), pytest.param(TLS, id="tls")], indirect=True
 )
-on_fifteen = pytest.mark.parametrize("stage", [pytest.param(FIFTEEN, id="PostgreSQL 15")], indirect=True)
+on_postgres_15 = pytest.mark.parametrize("stage", [pytest.param(POSTGRES_15, id="PostgreSQL 15")], indirect=True)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The server, the database in it both ways lead to, and the proxy, with a table to observe."""
+    """A server, a database in it, and a proxy in front of it that captures the table `items`."""
 
     server: Postgres
     database: str
     proxy: Proxy
 
     @property
-    def ways(self) -> tuple[tuple[str, int], tuple[str, int]]:
-        """The two addresses: PostgreSQL's own and the proxy's."""
+    def addresses(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """The two addresses clients connect to: PostgreSQL's and the proxy's."""
         return (self.server.host, self.server.port), (self.proxy.host, self.proxy.port)
 
     def connect(self, **parameters: Any) -> psycopg.Connection[tuple[Any, ...]]:
-        """A session in the database that neither way knows of."""
+        """A direct session in the database, which is not part of the comparison."""
         return psycopg.connect(self.server.dsn(self.database), autocommit=True, **parameters)
 
 
 @contextlib.contextmanager
-def set_up(server, redis_url, directory, **backend):
-    """A `Stage` for the length of the block; `backend` is added to the proxy's [postgres] section."""
+def start_stage(server, redis_url, directory, **backend):
+    """A `Stage` for the duration of the block; `backend` is added to the proxy's [postgres] section."""
     with fresh_database(server) as database:
         config = {
             "proxy": {"listen": f"{HOST}:{free_port()}", "shutdown_timeout": "3s"},

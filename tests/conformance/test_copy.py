@@ -1,11 +1,11 @@
-"""COPY in every direction and state: directly and through the proxy, message by message."""
+"""COPY in both directions and in every state of the protocol, compared message by message."""
 
 import struct
 
 import pytest
 
 from protocol.copy_data import CopyData, CopyDone, CopyFail
-from tests.conformance.stages import everywhere
+from tests.conformance.stages import plain_and_tls
 from tests.conformance.wire import FLUSH, SYNC, TERMINATE, query, run
 
 DONE = bytes(CopyDone())
@@ -18,7 +18,7 @@ def data(text):
     return CopyData(text.encode())
 
 
-@everywhere
+@plain_and_tls
 @pytest.mark.parametrize(
     "text",
     [
@@ -34,7 +34,7 @@ def data(text):
         "COPY nowhere TO STDOUT",
     ],
 )
-def test_copy_out(both, text):
+def test_copy_out_is_relayed_unchanged(both, text):
     def script(wire):
         wire.query(text)
         if ";" not in text:
@@ -45,8 +45,8 @@ def test_copy_out(both, text):
     assert both(script).kinds.count("Z") == (2 if ";" in text else 3)
 
 
-@everywhere
-def test_copy_in(both):
+@plain_and_tls
+def test_copy_in_with_flush_and_sync_between_the_data_is_relayed_unchanged(both):
     def script(wire):
         wire.send(query(FROM))
         wire.read_until("G")
@@ -60,7 +60,7 @@ def test_copy_in(both):
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
-def test_copy_in_sent_before_it_is_asked_for(both, chunk):
+def test_copy_data_sent_before_copy_in_response_is_relayed_unchanged(both, chunk):
     def script(wire):
         wire.send(query(FROM), data("1\tone\n"), DONE, query(CONTENT), chunk=chunk)
         wire.read_until("Z", 2)
@@ -68,7 +68,7 @@ def test_copy_in_sent_before_it_is_asked_for(both, chunk):
     assert both(script).kinds == "GCZTDCZ$"
 
 
-def test_copy_in_binary(both):
+def test_binary_copy_in_is_relayed_unchanged(both):
     def script(wire):
         fields = struct.pack("!hi4si3s", 2, 4, b"\0\0\0\x07", 3, b"abc")
         wire.send(query(FROM + " (FORMAT binary)"))
@@ -80,8 +80,8 @@ def test_copy_in_binary(both):
     assert both(script).values() == [[b"7", b"abc"]]
 
 
-@everywhere
-def test_copy_in_of_many_rows(both):
+@plain_and_tls
+def test_copy_in_of_20000_messages_is_relayed_unchanged(both):
     def script(wire):
         wire.send(query(FROM))
         wire.read_until("G")
@@ -93,7 +93,7 @@ def test_copy_in_of_many_rows(both):
     assert both(script).values() == [[b"20000", b"199990000"]]
 
 
-@everywhere
+@plain_and_tls
 @pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
 @pytest.mark.parametrize(
     "ending",
@@ -104,17 +104,19 @@ def test_copy_in_of_many_rows(both):
         pytest.param([data("1\tone\n"), DONE, DONE, FAIL, data("late")], id="late"),
     ],
 )
-def test_copy_in_that_ends_otherwise(both, ending, extended):
-    assert end_copy(both, ending, extended).kinds.endswith("Z$")
+def test_copy_in_that_fails_or_is_aborted_is_relayed_unchanged(both, ending, extended):
+    assert run_copy_with_ending(both, ending, extended).kinds.endswith("Z$")
 
 
 @pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
 @pytest.mark.parametrize("inside", [query("SELECT 'inside'"), run("SELECT 'inside'")], ids=["query", "extended query"])
-def test_another_request_inside_copy(both, senseless, inside, extended):
-    end_copy(both, [inside], extended)
+def test_query_message_inside_copy_in_is_relayed_unchanged(both, may_go_blind, inside, extended):
+    run_copy_with_ending(both, [inside], extended)
 
 
-def end_copy(both, ending, extended):
+def run_copy_with_ending(both, ending, extended):
+    """COPY FROM STDIN with one row and then `ending`, and statements afterwards if the session still lives."""
+
     def script(wire):
         wire.send(run(FROM) if extended else query(FROM))
         if extended:
@@ -123,14 +125,14 @@ def end_copy(both, ending, extended):
         wire.send(data("5\tfive\n"), *ending, SYNC if extended else b"")
         wire.read_until("Z")
         if wire.kinds.endswith("$"):
-            return  # another request inside COPY loses the server its place in the stream
+            return  # a request inside COPY makes the server end the session
         wire.send(query(CONTENT), run("SELECT 'after'"), SYNC)
         wire.read_until("Z", 2)
 
     return both(script)
 
 
-def test_an_unknown_type_inside_copy(both, senseless):
+def test_unknown_message_type_inside_copy_in_ends_the_session(both, may_go_blind):
     def script(wire):
         wire.send(query(FROM))
         wire.read_until("G")
@@ -140,21 +142,21 @@ def test_an_unknown_type_inside_copy(both, senseless):
     assert both(script).kinds == "GEE$"
 
 
-def test_sync_inside_copy_is_ignored(both):
+def test_sync_inside_copy_in_is_ignored(both):
     def script(wire):
         wire.send(run(FROM), SYNC)
         wire.read_until("G")
         wire.send(data("1\tone\n"), SYNC, FLUSH, SYNC, data("2\ttwo\n"), DONE)
         wire.send(FLUSH)
         wire.read_until("C")
-        assert wire.silent()
+        assert wire.is_silent()
         wire.send(run("SELECT 'same pipeline'"), SYNC, query(CONTENT))
         wire.read_until("Z", 2)
 
     assert both(script).kinds == "12nGC" + "12TDCZ" + "TDDCZ$"
 
 
-def test_sync_behind_a_copy_that_cannot_begin(both):
+def test_copy_data_behind_a_copy_that_failed_is_ignored(both):
     def script(wire):
         wire.send(
             run("COPY nowhere FROM STDIN"), data("1\n"), DONE, SYNC, query("COPY nowhere FROM STDIN"), data("1\n"), DONE
@@ -165,7 +167,7 @@ def test_sync_behind_a_copy_that_cannot_begin(both):
     assert both(script).kinds == "12nEZEZTDCZTDCZ$"
 
 
-def test_copies_in_one_query_string(both):
+def test_several_copies_in_one_query_string_are_relayed_unchanged(both):
     def script(wire):
         wire.send(query(f"SELECT 1; {FROM}; {CONTENT}; {FROM}; COPY plain TO STDOUT; SELECT 2"))
         wire.read_until("G")
@@ -179,7 +181,7 @@ def test_copies_in_one_query_string(both):
     assert both(script).kinds == "TDCGCTDCGCHddcCTDCZ" + "GCEZ" + "TDDCZ$"
 
 
-def test_copy_into_the_observed_table_rolled_back(both):
+def test_copy_into_a_captured_table_is_rolled_back_with_its_block(both):
     def script(wire):
         wire.send(query("BEGIN; COPY items (id, name) FROM STDIN"), data("100\thundred\n"), DONE)
         wire.read_until("Z")
@@ -188,8 +190,8 @@ def test_copy_into_the_observed_table_rolled_back(both):
     assert both(script).values() == [[b"hundred"]]
 
 
-@everywhere
-def test_leaving_in_the_middle_of_a_copy(both):
+@plain_and_tls
+def test_terminate_inside_copy_in_ends_the_session(both):
     def script(wire):
         wire.send(query(FROM))
         wire.read_until("G")
@@ -199,7 +201,7 @@ def test_leaving_in_the_middle_of_a_copy(both):
     both(script)
 
 
-def test_replication_copies_both_ways(both):
+def test_replication_with_copy_in_both_directions_is_relayed_unchanged(both):
     def script(wire):
         wire.query("IDENTIFY_SYSTEM")
         position = wire.values()[-1][2].decode()
@@ -207,7 +209,7 @@ def test_replication_copies_both_ways(both):
         wire.read_until("W")
         wire.send(DONE)
         wire.read_until("Z")
-        # Positions, times and how much was streamed in between are not the same twice.
+        # Positions, times and the amount of streamed data differ from run to run.
         wire.transcript = [text for text in wire.transcript if text[0] not in "Dd"]
 
     wire = both(script, replication="true")

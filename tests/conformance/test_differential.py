@@ -1,7 +1,8 @@
-"""Sequences of messages that nobody would send: valid, half valid and not, directly and through the proxy.
+"""Random sequences of messages, valid and invalid, directly and through the proxy.
 
-Each seed is one dialogue. `FUZZ=deep pytest tests/conformance/test_differential.py` plays thousands; a seed that fails
-says all it takes to repeat it, and becomes a test with a name here or beside the subject it is about.
+Each seed is one dialogue. `FUZZ=deep pytest tests/conformance/test_differential.py` runs thousands of them. The seed is
+enough to repeat a failure; a failure that was repaired gets a test with a name of its own, here or in the file of its
+subject.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import pytest
 
 from protocol import codes, frontend
 from protocol.copy_data import CopyData, CopyDone, CopyFail
-from tests.conformance.stages import on_fifteen
+from tests.conformance.stages import on_postgres_15
 from tests.conformance.wire import (
     FLUSH,
     SYNC,
@@ -27,7 +28,7 @@ from tests.conformance.wire import (
 )
 
 SEEDS, SEEDS_ON_15 = {"fast": (80, 15), "deep": (6000, 2000)}[os.environ.get("FUZZ", "fast")]
-MARK = "the end is near"
+MARK = "end of dialogue"
 
 TEXTS = [
     "SELECT id, name FROM items WHERE id < 4 ORDER BY id",
@@ -97,7 +98,7 @@ PARAMETRIC = [
     "SELECT $1",
     "SELECT $2::text",
 ]
-# Bodies that end too early or too late.
+# Bodies that are too short or too long.
 MALFORMED = [
     kind + (4 + len(body)).to_bytes(4, "big") + body
     for kind, body in (
@@ -143,16 +144,16 @@ VALUES = [None, b"1", b"2", b"some", b"", b"\0\0\0\1", b"\xff", b"9" * 20]
 
 
 class Dialogue:
-    """What one seed says."""
+    """The messages of one seed."""
 
     def __init__(self, seed):
         self.random = random.Random(seed)
 
     def messages(self):
-        """Some of everything, in an order that makes sense more often than not.
+        """Random messages in an order that is valid more often than not.
 
-        Nearly any message inside COPY FROM STDIN ends the session, so most of what may begin one is followed by
-        CopyFail, which means nothing elsewhere.
+        Nearly any message inside COPY FROM STDIN ends the session. So most messages that may begin a COPY are followed
+        by CopyFail, which is ignored in other states.
         """
         copies = False
         for message in self.any_messages():
@@ -245,7 +246,7 @@ class Dialogue:
         )
 
     def last(self):
-        """Out of every state a session can be in, so that the mark is reached."""
+        """Messages that end every state a session can be in, so that the last query is answered."""
         return [CopyFail(b"over"), SYNC, CopyFail(b"over"), SYNC, query("ROLLBACK"), query(f"SELECT '{MARK}'")]
 
 
@@ -266,27 +267,27 @@ def play(seed):
 
 
 def certain(wire):
-    """All that was said; but of a session the server has ended while more was on its way to it, only that it did: its
-    last words may be lost with the connection."""
+    """The part of the transcript that must be equal: all of it if the last query was answered. If the server ended the
+    session before, only that it did: the server's last messages may be lost with the connection."""
     return wire.transcript if [MARK.encode()] in wire.values() else "ended"
 
 
-# A prepared transaction keeps its locks, and a dialogue may wait for its own.
+# A prepared transaction keeps its locks, so a dialogue may wait for a lock it holds itself.
 OPTIONS = "-c lock_timeout=200ms"
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_dialogues(both, senseless, seed):
+def test_random_dialogue_is_relayed_unchanged(both, may_go_blind, seed):
     both(play(seed), transcript=certain, options=OPTIONS)
 
 
-@on_fifteen
+@on_postgres_15
 @pytest.mark.parametrize("seed", range(SEEDS_ON_15))
-def test_dialogues_with_an_older_server(both, senseless, seed):
+def test_random_dialogue_with_postgresql_15_is_relayed_unchanged(both, may_go_blind, seed):
     both(play(seed), transcript=certain, options=OPTIONS)
 
 
-def test_nearly_all_dialogues_are_compared_to_their_end(both, senseless):
+def test_most_random_dialogues_reach_their_last_query(both, may_go_blind):
     ends = [
         both(play(seed), transcript=certain, options=OPTIONS).values()[-1:] == [[MARK.encode()]] for seed in range(20)
     ]

@@ -1,4 +1,4 @@
-"""The clients people use, recorded in front of PostgreSQL and in front of the proxy: both ways every byte the same."""
+"""Common client programs and drivers, recorded directly and through the proxy: every byte must be equal."""
 
 import asyncio
 import contextlib
@@ -60,33 +60,34 @@ SELECT count(*) FROM plain;
 
 
 @pytest.fixture
-def recorded(ways, refill):
-    """`recorded(play)`: `play(host, port)` through a recorder each way; what it returned and what was said, compared.
+def recorded(addresses, refill):
+    """`recorded(play)`: `play(host, port)` through a recorder, directly and through the proxy; results and bytes are
+    compared.
 
-    Returns what the direct one returned, and its sessions.
+    Returns the direct result and its recorded sessions.
     """
 
     def compare(play, *, refilled=True):
         outcomes: list[Any] = []
-        for address in ways:
+        for address in addresses:
             if refilled or not outcomes:
                 refill()
             with Recorder(*address) as recorder:
                 result = play(recorder.host, recorder.port)
                 outcomes.append((result, recorder.sessions()))
-        (direct, said), (proxied, heard) = outcomes
+        (direct, direct_sessions), (proxied, proxied_sessions) = outcomes
         assert proxied == direct
-        assert len(heard) == len(said)
-        for one, other in zip(heard, said, strict=True):
+        assert len(proxied_sessions) == len(direct_sessions)
+        for one, other in zip(proxied_sessions, direct_sessions, strict=True):
             assert one.frontend == other.frontend
             assert one.backend == other.backend
-        return direct, said
+        return direct, direct_sessions
 
     return compare
 
 
 def program(name, *arguments, text=None, host, port, database):
-    """One of PostgreSQL's own programs, run to its end: (status, output, errors)."""
+    """Run one of PostgreSQL's programs until it ends: (exit status, output, errors)."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     environment |= {
         "PGHOST": host,
@@ -108,12 +109,12 @@ def program(name, *arguments, text=None, host, port, database):
     return done.returncode, done.stdout.replace(*port_words), done.stderr.replace(*port_words)
 
 
-def test_psql(recorded, conformance_database):
+def test_psql_sends_and_receives_the_same_bytes(recorded, conformance_database):
     def play(host, port):
         status, output, errors = program(
             "psql", "-X", "-a", text=PSQL, host=host, port=port, database=conformance_database
         )
-        # The process ids in a notification and in \\conninfo are the session's own.
+        # The process IDs in a notification and in \\conninfo differ from session to session.
         lines = [line for line in output.splitlines() if "PID" not in line]
         return status, lines, errors
 
@@ -126,7 +127,7 @@ def test_psql(recorded, conformance_database):
 
 
 @pytest.mark.parametrize("protocol", ["simple", "extended", "prepared"])
-def test_pgbench(recorded, conformance_database, protocol):
+def test_pgbench_sends_and_receives_the_same_bytes(recorded, conformance_database, protocol):
     def play(host, port):
         there = {"host": host, "port": port, "database": conformance_database}
         made = program("pgbench", "-i", "-I", "dtGp", "-q", "-s", "1", **there)
@@ -138,20 +139,20 @@ def test_pgbench(recorded, conformance_database, protocol):
     assert statuses == (0, 0, 0)
 
 
-def test_pg_dump(recorded, conformance_database):
+def test_pg_dump_sends_and_receives_the_same_bytes(recorded, conformance_database):
     def play(host, port):
         status, dump, errors = program("pg_dump", host=host, port=port, database=conformance_database)
-        # A random word protects each dump.
+        # Each dump has a random key in its \\restrict lines.
         return status, [line for line in dump.splitlines() if "restrict" not in line], errors
 
-    # What it reads of the catalog changes when tables are filled again.
+    # Filling the tables again would change the catalog that pg_dump reads.
     (status, dump, errors), _ = recorded(play, refilled=False)
     assert (status, errors) == (0, "")
     assert "COPY public.items (id, name, price, data, tags) FROM stdin;" in dump
 
 
 @pytest.mark.parametrize("how", [["--inserts"], ["--rows-per-insert=3"], []], ids=str)
-def test_restoring_a_dump(recorded, postgres, conformance_database, refill, how):
+def test_restore_of_a_dump_sends_and_receives_the_same_bytes(recorded, postgres, conformance_database, refill, how):
     refill()
     there = {"host": postgres.host, "port": postgres.port, "database": conformance_database}
     status, dump, _ = program("pg_dump", "--data-only", "--table=items", *how, **there)
@@ -174,7 +175,7 @@ def test_restoring_a_dump(recorded, postgres, conformance_database, refill, how)
 
 
 @pytest.mark.parametrize("user", sorted(ROLES))
-def test_password_authentication(recorded, conformance_database, user):
+def test_password_authentication_has_the_same_result(recorded, conformance_database, user):
     def play(host, port):
         answers: list[object] = []
         for password in (PASSWORD, "wrong"):
@@ -290,7 +291,7 @@ def two_phase(connection):
     [simple, extended, prepared, binary, pipelined, copying, cursors, events, two_phase],
     ids=lambda f: f.__name__,
 )
-def test_psycopg(recorded, conformance_database, play):
+def test_psycopg_sends_and_receives_the_same_bytes(recorded, conformance_database, play):
     def connected(host, port):
         with psycopg_connection(host, port, conformance_database) as connection:
             return list(play(connection))
@@ -338,13 +339,13 @@ async def asyncpg_session(host, port, database):
     return [str(result) for result in results]
 
 
-def test_asyncpg(recorded, conformance_database):
+def test_asyncpg_sends_and_receives_the_same_bytes(recorded, conformance_database):
     results, sessions = recorded(lambda host, port: asyncio.run(asyncpg_session(host, port, conformance_database)))
     assert "many 9" in results[-1]
     assert len(sessions) == 1
 
 
-def test_pg8000(recorded, conformance_database):
+def test_pg8000_sends_and_receives_the_same_bytes(recorded, conformance_database):
     dbapi = pytest.importorskip("pg8000.dbapi")
 
     def play(host, port):
@@ -399,7 +400,7 @@ def sqlalchemy_work():
     return work
 
 
-def test_sqlalchemy_with_psycopg(recorded, conformance_database):
+def test_sqlalchemy_with_psycopg_sends_and_receives_the_same_bytes(recorded, conformance_database):
     sqlalchemy = pytest.importorskip("sqlalchemy")
     orm = pytest.importorskip("sqlalchemy.orm")
 
@@ -416,7 +417,7 @@ def test_sqlalchemy_with_psycopg(recorded, conformance_database):
     assert (4, "item 4!") in results
 
 
-def test_sqlalchemy_with_asyncpg(recorded, conformance_database):
+def test_sqlalchemy_with_asyncpg_sends_and_receives_the_same_bytes(recorded, conformance_database):
     pytest.importorskip("greenlet")
     asyncio_orm = pytest.importorskip("sqlalchemy.ext.asyncio")
 

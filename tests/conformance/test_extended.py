@@ -1,9 +1,9 @@
-"""The extended protocol in its corners: each dialogue directly and through the proxy, message by message."""
+"""Uncommon uses of the extended protocol, compared message by message."""
 
 import pytest
 
 from protocol import codes
-from tests.conformance.stages import everywhere
+from tests.conformance.stages import plain_and_tls
 from tests.conformance.wire import (
     FLUSH,
     SYNC,
@@ -24,7 +24,7 @@ DIVISION = "SELECT 1 / (id - id) FROM items"
 INT4 = codes.INT4_OID
 
 
-def test_flush_without_sync(both):
+def test_flush_without_sync_delivers_each_answer(both):
     def script(wire):
         for messages, last in (
             ([parse("SELECT id, name FROM items WHERE id = $1", types=[INT4])], "1"),
@@ -35,14 +35,14 @@ def test_flush_without_sync(both):
         ):
             wire.send(*messages, FLUSH)
             wire.read_until(last)
-            assert wire.silent()
+            assert wire.is_silent()
         wire.send(SYNC)
         wire.read_until("Z")
 
     assert both(script).kinds == "12TDC2DCZ$"
 
 
-def test_many_pipelines_at_once(both):
+def test_twelve_pipelines_in_one_piece_are_answered_in_order(both):
     def script(wire):
         wire.send(parse(UPDATE, "u", [0, INT4]), describe_statement("u"), SYNC)
         for number in range(1, 11):
@@ -55,9 +55,9 @@ def test_many_pipelines_at_once(both):
     assert wire.values()[9] == [b"10", b"new 10"]
 
 
-@everywhere
+@plain_and_tls
 @pytest.mark.parametrize("chunk", [1, 5, 7])
-def test_messages_in_pieces(both, chunk):
+def test_pipeline_cut_into_small_pieces_is_relayed_unchanged(both, chunk):
     def script(wire):
         wire.send(run(UPDATE, "split", "3"), SYNC, query("SELECT name FROM items WHERE id = 3"), chunk=chunk)
         wire.read_until("Z", 2)
@@ -65,8 +65,8 @@ def test_messages_in_pieces(both, chunk):
     assert both(script).values() == [[b"split"]]
 
 
-@everywhere
-def test_error_in_the_middle_of_a_pipeline(both):
+@plain_and_tls
+def test_error_in_the_middle_of_a_pipeline_undoes_the_whole_pipeline(both):
     def script(wire):
         wire.send(run(UPDATE, "lost", "1"), run(DIVISION), run(UPDATE, "never", "2"), FLUSH, SYNC)
         wire.send(run("SELECT name FROM items WHERE id < 3 ORDER BY id"), SYNC)
@@ -97,7 +97,7 @@ def test_error_in_the_middle_of_a_pipeline(both):
         ([b"P\0\0\0\x0b\0'\xff'\0\0\0"], "22021"),
     ],
 )
-def test_every_kind_of_error_skips_to_sync(both, messages, sqlstate):
+def test_messages_after_an_error_are_skipped_up_to_sync(both, messages, sqlstate):
     skip_to_sync(both, messages, sqlstate)
 
 
@@ -105,15 +105,17 @@ def test_every_kind_of_error_skips_to_sync(both, messages, sqlstate):
     "frame",
     [b"B\0\0\0\x05\0", b"P\0\0\0\x06a\0", b"D\0\0\0\x06x\0", b"C\0\0\0\x06x\0", b"E\0\0\0\x05\0"],
 )
-def test_bodies_that_are_cut_short_skip_to_sync(both, senseless, frame):
+def test_messages_after_a_malformed_body_are_skipped_up_to_sync(both, may_go_blind, frame):
     skip_to_sync(both, [frame], "08P01")
 
 
 def skip_to_sync(both, messages, sqlstate):
+    """`messages` fail with `sqlstate`, and the following statements are executed from the Sync on."""
+
     def script(wire):
         wire.send(*messages, parse("SELECT 'skipped'"), bind(), execute(), FLUSH)
         wire.read_until("E")
-        assert wire.silent(0.02)
+        assert wire.is_silent(0.02)
         wire.send(describe_portal(), SYNC, run("SELECT name FROM items WHERE id = 1"), SYNC)
         wire.read_until("Z", 2)
 
@@ -122,8 +124,8 @@ def skip_to_sync(both, messages, sqlstate):
     assert wire.kinds.endswith("EZ12TDCZ$")
 
 
-@everywhere
-def test_portals_suspended_and_resumed(both):
+@plain_and_tls
+def test_suspended_portals_are_resumed_in_any_order(both):
     def script(wire):
         wire.query("BEGIN")
         wire.send(parse("SELECT id, name FROM items ORDER BY id", "all"))
@@ -149,7 +151,7 @@ def test_portals_suspended_and_resumed(both):
     assert wire.sqlstates() == ["34000"]
 
 
-def test_a_suspended_portal_ends_with_its_transaction(both):
+def test_suspended_portal_does_not_exist_after_its_transaction(both):
     def script(wire):
         wire.send(parse("SELECT id FROM items ORDER BY id"), bind(portal="p"), execute("p", 2), FLUSH)
         wire.read_until("s")
@@ -160,7 +162,7 @@ def test_a_suspended_portal_ends_with_its_transaction(both):
     assert wire.kinds == "12DDsDDsZEZ$"
 
 
-def test_a_write_with_returning_suspended(both):
+def test_suspended_update_with_returning_is_resumed(both):
     def script(wire):
         wire.query("BEGIN")
         wire.send(
@@ -173,7 +175,7 @@ def test_a_write_with_returning_suspended(both):
     assert both(script).kinds == "CZ" + "12DDsZ" + "DDsZ" + "DCZ" + "CZ$"
 
 
-def test_statements_parsed_again_under_the_same_name(both):
+def test_statement_name_can_be_reused_only_after_close_unless_it_is_empty(both):
     def script(wire):
         wire.send(parse("SELECT 1", "s"), SYNC, parse("SELECT 'other'", "s"), SYNC)
         wire.send(bind(statement="s"), execute(), SYNC)
@@ -192,7 +194,7 @@ def test_statements_parsed_again_under_the_same_name(both):
     assert wire.values() == [[b"1"], [b"third"], [b"b"]]
 
 
-def test_portals_bound_again_under_the_same_name(both):
+def test_portal_name_in_use_cannot_be_bound_unless_it_is_empty(both):
     def script(wire):
         wire.query("BEGIN")
         wire.send(
@@ -211,7 +213,7 @@ def test_portals_bound_again_under_the_same_name(both):
     assert wire.values() == [[b"b"]]
 
 
-def test_close_of_things_that_do_not_exist(both):
+def test_close_of_a_missing_statement_or_portal_succeeds(both):
     def script(wire):
         wire.send(close_statement("absent"), close_portal("absent"), close_statement(), close_portal(), SYNC)
         wire.send(parse("SELECT 1"), close_statement(), bind(), SYNC)
@@ -222,7 +224,7 @@ def test_close_of_things_that_do_not_exist(both):
 
 @pytest.mark.parametrize("wipe", ["DEALLOCATE ALL", "DISCARD ALL", "DEALLOCATE s"])
 @pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
-def test_names_wiped_by_a_command(both, wipe, extended):
+def test_statement_names_removed_by_a_command_do_not_exist_afterwards(both, wipe, extended):
     def script(wire):
         wire.send(parse("SELECT 'before'", "s"), parse("SELECT 'kept'", "t"), SYNC)
         wire.read_until("Z")
@@ -240,7 +242,7 @@ def test_names_wiped_by_a_command(both, wipe, extended):
     assert wire.values()[-1] == [b"item 1"]
 
 
-def test_describe_before_execute_twice_and_not_at_all(both):
+def test_describe_may_be_repeated_omitted_or_come_after_execute(both):
     def script(wire):
         wire.send(
             parse("SELECT name, id FROM items WHERE id = $1", "s"),
@@ -259,7 +261,7 @@ def test_describe_before_execute_twice_and_not_at_all(both):
     assert both(script).kinds == "1tTtTZ2TDCZ2DCZ2DCTZ1tn2Z$"
 
 
-def test_a_plan_whose_columns_have_changed(both):
+def test_prepared_statement_whose_columns_changed_has_the_same_error(both):
     def script(wire):
         wire.query("CREATE TEMP TABLE changing AS SELECT 1 AS a")
         wire.send(parse("SELECT * FROM changing", "s"), describe_statement("s"), bind(statement="s"), execute(), SYNC)
@@ -274,8 +276,9 @@ def test_a_plan_whose_columns_have_changed(both):
     assert both(script).sqlstates() == ["0A000", "0A000", "42P01"]
 
 
-def test_the_unnamed_statement_outlives_a_change_of_the_schema(both):
-    """A question of the proxy's own may come at this moment; a simple query would destroy the unnamed statement."""
+def test_unnamed_statement_survives_the_injected_catalog_query(both):
+    """After DDL the proxy may send its catalog query; sent as a simple query it would destroy the client's unnamed
+    statement."""
 
     def script(wire):
         wire.send(parse("ALTER TABLE items ALTER name SET STATISTICS 100"), bind(), execute(), SYNC)
@@ -291,7 +294,7 @@ def test_the_unnamed_statement_outlives_a_change_of_the_schema(both):
     assert wire.kinds == "12CZ2CZ1Z2DCZ$"
 
 
-def test_rows_without_columns(both):
+def test_rows_without_columns_are_relayed_unchanged(both):
     def script(wire):
         wire.query("SELECT FROM items LIMIT 3")
         wire.send(run("SELECT FROM items LIMIT 3"), SYNC)
@@ -302,7 +305,7 @@ def test_rows_without_columns(both):
     assert wire.values() == [[]] * 6
 
 
-def test_1600_columns(both):
+def test_rows_of_1600_columns_are_relayed_unchanged(both):
     def script(wire):
         columns = ", ".join(f"id AS c{number}" for number in range(1599))
         wire.send(run(f"SELECT {columns}, name FROM items"), SYNC)
@@ -315,7 +318,7 @@ def test_1600_columns(both):
     assert [len(row) for row in wire.values()] == [1600] * 21
 
 
-def test_65535_parameters(both):
+def test_bind_of_65535_parameters_is_relayed_unchanged(both):
     numbers = [str(number) for number in range(65_535)]
 
     def script(wire):
@@ -327,7 +330,7 @@ def test_65535_parameters(both):
     assert both(script).values() == [[str(sum(range(65_535))).encode()]]
 
 
-def test_empty_queries(both):
+def test_empty_queries_are_relayed_unchanged(both):
     def script(wire):
         for text in ("", " ", ";", "-- nothing\n", ";;"):
             wire.query(text)
@@ -338,7 +341,7 @@ def test_empty_queries(both):
     assert wire.kinds == "IZ12nIZ" * 4 + "IZ12nIZ$"
 
 
-def test_sync_alone_and_in_a_block(both):
+def test_sync_alone_and_within_a_block_is_answered(both):
     def script(wire):
         wire.send(SYNC, SYNC, FLUSH, SYNC)
         wire.read_until("Z", 3)
@@ -352,7 +355,7 @@ def test_sync_alone_and_in_a_block(both):
     assert wire.sqlstates() == ["22012", "25P02"]
 
 
-def test_transaction_commands_inside_one_pipeline(both):
+def test_transaction_commands_within_one_pipeline_take_effect(both):
     def script(wire):
         wire.send(run(UPDATE, "kept", "1"), run("COMMIT"), run(UPDATE, "lost", "2"), run("SELECT 1 / 0"), SYNC)
         wire.send(run("BEGIN"), run(UPDATE, "lost", "3"), run("ROLLBACK"), run(UPDATE, "kept", "4"), SYNC)
@@ -363,7 +366,7 @@ def test_transaction_commands_inside_one_pipeline(both):
     assert [value for (value,) in wire.values()] == [b"kept", b"item 2", b"item 3", b"kept"]
 
 
-def test_simple_queries_among_extended_messages(both):
+def test_simple_query_within_a_pipeline_destroys_unnamed_statement_and_portals(both):
     def script(wire):
         wire.send(parse("SELECT 'unnamed'"), bind(), query("SELECT 'simple'"), execute(), SYNC, bind(), SYNC)
         wire.read_until("Z", 3)
@@ -375,7 +378,7 @@ def test_simple_queries_among_extended_messages(both):
     assert wire.sqlstates() == ["34000", "26000", "34000"]
 
 
-def test_binary_and_text_both_ways(both):
+def test_binary_and_text_formats_in_both_directions_are_relayed_unchanged(both):
     def script(wire):
         wire.send(parse("SELECT id, name, price, data, tags FROM items WHERE id = $1 OR name = $2", "s", [INT4, 25]))
         for results in ((), (0,), (1,), (0, 1, 0, 1, 0), (1, 0, 1, 0, 1)):
@@ -388,7 +391,7 @@ def test_binary_and_text_both_ways(both):
     assert wire.values()[4][0] == b"\0\0\0\x05"
 
 
-def test_large_values_both_ways(both):
+def test_values_of_several_megabytes_in_both_directions_are_relayed_unchanged(both):
     size = 3 << 20
 
     def script(wire):
@@ -401,7 +404,7 @@ def test_large_values_both_ways(both):
     assert [len(value) for row in wire.values() for value in row] == [size, 2 + 4 * size, 6]
 
 
-def test_sql_cursors_and_prepared_statements(both):
+def test_cursors_and_statements_made_by_sql_commands_are_usable_by_messages(both):
     def script(wire):
         wire.query("BEGIN; DECLARE c CURSOR FOR SELECT id, name FROM items ORDER BY id")
         wire.query("FETCH 2 FROM c; FETCH ABSOLUTE 5 FROM c; MOVE BACKWARD 2 IN c")
@@ -418,7 +421,7 @@ def test_sql_cursors_and_prepared_statements(both):
     assert wire.sqlstates() == ["26000"]
 
 
-def test_terminate_in_the_middle_of_a_pipeline(both):
+def test_terminate_within_a_pipeline_ends_the_session(both):
     def script(wire):
         wire.send(run(UPDATE, "gone", "1"), FLUSH)
         wire.read_until("C")

@@ -1,10 +1,10 @@
-"""Simple queries, function calls, and what comes unasked: directly and through the proxy, message by message."""
+"""Simple queries, function calls, notifications, cancellation and broken sessions, compared message by message."""
 
 import pytest
 
 from protocol import backend, codes, frontend
-from tests.conformance.stages import PLAIN, TLS, everywhere
-from tests.conformance.wire import SYNC, Wire, cancel, eventually, query, run
+from tests.conformance.stages import PLAIN, TLS, plain_and_tls
+from tests.conformance.wire import SYNC, Wire, cancel, query, run, wait_until
 
 INT4PL = 177
 LO_CREATE, LO_OPEN, LOWRITE, LOREAD, LO_UNLINK = 715, 952, 955, 954, 964
@@ -44,7 +44,7 @@ def int4(number):
         ("SELECT repeat('x', 100000) FROM generate_series(1, 20)", "T" + "D" * 20 + "CZ"),
     ],
 )
-def test_queries(both, text, kinds):
+def test_simple_query_has_the_same_answer(both, text, kinds):
     def script(wire):
         wire.query(text)
         seen.append(wire.kinds)
@@ -55,11 +55,11 @@ def test_queries(both, text, kinds):
     assert seen == [kinds] * 2
 
 
-@everywhere
-def test_the_backend_leg_has_tls_where_it_says_so(ways, conformance_database, request):
+@plain_and_tls
+def test_connection_to_the_server_has_tls_in_the_tls_stage_only(addresses, conformance_database, request):
     ssl = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
     answers = []
-    for address in ways:
+    for address in addresses:
         with Wire(*address, database=conformance_database) as wire:
             wire.start()
             wire.query(ssl)
@@ -67,8 +67,8 @@ def test_the_backend_leg_has_tls_where_it_says_so(ways, conformance_database, re
     assert answers == [[b"f"], [b"t" if request.node.callspec.id == "tls" else b"f"]]
 
 
-@everywhere
-def test_queries_one_behind_the_other(both):
+@plain_and_tls
+def test_fifty_queries_sent_at_once_are_answered_in_order(both):
     def script(wire):
         wire.send(
             *(query(f"SELECT {number}; UPDATE items SET name = 'n{number}' WHERE id = 1") for number in range(50))
@@ -79,7 +79,7 @@ def test_queries_one_behind_the_other(both):
     assert both(script).values()[-1] == [b"n49"]
 
 
-def test_queries_that_are_no_text(both):
+def test_query_with_invalid_encoding_or_terminator_has_the_same_error(both):
     def script(wire):
         wire.query(b"SELECT '\xff'")
         wire.query(b"SELECT 1 \xc3\x28")
@@ -91,7 +91,7 @@ def test_queries_that_are_no_text(both):
     assert both(script).sqlstates() == ["22021", "22021", "08P01", "08P01"]
 
 
-def test_own_notifications_before_ready_for_query(both):
+def test_own_notifications_come_before_ready_for_query(both):
     def script(wire):
         wire.query("LISTEN news")
         wire.query("BEGIN; NOTIFY news, 'one'; NOTIFY news")
@@ -103,20 +103,20 @@ def test_own_notifications_before_ready_for_query(both):
     assert both(script).kinds == "CZ" + "CCCZ" + "CAAZ" + "12TDC12TDCAZ" + "NCZ$"
 
 
-@everywhere
-def test_notifications_while_nothing_is_asked(both, connect_there):
+@plain_and_tls
+def test_notifications_arrive_while_the_session_is_idle(both, connect_directly):
     def script(wire):
         wire.query("LISTEN news")
-        connect_there().execute("NOTIFY news, 'from elsewhere'")
+        connect_directly().execute("NOTIFY news, 'from elsewhere'")
         wire.read_until("A")
-        connect_there().execute("NOTIFY news, 'again'")
+        connect_directly().execute("NOTIFY news, 'again'")
         wire.read_until("A")
         wire.query("SELECT 1")
 
     assert both(script).kinds == "CZAATDCZ$"
 
 
-def test_function_calls(both):
+def test_function_calls_have_the_same_answers(both):
     def script(wire):
         def call(function, *arguments, formats=(codes.BINARY,), result=codes.BINARY):
             wire.send(frontend.FunctionCall(function, formats, list(arguments), result))
@@ -147,7 +147,7 @@ def test_function_calls(both):
     assert answers[-3:-1] == [b"x" * 150_000, b"x" * 50_000]
 
 
-def test_function_call_in_a_failed_block_and_in_a_pipeline(both):
+def test_function_call_in_a_failed_block_fails_and_in_a_pipeline_is_answered(both):
     def script(wire):
         call = frontend.FunctionCall(INT4PL, (1,), [int4(1), int4(2)], 1)
         wire.query("BEGIN; SELECT 1 / 0")
@@ -166,12 +166,12 @@ def test_function_call_in_a_failed_block_and_in_a_pipeline(both):
     ],
     indirect=["stage"],
 )
-def test_cancel(both, version, connect_there):
+def test_cancel_request_cancels_the_running_statement(both, version, connect_directly):
     def script(wire):
         wire.send(query("SELECT name FROM items WHERE id = 1; SELECT pg_sleep(60)"))
-        connection = connect_there()
+        connection = connect_directly()
         active = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)' AND wait_event = 'PgSleep'"
-        eventually(lambda: connection.execute(active).fetchone() == (1,))
+        wait_until(lambda: connection.execute(active).fetchone() == (1,))
         cancel(wire)
         wire.read_until("Z")
         wire.query("SELECT 1")
@@ -182,7 +182,7 @@ def test_cancel(both, version, connect_there):
     assert len(wire.key) == (8 if version == codes.PROTOCOL_3_0 else 36)
 
 
-def test_a_cancel_request_with_a_wrong_key_does_nothing(both):
+def test_cancel_request_with_a_wrong_key_has_no_effect(both):
     def script(wire):
         key, wire.key = wire.key, wire.key[:4] + bytes(4)
         cancel(wire)
@@ -192,8 +192,8 @@ def test_a_cancel_request_with_a_wrong_key_does_nothing(both):
     assert both(script).kinds == "TDCZ$"
 
 
-@everywhere
-def test_a_backend_that_ends_the_session(both):
+@plain_and_tls
+def test_session_that_terminates_its_own_backend_has_the_same_error(both):
     def script(wire):
         wire.query("UPDATE items SET name = 'x' WHERE id = 1")
         wire.send(query("SELECT 1; SELECT pg_terminate_backend(pg_backend_pid()); SELECT 2"))
@@ -204,25 +204,25 @@ def test_a_backend_that_ends_the_session(both):
     assert wire.sqlstates() == ["57P01"]
 
 
-def test_a_session_ended_from_outside(both, connect_there):
+def test_session_terminated_by_another_session_has_the_same_error(both, connect_directly):
     def script(wire):
         wire.query("SELECT pg_backend_pid(), pg_advisory_lock(4711)")
-        connection = connect_there()
+        connection = connect_directly()
         terminated = (
             "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711"
         )
         assert connection.execute(terminated).fetchone() == (1,)
         wire.read_to_end()
-        # Which process it was must not make a difference.
+        # The process ID differs from session to session.
         wire.transcript = [text for text in wire.transcript if not text.startswith("D")]
 
     wire = both(script)
     assert wire.kinds == "TDCZE$"
 
 
-@everywhere
+@plain_and_tls
 @pytest.mark.parametrize("garbage", [b"!\0\0\0\x04", b"\0\0\0\0\x04", b"Z\0\0\0\x05I"])
-def test_unknown_types(both, senseless, garbage):
+def test_unknown_message_type_has_the_same_error(both, may_go_blind, garbage):
     def script(wire):
         wire.query("SELECT name FROM items WHERE id = 1")
         wire.send(garbage)
@@ -236,8 +236,8 @@ def test_unknown_types(both, senseless, garbage):
 @pytest.mark.parametrize(
     "garbage", [b"Q\0\0\0\x03", b"Q\xff\xff\xff\xff", b"S\x00\x00\xff\xff", b"Q\x7f\xff\xff\xff", b"X\0\0\0\0"]
 )
-def test_impossible_lengths(both, senseless, garbage):
-    """The server logs them, says nothing and closes."""
+def test_invalid_message_length_ends_the_session_without_an_error(both, may_go_blind, garbage):
+    """The server logs the error, sends nothing and closes the connection."""
 
     def script(wire):
         wire.query("SELECT name FROM items WHERE id = 1")
@@ -247,32 +247,32 @@ def test_impossible_lengths(both, senseless, garbage):
     assert both(script).kinds == "TDCZ$"
 
 
-@everywhere
-def test_a_message_cut_short_by_the_end_of_the_stream(both):
+@plain_and_tls
+def test_message_truncated_by_the_end_of_the_stream_is_not_answered(both):
     def script(wire):
         wire.send(query("SELECT 1"), b"Q\0\0\0\x20SELECT")
         wire.read_until("Z")
-        wire.end()
+        wire.half_close()
         wire.read_to_end()
 
     assert both(script).kinds == "TDCZ$"
 
 
-@everywhere
-def test_an_end_of_stream_behind_requests(both):
-    """A frontend that shuts down its side and reads on gets every answer."""
+@plain_and_tls
+def test_requests_before_the_end_of_the_stream_are_all_answered(both):
+    """A frontend that closes its sending direction and continues to read gets every answer."""
 
     def script(wire):
         wire.send(query("SELECT name FROM items WHERE id = 1"), run("SELECT 2"), SYNC, query("SELECT 3"))
-        wire.end()
+        wire.half_close()
         wire.read_to_end()
 
     assert both(script).kinds == "TDCZ12TDCZTDCZ$"
 
 
 @pytest.fixture
-def connect_there(stage):
-    """Connections to the same database that neither way knows of."""
+def connect_directly(stage):
+    """Direct sessions in the same database, which are not part of the comparison."""
     connections = []
 
     def connect():
@@ -284,7 +284,7 @@ def connect_there(stage):
         connection.close()
 
 
-def test_two_sessions_that_wait_for_each_other(both, ways, conformance_database):
+def test_session_waiting_for_the_lock_of_another_is_served_after_commit(both, addresses, conformance_database):
     def script(wire):
         with Wire(*wire.address, database=conformance_database) as other:
             other.start()
@@ -292,7 +292,7 @@ def test_two_sessions_that_wait_for_each_other(both, ways, conformance_database)
             other.send(
                 query("UPDATE items SET name = name || ' theirs' WHERE id = 1; SELECT name FROM items WHERE id = 1")
             )
-            assert other.silent(0.05)
+            assert other.is_silent(0.05)
             wire.query("COMMIT")
             other.read_until("Z")
             wire.transcript += other.transcript

@@ -1,4 +1,4 @@
-"""How sessions begin, or do not: directly and through the proxy, byte by byte."""
+"""How sessions begin or are refused, compared byte by byte."""
 
 import pytest
 
@@ -22,7 +22,7 @@ USER = ("user", "postgres")
         [GSSENC_REQUEST_FRAME, SSL_REQUEST_FRAME],
     ],
 )
-def test_requests_before_the_startup_packet(both, requests):
+def test_encryption_requests_before_the_startup_message_are_answered_n(both, requests):
     def script(wire):
         for request in requests:
             wire.send(request, chunk=1)
@@ -33,7 +33,7 @@ def test_requests_before_the_startup_packet(both, requests):
     both(script, started=False)
 
 
-def test_a_startup_packet_in_pieces(both):
+def test_startup_message_sent_byte_by_byte_is_accepted(both):
     def script(wire):
         wire.send(bytes(wire.startup), chunk=1)
         wire.read_until("Z")
@@ -45,7 +45,7 @@ def test_a_startup_packet_in_pieces(both):
 @pytest.mark.parametrize(
     "version", [codes.PROTOCOL_3_0, 3 << 16 | 1, codes.PROTOCOL_3_2, 3 << 16 | 3, 3 << 16 | 9999, 3 << 16 | 0xFFFF]
 )
-def test_minor_versions(both, version):
+def test_minor_version_is_negotiated_by_the_server(both, version):
     def script(wire):
         wire.query("SELECT 1")
 
@@ -65,7 +65,7 @@ def test_minor_versions(both, version):
         {"replication": "false"},
     ],
 )
-def test_parameters_that_are_accepted(both, parameters):
+def test_valid_startup_parameters_have_the_same_effect(both, parameters):
     def script(wire):
         wire.query(
             "SELECT current_setting('application_name'), now()::date = current_date; SHOW search_path; SHOW DateStyle"
@@ -89,13 +89,13 @@ def test_parameters_that_are_accepted(both, parameters):
         {"user": "x" * 9000},
     ],
 )
-def test_parameters_that_are_refused(both, parameters):
+def test_invalid_startup_parameters_have_the_same_error(both, parameters):
     def script(wire):
         wire.send(wire.startup)
         wire.read_to_end()
 
     wire = both(script, started=False, **parameters)
-    assert wire.kinds in {"E$", "RE$"}  # before authentication, or after it: trust is a request fulfilled
+    assert wire.kinds in {"E$", "RE$"}  # the error comes before or after AuthenticationOk
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_parameters_that_are_refused(both, parameters):
         b"\0\0\0\x0c\x04\xd2\x16\x2e\0\0\0\x01",
     ],
 )
-def test_packets_that_are_refused(both, garbage):
+def test_malformed_first_packet_has_the_same_answer(both, garbage):
     def script(wire):
         wire.send(garbage)
-        wire.end()
+        wire.half_close()
         wire.read_to_end()
 
     both(script, started=False)

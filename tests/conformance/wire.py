@@ -1,4 +1,4 @@
-"""A frontend on a bare socket that says whatever a test wants, and keeps what it is answered."""
+"""A frontend on a plain socket: a test decides about each message it sends, and it keeps every message it receives."""
 
 import contextlib
 import socket
@@ -13,9 +13,11 @@ _HEADER = struct.Struct("!BI")
 
 
 class Wire:
-    """One connection. `send` what you like; `read_…` says how far to read; `transcript` is all that came, normalised.
+    """One connection. `send` sends messages, the `read_…` methods receive, and `transcript` has what was received,
+    normalized.
 
-    Nothing is read behind what was asked for until `leave`, so a transcript does not depend on timing.
+    A method reads no more messages than its arguments say, until `terminate` reads the rest. So a transcript does not
+    depend on timing.
     """
 
     def __init__(self, host, port, *, user="postgres", database="postgres", version=codes.PROTOCOL_3_0, **parameters):
@@ -24,7 +26,7 @@ class Wire:
         self.address = (host, port)
         self.user, self.database = user, database
         self.kinds = ""
-        """The type bytes of what came since the start of the session; "$" is the end of the stream."""
+        """The type bytes of the messages received since the session began; "$" is the end of the stream."""
         self.transcript: list[str] = []
         self.bodies: list[tuple[int, bytes]] = []
         self.key = b""
@@ -40,14 +42,14 @@ class Wire:
         self.socket.close()
 
     def start(self):
-        """Authenticate by trust, up to ReadyForQuery. The messages so far go to `transcript`, not to `kinds`."""
+        """Authenticate by `trust`, up to ReadyForQuery. These messages are in `transcript` but not in `kinds`."""
         self.send(self.startup)
         self.read_until("Z")
         self.kinds = ""
         return self
 
     def send(self, *messages, chunk=None):
-        """Messages or bytes; in one piece, or in pieces of `chunk` bytes."""
+        """Send messages or bytes: in one piece, or in pieces of `chunk` bytes."""
         data = b"".join(message if isinstance(message, bytes) else bytes(message) for message in messages)
         if chunk is None:
             self.socket.sendall(data)
@@ -56,40 +58,40 @@ class Wire:
                 self.socket.sendall(data[pos : pos + chunk])
 
     def query(self, text):
-        """A simple query up to its ReadyForQuery."""
+        """Send a simple query and read up to its ReadyForQuery."""
         self.send(frontend.Query(text.encode() if isinstance(text, str) else text))
         self.read_until("Z")
 
     def read_until(self, kinds, count=1):
-        """Read until a message of one of these types has come `count` times; the end of the stream also ends it."""
+        """Read until a message of one of these types has come `count` times, or until the end of the stream."""
         while count and not self.kinds.endswith("$"):
             kind = self._read_message()
             count -= kind is not None and chr(kind) in kinds
 
     def read_byte(self):
-        """The answer to an SSLRequest or GSSENCRequest."""
+        """Read the answer to an SSLRequest or GSSENCRequest."""
         self._fill(1)
         byte, self._buffer = self._buffer[:1], self._buffer[1:]
         self.transcript.append(line("answer", byte))
         return byte
 
-    def leave(self):
-        """Terminate, and read what there still is."""
+    def terminate(self):
+        """Send Terminate and read up to the end of the stream."""
         with contextlib.suppress(OSError):
             self.send(frontend.TERMINATE_FRAME)
         self.read_to_end()
 
     def read_to_end(self):
-        """Read until the backend ends the connection."""
+        """Read until the backend closes the connection."""
         self.read_until("")
 
-    def end(self):
-        """Shut down our side; the backend's words can still be read."""
-        with contextlib.suppress(OSError):  # the backend may have been quicker
+    def half_close(self):
+        """Close the sending direction; the backend's messages can still be read."""
+        with contextlib.suppress(OSError):  # the backend may have closed the connection already
             self.socket.shutdown(socket.SHUT_WR)
 
-    def silent(self, seconds=0.1):
-        """Whether nothing comes for a while."""
+    def is_silent(self, seconds=0.1):
+        """Whether nothing is received for `seconds`."""
         self.socket.settimeout(seconds)
         try:
             self._buffer += self.socket.recv(65536)
@@ -104,7 +106,7 @@ class Wire:
         return [backend.column_values(body, 0, len(body)) for kind, body in self.bodies if kind == backend.DATA_ROW]
 
     def sqlstates(self):
-        """Of all errors received."""
+        """The SQLSTATEs of all errors received."""
         errors = (body for kind, body in self.bodies if kind == backend.ERROR_RESPONSE)
         return [backend.ErrorResponse.decode(body).sqlstate.decode() for body in errors]
 
@@ -123,7 +125,7 @@ class Wire:
         return kind
 
     def _fill(self, size):
-        """Whether `size` bytes are there; waits for them."""
+        """Read until `size` bytes are buffered; False if the stream ends before."""
         pieces = [self._buffer]
         have = len(self._buffer)
         while have < size:
@@ -187,7 +189,8 @@ def run(text, *parameters):
 
 
 def cancel(wire):
-    """Cancel what `wire` runs, over a connection of its own; returns when the server has closed that."""
+    """Cancel what the session of `wire` executes, over another connection; returns when the server has closed
+    that one."""
     key = backend.BackendKeyData.decode(wire.key)
     request = startup.CancelRequest(key.process_id, key.secret_key)
     with socket.create_connection(wire.address, timeout=TIMEOUT) as connection:
@@ -195,9 +198,9 @@ def cancel(wire):
         assert connection.recv(1) == b""
 
 
-def eventually(condition, timeout=TIMEOUT):
-    """Wait until it holds."""
+def wait_until(condition, timeout=TIMEOUT):
+    """Wait until `condition()` is true."""
     deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, "it never came about"
+        assert time.monotonic() < deadline, f"the condition did not hold within {timeout} s"
         time.sleep(0.01)
