@@ -1,7 +1,7 @@
-"""Fixtures of the consistency tests, and how long they are to be.
+"""Fixtures of the consistency tests, and how many operations they run.
 
-CONSISTENCY_OPERATIONS=1000000 makes each round-running test that long. CONSISTENCY_SEED=N repeats the operations of a
-run, whose seed every failure tells.
+CONSISTENCY_OPERATIONS=1000000 sets the number for each test that runs rounds. CONSISTENCY_SEED=N repeats the operations
+of a run; every failure prints its seed.
 """
 
 import os
@@ -14,19 +14,19 @@ from tests.consistency.rounds import World
 
 @pytest.fixture
 def seed():
-    """The first round's seed; the next ones count up."""
+    """The seed of the first round; each further round adds one."""
     return int(os.environ.get("CONSISTENCY_SEED") or random.getrandbits(32))
 
 
 @pytest.fixture
 def operations():
-    """`operations(short)`: how many there shall be, so many in the short profile."""
+    """`operations(short)`: how many operations to run; `short` unless CONSISTENCY_OPERATIONS is set."""
     return lambda short: int(os.environ.get("CONSISTENCY_OPERATIONS") or short)
 
 
 @pytest.fixture
 def world(postgres, database, redis_url):
-    """The tables, in `database`, and `redis_url` beside them."""
+    """The tables in `database`, and `redis_url`, which mirrors them."""
     return World(postgres, database, redis_url)
 
 

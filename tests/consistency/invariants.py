@@ -1,17 +1,17 @@
-"""What must hold of Redis once everything has settled: pure functions of what it holds and what PostgreSQL has.
+"""What must hold once every change is in Redis: pure functions of the contents of Redis and PostgreSQL.
 
-A value is bytes for a string, a dictionary of bytes for a hash, and whatever JSON means for a JSON text.
+A value is bytes for a string, a dictionary of bytes for a hash, and the decoded value for a JSON text.
 """
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 ABSENT = None
-"""In place of a value: there is no such key, or no such row."""
+"""Instead of a value: there is no such key, or no such row."""
 
 
 class Difference(NamedTuple):
-    """A key that is not what its row says. `postgres` is ABSENT when there is no such row."""
+    """A key whose value differs from its row. `postgres` is ABSENT when there is no such row."""
 
     key: bytes
     redis: Any
@@ -19,7 +19,7 @@ class Difference(NamedTuple):
 
 
 def stale(held: Mapping[bytes, Any], rows: Mapping[bytes, Any]) -> list[Difference]:
-    """Every key Redis holds that is not its row's value, sorted. An absent key is never wrong."""
+    """Every key of Redis whose value differs from its row's, sorted. An absent key is never stale."""
     return [
         Difference(key, value, rows.get(key, ABSENT))
         for key, value in sorted(held.items())
@@ -28,7 +28,7 @@ def stale(held: Mapping[bytes, Any], rows: Mapping[bytes, Any]) -> list[Differen
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal, and of the same type all the way down: JSON's `true`, `1` and `1.0` are three values."""
+    """Equal, and of equal type at every level: JSON's `true`, `1` and `1.0` are three different values."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):

@@ -1,9 +1,10 @@
-"""A round: run a workload, stop, settle, compare every key of Redis with PostgreSQL.
+"""A round: run a workload, stop, wait until every change is in Redis, compare every key with PostgreSQL.
 
-    world = World(postgres, database, redis_url)         # a database with the tables, and the Redis beside it
-    await world.round([proxy], seed=7, operations=2000)  # fails with all there is to know about a stale key
+    world = World(postgres, database, redis_url)         # a database with the tables, and the Redis that mirrors it
+    await world.round([proxy], seed=7, operations=2000)  # fails and prints what is known about each stale key
 
-`hosts` are running proxies; sessions are spread over them. While a round runs, `during` may break things.
+`hosts` are running proxies; the sessions are distributed over them. A test may make servers and connections fail while
+a round runs: see `Disturbance`.
 """
 
 import asyncio
@@ -19,19 +20,20 @@ import redis
 
 from tests.consistency import tables, workload
 from tests.consistency.invariants import Difference, stale, warmth
-from tests.consistency.sessions import PATIENCE, AsyncpgSession, Journal, Prepared, PsycopgSession, Session
+from tests.consistency.sessions import PATIENCE, AsyncpgSession, Journal, PreparedTransactions, PsycopgSession, Session
 from tests.fix_faults import FaultyLink
 
 SESSIONS = 10
 ROUND = 500
-"""Operations of a round, when many are asked for: stale values show at the end of one, until the next write."""
+"""Operations of one round when many are asked for: a stale value is found at the end of a round unless a later write in
+that round replaced it."""
 
-During = Callable[["Round"], Awaitable[None]]
-"""What is to happen while a round runs. The round goes on until it is over, and for a while after that."""
+Disturbance = Callable[["Round"], Awaitable[None]]
+"""Called with the round while it runs, to make something fail. The round goes on for a while after it returns."""
 
 
 class World:
-    """The tables in a database of their own, the Redis that mirrors them, and who compares the two."""
+    """The tables in a database of their own and the Redis that mirrors them; compares the two."""
 
     def __init__(self, postgres, database, redis_url) -> None:
         self.redis_url = redis_url
@@ -40,13 +42,13 @@ class World:
             connection.execute(tables.SCHEMA)
             for setting in ("deadlock_timeout = '20ms'", "lock_timeout = '2s'"):
                 connection.execute(f"ALTER DATABASE {database} SET {setting}".encode())
-            for run in workload.fixture():
-                connection.execute(run.literal.encode())
+            for statement in workload.initial_rows():
+                connection.execute(statement.literal.encode())
 
-    # What is there.
+    # Contents of PostgreSQL and Redis.
 
     def rows(self) -> dict[bytes, Any]:
-        """What Redis should hold, if it held everything."""
+        """What Redis would hold if every row's key were present."""
         found: dict[bytes, Any] = {}
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             for table in tables.TABLES:
@@ -54,30 +56,31 @@ class World:
         return found
 
     def held(self) -> dict[bytes, Any]:
-        """What Redis holds, without Rowtap's own keys."""
+        """What Redis holds, without the keys of Rowtap itself."""
         with redis.Redis.from_url(self.redis_url) as client:
             return {key: tables.decode(key, _value(client, key)) for key in _names(client)}
 
     def warmth(self) -> float:
-        """The share of keys present, now and while others are at work."""
+        """The share of keys present at this moment, while sessions may be at work."""
         with redis.Redis.from_url(self.redis_url) as client:
             return warmth(dict.fromkeys(_names(client)), self.rows())
 
     def remove(self, keys: Iterable[bytes]) -> None:
-        """Take keys out of Redis."""
+        """Delete keys from Redis."""
         with redis.Redis.from_url(self.redis_url) as client:
             for key in keys:
                 client.delete(key)
 
-    # What happens.
+    # Rounds.
 
     async def count(self, hosts: Sequence[Any], *, seed: int, operations: int, **choices: Any) -> tuple[int, int]:
-        """How many keys were stale at the ends of short rounds, and the operations done, for ways that may be wrong."""
+        """(stale keys found at the ends of short rounds, operations done). For configurations that may leave stale
+        keys."""
         found = done = 0
         while done < operations:
             finished = Round(self, hosts, seed=seed, operations=min(ROUND, operations - done), **choices)
             await finished.run()
-            differences = await finished.settled()
+            differences = await finished.settle_and_compare()
             self.remove(difference.key for difference in differences)
             found += len(differences)
             done += finished.journal.operations
@@ -85,7 +88,7 @@ class World:
         return found, done
 
     async def rounds(self, hosts: Sequence[Any], *, seed: int, operations: int, **choices: Any) -> int:
-        """Rounds of a few thousand operations each until there were so many; how many there were."""
+        """Run rounds until `operations` are done. Returns the number done."""
         done = 0
         while done < operations:
             finished = await self.round(hosts, seed=seed, operations=min(ROUND, operations - done), **choices)
@@ -94,18 +97,18 @@ class World:
         return done
 
     async def round(
-        self, hosts: Sequence[Any], *, seed: int, operations: int, during: During | None = None, **choices: Any
+        self, hosts: Sequence[Any], *, seed: int, operations: int, disturb: Disturbance | None = None, **choices: Any
     ) -> "Round":
-        """Run, settle, compare. A stale key fails the test."""
+        """Run the operations, wait until every change is in Redis, and fail the test if a key is stale."""
         done = Round(self, hosts, seed=seed, operations=operations, **choices)
-        await done.run(during)
-        differences = await done.settled()
+        await done.run(disturb)
+        differences = await done.settle_and_compare()
         if differences:
             pytest.fail(done.report(differences))
         return done
 
-    def quiet(self, patience: float = PATIENCE) -> None:
-        """Wait until the server runs nothing in the database any more, not for clients that are gone either."""
+    def wait_until_idle(self, patience: float = PATIENCE) -> None:
+        """Wait until no statement runs in the database, not even one whose client is gone."""
         deadline = time.monotonic() + patience
         query = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -116,8 +119,8 @@ class World:
                 assert time.monotonic() < deadline, "statements still run in PostgreSQL"
                 time.sleep(0.01)
 
-    def resolve(self, dsn: str) -> int:
-        """Commit what is left prepared, through a proxy; how many there were."""
+    def commit_prepared(self, dsn: str) -> int:
+        """Commit the remaining prepared transactions, through a proxy. Returns their number."""
         with (
             psycopg.connect(self.dsn, autocommit=True) as direct,
             psycopg.connect(dsn, autocommit=True) as connection,
@@ -130,7 +133,7 @@ class World:
 
 
 class Round:
-    """One round under way. `.journal` knows what was done."""
+    """One round. `.journal` records its operations."""
 
     def __init__(
         self,
@@ -143,13 +146,13 @@ class Round:
         reads: float = 0.5,
         client: Callable[..., Session] | None = None,
     ) -> None:
-        """Without ``hosts``, ``client`` makes the sessions, which go straight to PostgreSQL."""
+        """Without `hosts`, `client` makes the sessions, which connect directly to PostgreSQL."""
         self.world, self.hosts, self.seed = world, hosts, seed
         self.journal = Journal()
         self.operations = operations
         self._client = client
         self._reads = reads
-        self._prepared = Prepared()
+        self._prepared = PreparedTransactions()
         self._over = asyncio.Event()
         self.sessions = [self._session(number) for number in range(sessions)]
 
@@ -162,19 +165,19 @@ class Round:
             return AsyncpgSession(f"a{number}", dsn, self.journal, self._prepared)
         return PsycopgSession(f"p{number}", dsn, self.journal, self._prepared)
 
-    async def run(self, during: During | None = None) -> None:
-        """Every session's share of the operations, and what is to happen meanwhile."""
+    async def run(self, disturb: Disturbance | None = None) -> None:
+        """Run every session's share of the operations, and `disturb` in the middle of them."""
         async with asyncio.TaskGroup() as group:
             for number, session in enumerate(self.sessions):
                 group.create_task(self._work(number, session))
-            group.create_task(self._happen(during))
+            group.create_task(self._disturb_and_finish(disturb))
 
-    async def _happen(self, during: During | None) -> None:
-        if during is not None:
-            await self.passed(0.3)
-            await during(self)
+    async def _disturb_and_finish(self, disturb: Disturbance | None) -> None:
+        if disturb is not None:
+            await self.wait_for_share(0.3)
+            await disturb(self)
             end = self.journal.operations + 0.3 * self.operations
-            await self.reached(end)
+            await self.wait_for_operations(end)
         self._over.set()
 
     async def _work(self, number: int, session: Session) -> None:
@@ -189,27 +192,27 @@ class Round:
         finally:
             await session.close()
 
-    async def passed(self, share: float) -> None:
+    async def wait_for_share(self, share: float) -> None:
         """Wait until this share of the operations is done."""
-        await self.reached(share * self.operations)
+        await self.wait_for_operations(share * self.operations)
 
-    async def reached(self, operations: float) -> None:
-        """Wait until so many operations are done."""
+    async def wait_for_operations(self, operations: float) -> None:
+        """Wait until this number of operations is done."""
         while self.journal.operations < operations:
             await asyncio.sleep(0.005)
 
-    async def settled(self) -> list[Difference]:
-        """Wait until nothing moves any more; then what is stale."""
+    async def settle_and_compare(self) -> list[Difference]:
+        """Wait until every change is in Redis. Returns the stale keys."""
         for host in self.hosts:
-            await asyncio.to_thread(ready, host)
-        await asyncio.to_thread(self.world.quiet)
-        await asyncio.to_thread(self.world.resolve, self.hosts[0].dsn() if self.hosts else self.world.dsn)
+            await asyncio.to_thread(wait_until_ready, host)
+        await asyncio.to_thread(self.world.wait_until_idle)
+        await asyncio.to_thread(self.world.commit_prepared, self.hosts[0].dsn() if self.hosts else self.world.dsn)
         for host in self.hosts:
             await asyncio.to_thread(host.settle)
         return stale(self.world.held(), self.world.rows())
 
     def report(self, differences: Sequence[Difference]) -> str:
-        """Everything there is to know about stale keys."""
+        """What the journal knows about the stale keys."""
         lines = [f"seed {self.seed}: {len(differences)} stale keys after {self.journal.operations} operations"]
         for difference in differences[:3]:
             lines += ["", f"{difference.key!r}", f"  Redis      {difference.redis!r}"]
@@ -217,12 +220,12 @@ class Round:
             for table in tables.TABLES:
                 for key in tables.keys(table, 2):
                     if difference.key in tables.redis_keys(table.name, key):
-                        lines += map(str, self.journal.about(table.name, key))
+                        lines += map(str, self.journal.entries_of(table.name, key))
         return "\n".join(lines)
 
 
-def ready(host: Any, patience: float = PATIENCE) -> None:
-    """Wait until a proxy has all its workers, PostgreSQL and Redis."""
+def wait_until_ready(host: Any, patience: float = PATIENCE) -> None:
+    """Wait until a proxy has all its workers and reaches PostgreSQL and Redis."""
     deadline = time.monotonic() + patience
     while True:
         status, text = host.get("/readyz")
@@ -234,7 +237,7 @@ def ready(host: Any, patience: float = PATIENCE) -> None:
 
 @contextlib.asynccontextmanager
 async def jitter(link: FaultyLink, random: Random, most: float) -> AsyncIterator[None]:
-    """Delays of up to ``most`` seconds on a link, other ones all the time and in each direction."""
+    """Delays of up to `most` seconds on a link, which change all the time and differ in each direction."""
 
     async def vary() -> None:
         while True:

@@ -1,4 +1,4 @@
-"""Single statements of the workload: every kind of read and of write, with values that were never used before."""
+"""Single statements of the workload: every kind of read and write, with values that were never used before."""
 
 import json
 from random import Random
@@ -6,34 +6,35 @@ from typing import Any, NamedTuple
 
 from tests.consistency.tables import Key, Table, keys
 
-HOW = ("simple", "extended", "prepared", "binary")
-"""The ways to send a statement: Query, unnamed and named prepared statements, and the latter with binary results."""
+MODES = ("simple", "extended", "prepared", "binary")
+"""How a statement is sent: by a simple query, as an unnamed or a named prepared statement, or the latter with binary
+results."""
 
 
-class Run(NamedTuple):
-    """One statement. `text` has `{}` for each of `values`; `reads` and `writes` say what it is about, for the journal
-    and for those who keep a cache by hand: keys of `table`, or None for any of them."""
+class Statement(NamedTuple):
+    """One statement. `text` has `{}` for each of `values`. `reads` and `writes` are the keys of `table` which it may
+    read or write, None for any key; the journal and cache_aside.py use them."""
 
     text: str
     values: tuple[Any, ...] = ()
-    how: str = "simple"
+    mode: str = "simple"
     table: str = ""
     reads: tuple[Key, ...] = ()
     writes: tuple[Key, ...] | None = ()
 
     @property
     def parameterized(self) -> str:
-        """The text with $1, $2 …"""
+        """The text with parameters, $1, $2 …"""
         return self.text.format(*(f"${number}" for number in range(1, len(self.values) + 1)))
 
     @property
     def literal(self) -> str:
-        """The text with constants in it."""
+        """The text with constants."""
         return self.text.format(*map(literal, self.values))
 
 
 def literal(value: Any) -> str:
-    """An SQL constant."""
+    """`value` as an SQL constant."""
     if value is None:
         return "NULL"
     if isinstance(value, bool):
@@ -45,8 +46,8 @@ def literal(value: Any) -> str:
     return "'{}'".format(value.replace("'", "''"))
 
 
-class Statements:
-    """Makes statements on one table; `stamp` goes into every value."""
+class StatementMaker:
+    """Makes statements on one table; `stamp` is part of every value."""
 
     def __init__(self, random: Random, stamp: object, table: Table) -> None:
         self.random = random
@@ -59,7 +60,7 @@ class Statements:
     # Values.
 
     def value(self, kind: str) -> Any:
-        """A value never used before, as far as the type has room."""
+        """A value that was never used before, as far as the type permits."""
         self._count += 1
         text = f"{self._stamp}.{self._count}"
         if kind == "int":
@@ -73,65 +74,65 @@ class Statements:
         return f"v{text}" + self.random.choice(("", " it's", " ü", "\\", '"', "%"))
 
     def values(self) -> dict[str, Any]:
-        """One for each value column."""
+        """A value for each value column."""
         return {column: self.value(kind) for column, kind in self.table.columns.items()}
 
     def key(self, spare: int = 0) -> Key:
         return self.random.choice(keys(self.table, spare))
 
-    def _run(self, text: str, values: Any = (), **facts: Any) -> Run:
-        how = self.random.choices(HOW, (4, 2, 3, 2))[0]
-        return Run(text, tuple(values), how, self.table.name, **facts)
+    def _run(self, text: str, values: Any = (), **facts: Any) -> Statement:
+        mode = self.random.choices(MODES, (4, 2, 3, 2))[0]
+        return Statement(text, tuple(values), mode, self.table.name, **facts)
 
     def _name(self) -> str:
-        """The table's name, or now and then another road to it."""
+        """The table's name, or, at times, that of a view or partition through which its rows are written."""
         names = self.table.aliases if self.random.random() < 0.2 else ()
         return self.random.choice(names or (self.table.name,))
 
     # Reads.
 
-    def read(self) -> Run:
+    def read(self) -> Statement:
         make = self.random.choices((self.point, self.listed, self.all_rows, self.locked, self.slow), (60, 15, 15, 6, 1))
         return make[0]()
 
-    def point(self) -> Run:
+    def point(self) -> Statement:
         key = self.key(1)
         columns = self.random.choice((self._everything, "*", ", ".join(self.table.columns)))
         return self._run(f"SELECT {columns} FROM {self.table.name} WHERE {self._where}", key, reads=(key,))
 
-    def listed(self) -> Run:
+    def listed(self) -> Statement:
         chosen = tuple(self.key() for _ in range(3))
         last = [key[-1] for key in chosen]
         text, values = self.random.choice((("IN ({}, {}, {})", last), ("= ANY({})", [last])))
         where = f"{self.table.key[-1]} {text}"
         return self._run(f"SELECT {self._everything} FROM {self.table.name} WHERE {where}", values, reads=chosen)
 
-    def all_rows(self) -> Run:
+    def all_rows(self) -> Statement:
         order = self.random.choice(("", f" ORDER BY {self.table.key[-1]} DESC"))
         found = tuple(keys(self.table))
         return self._run(f"SELECT {self._everything} FROM {self._name()}{order}", reads=found)
 
-    def locked(self) -> Run:
-        """A read that may wait for a writer, and then sees what that wrote."""
+    def locked(self) -> Statement:
+        """A read that may wait for a writer's lock, and then sees the row as written."""
         key = self.key()
         lock = self.random.choice(("UPDATE", "SHARE"))
         text = f"SELECT {self._everything} FROM {self.table.name} WHERE {self._where} FOR {lock}"
         return self._run(text, key, reads=(key,))
 
-    def slow(self, seconds: float = 0.005) -> Run:
-        """Its snapshot is taken when it begins, its rows are sent when it has slept."""
+    def slow(self, seconds: float = 0.005) -> Statement:
+        """Its snapshot is taken when it begins; its rows are sent after the sleep."""
         text = self.random.choice(
             (
-                f"SELECT t.* FROM {self.table.name} t, nap({seconds:.3f})",
-                f"WITH w AS MATERIALIZED (SELECT nap({seconds:.3f})) SELECT t.* FROM {self.table.name} t, w",
-                f"SELECT t.*, count(*) OVER (), (SELECT nap({seconds:.3f})) FROM {self.table.name} t",
+                f"SELECT t.* FROM {self.table.name} t, stable_sleep({seconds:.3f})",
+                f"WITH w AS MATERIALIZED (SELECT stable_sleep({seconds:.3f})) SELECT t.* FROM {self.table.name} t, w",
+                f"SELECT t.*, count(*) OVER (), (SELECT stable_sleep({seconds:.3f})) FROM {self.table.name} t",
             )
         )
         return self._run(text, reads=tuple(keys(self.table)))
 
     # Writes.
 
-    def write(self) -> Run:
+    def write(self) -> Statement:
         makers = {
             self.update: 30,
             self.update_expression: 8,
@@ -158,11 +159,11 @@ class Statements:
             chosen = {column: chosen[column]}
         return ", ".join(f"{column} = {{}}" for column in chosen), list(chosen.values())
 
-    def update(self) -> Run:
+    def update(self) -> Statement:
         key, (settings, values) = self.key(1), self._settings()
         return self._run(f"UPDATE {self._name()} SET {settings} WHERE {self._where}", (*values, *key), writes=(key,))
 
-    def update_expression(self) -> Run:
+    def update_expression(self) -> Statement:
         key = self.key()
         text = self.random.choice([f"n = (n % 1000000) + {self.random.randrange(1, 1000)}", *self._expressions()])
         return self._run(f"UPDATE {self.table.name} SET {text} WHERE {self._where}", key, writes=(key,))
@@ -170,12 +171,12 @@ class Statements:
     def _expressions(self) -> list[str]:
         return ["name = 'e' || md5(name)"] if "name" in self.table.columns else ["flag = NOT flag"]
 
-    def update_returning(self) -> Run:
-        run = self.update()
+    def update_returning(self) -> Statement:
+        statement = self.update()
         returning = self.random.choice(("*", self._everything, self.table.key[-1]))
-        return run._replace(text=f"{run.text} RETURNING {returning}")
+        return statement._replace(text=f"{statement.text} RETURNING {returning}")
 
-    def update_listed(self) -> Run:
+    def update_listed(self) -> Statement:
         chosen, (settings, values) = tuple(self.key() for _ in range(2)), self._settings()
         last = [key[-1] for key in chosen]
         where = (
@@ -187,19 +188,19 @@ class Statements:
         returning = self.random.choice(("", " RETURNING *"))
         return self._run(f"UPDATE {self.table.name} SET {settings} WHERE {where}{returning}", values, writes=chosen)
 
-    def update_unknown(self) -> Run:
+    def update_unknown(self) -> Statement:
         settings, values = self._settings()
         where = f"n % 7 = {self.random.randrange(7)}"
         returning = self.random.choice(("", "", " RETURNING *"))
         return self._run(f"UPDATE {self.table.name} SET {settings} WHERE {where}{returning}", values, writes=None)
 
-    def update_key(self) -> Run:
+    def update_key(self) -> Statement:
         old, new = self.key(2), self.key(2)
         settings = ", ".join(f"{column} = {{}}" for column in self.table.key)
         text = f"UPDATE {self.table.name} SET {settings} WHERE {self._where}"
         return self._run(text, (*new, *old), writes=(old, new))
 
-    def insert(self, key: Key | None = None, on_conflict: str | None = None) -> Run:
+    def insert(self, key: Key | None = None, on_conflict: str | None = None) -> Statement:
         key = key or self.key(2)
         clause = self.random.choice(("", " ON CONFLICT DO NOTHING")) if on_conflict is None else on_conflict
         values = self.values()
@@ -207,16 +208,18 @@ class Statements:
         text = f"INSERT INTO {self.table.name} ({self._everything}) VALUES ({slots}){clause}"
         return self._run(text, (*key, *values.values()), writes=(key,))
 
-    def upsert(self) -> Run:
-        run = self.insert(self.key(1), "")
+    def upsert(self) -> Statement:
+        statement = self.insert(self.key(1), "")
         settings = ", ".join(f"{column} = excluded.{column}" for column in self.table.columns)
-        return run._replace(text=f"{run.text} ON CONFLICT ({', '.join(self.table.key)}) DO UPDATE SET {settings}")
+        return statement._replace(
+            text=f"{statement.text} ON CONFLICT ({', '.join(self.table.key)}) DO UPDATE SET {settings}"
+        )
 
-    def upsert_returning(self) -> Run:
-        run = self.upsert()
-        return run._replace(text=f"{run.text} RETURNING {self._everything}")
+    def upsert_returning(self) -> Statement:
+        statement = self.upsert()
+        return statement._replace(text=f"{statement.text} RETURNING {self._everything}")
 
-    def upsert_many(self) -> Run:
+    def upsert_many(self) -> Statement:
         chosen = self.random.sample(keys(self.table), 3)
         values: list[Any] = []
         for key in chosen:
@@ -229,16 +232,16 @@ class Statements:
         )
         return self._run(text, values, writes=tuple(chosen))
 
-    def delete(self, key: Key | None = None) -> Run:
+    def delete(self, key: Key | None = None) -> Statement:
         key = key or self.key(2)
         return self._run(f"DELETE FROM {self.table.name} WHERE {self._where}", key, writes=(key,))
 
-    def delete_returning(self) -> Run:
-        run = self.delete()
-        return run._replace(text=f"{run.text} RETURNING *")
+    def delete_returning(self) -> Statement:
+        statement = self.delete()
+        return statement._replace(text=f"{statement.text} RETURNING *")
 
-    def move(self) -> Run:
-        """A data-modifying CTE: one row goes and comes again, or another is written beside a read."""
+    def move(self) -> Statement:
+        """A data-modifying CTE: one row is deleted and inserted again, or a row is updated and read."""
         old, new = self.key(1), self.key(1)
         settings, values = self._settings()
         if self.random.random() < 0.5:
@@ -252,10 +255,10 @@ class Statements:
             f"WITH w AS (DELETE FROM {self.table.name} WHERE {self._where} RETURNING {columns}) "
             f"INSERT INTO {self.table.name} ({self._everything}) SELECT {slots}, {columns} FROM w"
         )
-        # Parameters in a SELECT list would be text, whatever column they are for.
-        return Run(text, (*old, *new), "simple", self.table.name, writes=(old, new))
+        # Parameters in a SELECT list would have the type text, whatever column they are for.
+        return Statement(text, (*old, *new), "simple", self.table.name, writes=(old, new))
 
-    def merge(self) -> Run:
+    def merge(self) -> Statement:
         key = self.key()
         values = self.values()
         on = " AND ".join(f"t.{column} = {{}}" for column in self.table.key)
@@ -263,7 +266,7 @@ class Statements:
         text = f"MERGE INTO {self.table.name} t USING (SELECT 1) s ON {on} WHEN MATCHED THEN UPDATE SET {settings}"
         return self._run(text, (*key, *values.values()), writes=(key,))
 
-    def nothing(self) -> Run:
+    def nothing(self) -> Statement:
         """An UPDATE that finds no row."""
         settings, values = self._settings()
         text = f"UPDATE {self.table.name} SET {settings} WHERE {self._where} AND false"

@@ -1,14 +1,15 @@
-"""The tables of the consistency tests: their DDL, their rules, and what Redis should hold of a row.
+"""The tables of the consistency tests: their DDL, their rules, and what Redis should hold for a row.
 
 Together they have every format, a composite key, two rules on one table, a view, a trigger, partitions, and a foreign
-key that cascades. `nap` is a sleep that is declared free of side effects, as pg_sleep is not: beside that no row fills.
+key that cascades. `stable_sleep` is a sleep that is declared STABLE, which pg_sleep is not: a statement that calls a
+volatile function fills nothing.
 """
 
 import json
 from typing import Any, NamedTuple
 
 HOT = 6
-"""Rows of each table that everybody fights for. A few more keys exist at times."""
+"""How many rows of each table all sessions read and write. A few more keys exist at times."""
 
 SCHEMA = """
 CREATE TABLE users (id int PRIMARY KEY, name varchar(80), n int);
@@ -21,7 +22,7 @@ CREATE TABLE parts_high PARTITION OF parts FOR VALUES FROM (4) TO (MAXVALUE);
 CREATE TABLE marked (id int PRIMARY KEY, name text, n int);
 CREATE FUNCTION mark() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.name := NEW.name || '!'; RETURN NEW; END $$;
 CREATE TRIGGER mark BEFORE INSERT OR UPDATE OF name ON marked FOR EACH ROW EXECUTE FUNCTION mark();
-CREATE FUNCTION nap(seconds float8) RETURNS bool STABLE LANGUAGE plpgsql AS $$
+CREATE FUNCTION stable_sleep(seconds float8) RETURNS bool STABLE LANGUAGE plpgsql AS $$
     BEGIN PERFORM pg_sleep(seconds); RETURN true; END $$;
 CREATE TABLE owners (id int PRIMARY KEY, name text, n int);
 CREATE TABLE pets (id int PRIMARY KEY REFERENCES owners ON DELETE CASCADE ON UPDATE CASCADE, name text, n int);
@@ -29,7 +30,7 @@ CREATE TABLE pets (id int PRIMARY KEY REFERENCES owners ON DELETE CASCADE ON UPD
 
 
 class Table(NamedTuple):
-    """A table as the workload sees it. `columns` are the value columns and what kind of value each takes."""
+    """A table of the workload. `columns` are the value columns, each with the kind of value it takes."""
 
     name: str
     key: tuple[str, ...]
@@ -63,36 +64,38 @@ Key = tuple[int | str, ...]
 
 
 def keys(table: Table, spare: int = 0) -> list[Key]:
-    """The hot keys of a table, and `spare` more that mostly have no row."""
+    """The keys of the rows of a table, and `spare` more that mostly have no row."""
     numbers = range(1, HOT + 1 + spare)
     if table.name == "items":
         return [(1 + number % 2, number) for number in numbers]
     if table.name == "docs":
-        return [(f"d:{number}%",) for number in numbers]  # what a key template has to escape elsewhere
+        return [
+            (f"d:{number}%",) for number in numbers
+        ]  # a key template with several parts would escape these characters
     return [(number,) for number in numbers]
 
 
 def redis_keys(table: str, key: Key) -> list[bytes]:
-    """The keys under which a row is found in Redis."""
+    """The Redis keys of a row."""
     return [
         _redis_key(rule, dict(zip(BY_NAME[table].key, key, strict=True))) for rule in RULES if rule["name"] == table
     ]
 
 
 def redis_prefixes(table: str) -> list[bytes]:
-    """What all Redis keys of a table begin with."""
+    """The common beginnings of all Redis keys of a table."""
     templates = (rule.get("redis_key", f"{table}:{{") for rule in RULES if rule["name"] == table)
     return [template.partition("{")[0].encode() for template in templates]
 
 
 def query(table: str) -> str:
-    """All rows with every column as PostgreSQL prints it."""
+    """The query that returns all rows with every column in PostgreSQL's text format."""
     found = BY_NAME[table]
     return f"SELECT {', '.join(f'{column}::text' for column in (*found.key, *found.columns))} FROM {table}"
 
 
 def expected(table: str, rows: list[tuple[str | None, ...]]) -> dict[bytes, Any]:
-    """What Redis should hold of these rows of `query`, by key. A row that shows nothing is left out."""
+    """What Redis should hold for these rows of `query`, by Redis key. Rows without a value are left out."""
     found: dict[bytes, Any] = {}
     names = (*BY_NAME[table].key, *BY_NAME[table].columns)
     for row in rows:
@@ -126,10 +129,10 @@ def _decoded(kind: str, text: str | None) -> Any:
 
 
 def decode(key: bytes, value: Any) -> Any:
-    """A value as found in Redis, in the form `expected` has it."""
+    """A value of Redis in the form of `expected`."""
     return json.loads(value) if key.startswith(b"docs:") and isinstance(value, bytes) else value
 
 
 def encode(value: Any) -> bytes:
-    """What `decode` understands."""
+    """The inverse of `decode`."""
     return json.dumps(value).encode()

@@ -1,11 +1,11 @@
-"""With `before_commit`, nobody finds a value in Redis that was overwritten before he looked."""
+"""With `before_commit`, a value that was overwritten is no longer in Redis when the write is answered."""
 
 import asyncio
 
 from redis.asyncio import Redis
 
 from tests.consistency import tables
-from tests.consistency.sessions import Journal, Prepared, PsycopgSession
+from tests.consistency.sessions import Journal, PreparedTransactions, PsycopgSession
 
 SETTINGS = {"cache": {"before_commit": True}}
 WRITES = [
@@ -16,25 +16,25 @@ WRITES = [
 ]
 
 
-async def test_no_key_is_stale(rowtap, world, seed, operations):
+async def test_no_key_is_stale_after_rounds_with_before_commit(rowtap, world, seed, operations):
     proxy = rowtap(tables.RULES, {"proxy": {"workers": 2}, **SETTINGS})
     await world.rounds([proxy], seed=seed, operations=operations(500))
 
 
-async def test_what_was_overwritten_is_gone_before_the_commit_is_acknowledged(rowtap, world):
+async def test_overwritten_value_is_gone_when_the_commit_is_acknowledged(rowtap, world):
     proxies = [rowtap(tables.RULES, SETTINGS) for _ in range(2)]
     journal, over = Journal(), asyncio.Event()
     seen = []
 
     async def read(number):
-        session = PsycopgSession(f"r{number}", proxies[number % 2].url(), journal, Prepared())
+        session = PsycopgSession(f"r{number}", proxies[number % 2].url(), journal, PreparedTransactions())
         await session.connect()
         while not over.is_set():
             await session.execute("SELECT id, name, n FROM users WHERE id = 1")
         await session.close()
 
     async def write():
-        session = PsycopgSession("w", proxies[0].url(), journal, Prepared())
+        session = PsycopgSession("w", proxies[0].url(), journal, PreparedTransactions())
         await session.connect()
         async with Redis.from_url(world.redis_url) as client:
             for number in range(60):
@@ -42,7 +42,7 @@ async def test_what_was_overwritten_is_gone_before_the_commit_is_acknowledged(ro
                     await session.execute(text.format(f"v{number}"))
                 seen.append((f"v{number}", await client.get("users:1")))
                 if number % 3 == 0:
-                    await asyncio.sleep(0.005)  # long enough for a reader to bring it back
+                    await asyncio.sleep(0.005)  # long enough for a reader's Fill
         await session.close()
         over.set()
 

@@ -1,28 +1,28 @@
-"""The invariants themselves: what counts as stale and what as warm."""
+"""What counts as stale and what as warm."""
 
 import pytest
 
 from tests.consistency.invariants import Difference, same, stale, warmth
 
 
-def test_an_absent_key_is_never_stale():
+def test_absent_key_is_not_stale():
     assert stale({}, {b"a": b"1"}) == []
 
 
-def test_the_row_s_value_is_not_stale():
+def test_key_with_the_value_of_its_row_is_not_stale():
     rows = {b"a": b"1", b"b": {b"n": b"1"}, b"c": {"n": 1, "list": [1.5, None]}}
     assert stale(dict(rows), rows) == []
 
 
-def test_another_value_is_stale():
+def test_key_with_another_value_than_its_row_is_stale():
     assert stale({b"a": b"1"}, {b"a": b"2"}) == [Difference(b"a", b"1", b"2")]
 
 
-def test_a_key_without_a_row_is_stale():
+def test_key_without_a_row_is_stale():
     assert stale({b"a": b"1"}, {}) == [Difference(b"a", b"1", None)]
 
 
-def test_differences_come_sorted():
+def test_differences_are_sorted_by_key():
     assert [found.key for found in stale({b"b": b"", b"a": b""}, {})] == [b"a", b"b"]
 
 
@@ -40,7 +40,7 @@ def test_differences_come_sorted():
         (b"hash", {b"n": b"1"}),
     ],
 )
-def test_what_is_not_the_same(one, other):
+def test_values_of_different_type_or_content_are_not_the_same(one, other):
     assert not same(one, other)
     assert not same(other, one)
 

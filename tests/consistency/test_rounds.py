@@ -1,4 +1,4 @@
-"""No key is stale when everything has settled, whatever many sessions did at once."""
+"""No key is stale once every change is in Redis, with many concurrent sessions."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,9 @@ LONG = "CONSISTENCY_OPERATIONS" in os.environ
 @pytest.mark.parametrize(
     ("workers", "delay"), [(1, 0.0), (1, 0.03), (4, 0.0), (4, 0.03)] if LONG else [(1, 0.0), (2, 0.03)]
 )
-async def test_no_key_is_stale(rowtap, world, valkey, faulty, seed, operations, workers, delay):
+async def test_no_key_is_stale_after_rounds_of_concurrent_sessions(
+    rowtap, world, valkey, faulty, seed, operations, workers, delay
+):
     async with contextlib.AsyncExitStack() as stack:
         config = {"proxy": {"workers": workers}}
         if delay:
@@ -30,13 +32,13 @@ async def test_no_key_is_stale(rowtap, world, valkey, faulty, seed, operations, 
 
 
 SLOW = [
-    "SELECT t.* FROM users t, nap({}) WHERE id = 1",
-    "WITH w AS MATERIALIZED (SELECT nap({})) SELECT t.* FROM users t, w",
-    "SELECT t.*, (SELECT nap({})) FROM users t",
+    "SELECT t.* FROM users t, stable_sleep({}) WHERE id = 1",
+    "WITH w AS MATERIALIZED (SELECT stable_sleep({})) SELECT t.* FROM users t, w",
+    "SELECT t.*, (SELECT stable_sleep({})) FROM users t",
 ]
 
 
-def test_a_slow_read_fills(rowtap, world, redis_client):
+def test_slow_read_fills_its_key(rowtap, world, redis_client):
     proxy = rowtap(tables.RULES)
     connection = proxy.connect()
     for text in SLOW:
@@ -46,8 +48,8 @@ def test_a_slow_read_fills(rowtap, world, redis_client):
         redis_client.delete("users:1")
 
 
-async def test_a_slow_read_does_not_bring_back_what_was_overwritten(rowtap, world):
-    """Its rows are older than the write that was committed meanwhile, and come later."""
+async def test_slow_read_does_not_fill_an_overwritten_value(rowtap, world):
+    """Its rows are older than the write that was committed meanwhile, and reach the proxy later."""
     hosts = [rowtap(tables.RULES), rowtap(tables.RULES)]
     slow, fast = hosts[0].connect(), hosts[1].connect()
     for text in SLOW:
@@ -63,13 +65,13 @@ async def test_a_slow_read_does_not_bring_back_what_was_overwritten(rowtap, worl
         assert stale(world.held(), world.rows()) == []
 
 
-async def test_two_hosts_share_one_redis(rowtap, world, seed, operations):
+async def test_no_key_is_stale_with_two_hosts_on_one_redis(rowtap, world, seed, operations):
     hosts = [rowtap(tables.RULES), rowtap(tables.RULES)]
     await world.rounds(hosts, seed=seed, operations=operations(1000))
 
 
-async def test_answers_that_overtake_each_other(rowtap, world, postgres, faulty, seed, operations):
-    """Between PostgreSQL and the two proxies everything takes another time."""
+async def test_no_key_is_stale_with_random_delays_to_postgres(rowtap, world, postgres, faulty, seed, operations):
+    """The delays differ between the two proxies, so that answers arrive in another order than the commits."""
     async with contextlib.AsyncExitStack() as stack:
         hosts = []
         for number in range(2):

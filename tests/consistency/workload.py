@@ -1,94 +1,94 @@
-"""The operations of a round: pure functions of its seed, so that a seed brings the same ones back.
+"""The operations of a round: pure functions of its seed, so that a seed gives the same operations again.
 
-A session's work is a sequence of units. A unit starts and ends outside a block whatever fails in between: after an
-error its remaining steps are sent all the same, up to the COMMIT or ROLLBACK that ends it. Every value written is
-another one, so that an old value can always be told from the last.
+A session's work is a sequence of units. A unit begins and ends outside a transaction block: after an error its
+remaining steps are sent as well, up to the COMMIT or ROLLBACK that ends the block. Every value written is new, so that
+an old value can always be distinguished from the last one.
 """
 
 from collections.abc import Iterator
 from random import Random
 from typing import Any, NamedTuple, TypeVar
 
-from tests.consistency.statements import Run, Statements
+from tests.consistency.statements import Statement, StatementMaker
 from tests.consistency.tables import TABLES, keys
 
 
 class Pause(NamedTuple):
-    """Do nothing for so many seconds."""
+    """Do nothing for this number of seconds."""
 
     seconds: float
 
 
-class Together(NamedTuple):
+class Pipeline(NamedTuple):
     """Send all of these, then wait for their answers: a pipeline up to one Sync."""
 
-    runs: tuple[Run, ...]
+    statements: tuple[Statement, ...]
 
 
-class Portions(NamedTuple):
-    """Read the rows of a statement a few at a time with pauses between: a portal, left open in a block."""
+class PortalRead(NamedTuple):
+    """Read the rows of a statement in several parts with pauses between them: a portal that stays open in a block."""
 
-    run: Run
+    statement: Statement
     pause: float
 
 
 class Copy(NamedTuple):
     """COPY FROM STDIN of one row in text format."""
 
-    run: Run
+    statement: Statement
     columns: tuple[str, ...]
     row: str
 
 
-class Finish(NamedTuple):
-    """End a prepared transaction of anybody's, if there is one."""
+class EndPrepared(NamedTuple):
+    """End a prepared transaction of any session, if there is one."""
 
     commit: bool
 
 
 _Choice = TypeVar("_Choice")
-Step = Run | Pause | Together | Portions | Copy | Finish
+Step = Statement | Pause | Pipeline | PortalRead | Copy | EndPrepared
 Unit = tuple[Step, ...]
 
 
 def size(unit: Unit) -> int:
     """How many operations a unit counts as."""
-    return sum(len(step.runs) if isinstance(step, Together) else not isinstance(step, Pause) for step in unit)
+    return sum(len(step.statements) if isinstance(step, Pipeline) else not isinstance(step, Pause) for step in unit)
 
 
-def fixture() -> list[Run]:
-    """What every table holds when a round begins."""
-    runs = []
+def initial_rows() -> list[Statement]:
+    """The statements that insert the rows every table has when a round begins."""
+    statements = []
     for table in reversed(TABLES):  # owners before pets
-        writer = Statements(Random(0), 0, table)
-        runs.append(Run(f"DELETE FROM {table.name}", table=table.name, writes=None))
-        runs += [writer.insert(key, on_conflict="") for key in keys(table)]
-    return [run._replace(how="simple") for run in runs]
+        writer = StatementMaker(Random(0), 0, table)
+        statements.append(Statement(f"DELETE FROM {table.name}", table=table.name, writes=None))
+        statements += [writer.insert(key, on_conflict="") for key in keys(table)]
+    return [statement._replace(mode="simple") for statement in statements]
 
 
-def units(seed: int, session: int, *, reads: float = 0.5, calm: bool = False) -> Iterator[Unit]:
-    """A session's endless work. `reads` is the share of reads among single statements; a `calm` session only reads
-    and updates by key, under the tables' own names and one statement at a time."""
+def units(seed: int, session: int, *, reads: float = 0.5, by_key_only: bool = False) -> Iterator[Unit]:
+    """The endless work of a session. `reads` is the share of reads among single statements. With `by_key_only` the
+    session only reads and updates by key, one statement at a time, and uses the tables' own names."""
     random = Random(f"{seed}/{session}")
     number = 0
     while True:
         number += 1
-        yield _Unit(random, session, number, reads, calm).make()
+        yield _Unit(random, session, number, reads, by_key_only).make()
 
 
 class _Unit:
     """Makes one unit."""
 
-    def __init__(self, random: Random, session: int, number: int, reads: float, calm: bool) -> None:
+    def __init__(self, random: Random, session: int, number: int, reads: float, by_key_only: bool) -> None:
         self.random = random
-        self.calm = calm
+        self.by_key_only = by_key_only
         self.reads = reads
         self._session = session
         self._number = number
         self._gid = f"g{session}-{number}-{random.getrandbits(32):x}"
 
     def make(self) -> Unit:
-        if self.calm:
+        if self.by_key_only:
             return (self._any(),)
         return self._pick(
             {
@@ -99,7 +99,7 @@ class _Unit:
                 self._pipeline: 5,
                 self._several: 3,
                 self._cursor: 2,
-                self._portions: 2,
+                self._portal_read: 2,
                 self._slow: 3,
                 self._two_phase: 2,
                 self._sql_prepare: 2,
@@ -112,60 +112,68 @@ class _Unit:
     def _pick(self, weights: dict[_Choice, float]) -> _Choice:
         return self.random.choices(list(weights), list(weights.values()))[0]
 
-    def _writer(self) -> "Statements":
+    def _writer(self) -> "StatementMaker":
         self._number += 1_000_000
         table = self.random.choice(TABLES)
-        if self.calm:
+        if self.by_key_only:
             table = table._replace(aliases=())
-        return Statements(self.random, f"{self._session}.{self._number:x}", table)
+        return StatementMaker(self.random, f"{self._session}.{self._number:x}", table)
 
-    def _any(self) -> Run:
+    def _any(self) -> Statement:
         writer = self._writer()
-        if self.calm:
+        if self.by_key_only:
             return writer.point() if self.random.random() < self.reads else writer.update()
         return writer.read() if self.random.random() < self.reads else writer.write()
 
-    def _write(self) -> Run:
+    def _write(self) -> Statement:
         return self._writer().write()
 
-    def _read(self) -> Run:
+    def _read(self) -> Statement:
         return self._writer().read()
 
-    def _few(self, most: int) -> list[Run]:
+    def _few(self, most: int) -> list[Statement]:
         return [self._any() for _ in range(self.random.randint(1, most))]
 
-    def _end(self) -> Run:
-        return Run(self._pick({"COMMIT": 75, "ROLLBACK": 25}))
+    def _end(self) -> Statement:
+        return Statement(self._pick({"COMMIT": 75, "ROLLBACK": 25}))
 
     def _single(self) -> Unit:
         return (self._any(),)
 
     def _block(self) -> Unit:
-        steps: list[Step] = [Run("BEGIN"), *self._few(3)]
+        steps: list[Step] = [Statement("BEGIN"), *self._few(3)]
         if self.random.random() < 0.15:
-            steps += [Run(self._pick({"COMMIT AND CHAIN": 2, "ROLLBACK AND CHAIN": 1})), *self._few(2)]
+            steps += [Statement(self._pick({"COMMIT AND CHAIN": 2, "ROLLBACK AND CHAIN": 1})), *self._few(2)]
         if self.random.random() < 0.15:
-            steps += [Run("SELECT 1 / 0"), *self._few(1)]
+            steps += [Statement("SELECT 1 / 0"), *self._few(1)]
         if self.random.random() < 0.2:
-            steps.append(self._nap())
+            steps.append(self._pause())
         return (*steps, self._end())
 
     def _savepoints(self) -> Unit:
-        failure = [Run("SELECT 1 / 0")] if self.random.random() < 0.3 else []
+        failure = [Statement("SELECT 1 / 0")] if self.random.random() < 0.3 else []
         back = self._pick({"ROLLBACK TO a": 3, "RELEASE a": 2, "SAVEPOINT b": 1})
-        steps = [Run("BEGIN"), *self._few(2), Run("SAVEPOINT a"), self._write(), *failure, *self._few(2), Run(back)]
+        steps = [
+            Statement("BEGIN"),
+            *self._few(2),
+            Statement("SAVEPOINT a"),
+            self._write(),
+            *failure,
+            *self._few(2),
+            Statement(back),
+        ]
         return (*steps, *self._few(2), self._end())
 
     def _snapshot(self) -> Unit:
-        """A reader whose snapshot gets old."""
+        """Reads in one old snapshot."""
         level = self._pick({"REPEATABLE READ": 3, "SERIALIZABLE": 1})
         reads = [self._read() for _ in range(3)]
         steps: list[Step] = [
-            Run(f"BEGIN ISOLATION LEVEL {level}"),
+            Statement(f"BEGIN ISOLATION LEVEL {level}"),
             reads[0],
-            self._nap(),
+            self._pause(),
             reads[1],
-            self._nap(),
+            self._pause(),
             reads[2],
         ]
         if self.random.random() < 0.2:
@@ -173,55 +181,66 @@ class _Unit:
         return (*steps, self._end())
 
     def _pipeline(self) -> Unit:
-        runs = tuple(run._replace(how=self._pick({"extended": 1, "prepared": 1})) for run in self._few(5))
+        statements = tuple(
+            statement._replace(mode=self._pick({"extended": 1, "prepared": 1})) for statement in self._few(5)
+        )
         if self.random.random() < 0.15:
-            runs += (Run("SELECT 1 / 0", how="extended"),)
-        return (Together(runs),)
+            statements += (Statement("SELECT 1 / 0", mode="extended"),)
+        return (Pipeline(statements),)
 
     def _several(self) -> Unit:
-        """Several statements in one Query, at times undone by the last."""
-        runs = self._few(3)
+        """Several statements in one simple query; at times the last one fails and undoes them."""
+        statements = self._few(3)
         if self.random.random() < 0.2:
-            runs.append(Run("SELECT 1 / 0"))
-        text = "; ".join(run.literal for run in runs).replace("{", "{{").replace("}", "}}")
-        touched = [run for run in runs if run.table]
-        tables = {run.table for run in touched}
-        if len(tables) == 1 and all(run.writes is not None for run in touched):
-            writes = tuple(key for run in touched for key in run.writes or ())
-            return (Run(text, table=tables.pop(), writes=writes),)
-        return (Run(text, table=" ".join(sorted(tables)), writes=None),)
+            statements.append(Statement("SELECT 1 / 0"))
+        text = "; ".join(statement.literal for statement in statements).replace("{", "{{").replace("}", "}}")
+        touched = [statement for statement in statements if statement.table]
+        tables = {statement.table for statement in touched}
+        if len(tables) == 1 and all(statement.writes is not None for statement in touched):
+            writes = tuple(key for statement in touched for key in statement.writes or ())
+            return (Statement(text, table=tables.pop(), writes=writes),)
+        return (Statement(text, table=" ".join(sorted(tables)), writes=None),)
 
     def _cursor(self) -> Unit:
         writer = self._writer()
         hold = self._pick({"": 3, "WITH HOLD": 1})
-        declare = Run(f"DECLARE c CURSOR {hold} FOR {writer.all_rows().text}")
-        fetch = Run("FETCH 3 FROM c", table=writer.table.name, reads=tuple(keys(writer.table)))
-        steps: list[Step] = [Run("BEGIN"), *self._few(1), declare, fetch, self._nap(), self._any(), fetch]
+        declare = Statement(f"DECLARE c CURSOR {hold} FOR {writer.all_rows().text}")
+        fetch = Statement("FETCH 3 FROM c", table=writer.table.name, reads=tuple(keys(writer.table)))
+        steps: list[Step] = [Statement("BEGIN"), *self._few(1), declare, fetch, self._pause(), self._any(), fetch]
         if hold:
-            return (*steps, Run("COMMIT"), self._nap(), fetch, Run("CLOSE c"))
+            return (*steps, Statement("COMMIT"), self._pause(), fetch, Statement("CLOSE c"))
         return (*steps, self._end())
 
-    def _portions(self) -> Unit:
-        return (Run("BEGIN"), Portions(self._writer().all_rows(), self.random.uniform(0.001, 0.01)), Run("COMMIT"))
+    def _portal_read(self) -> Unit:
+        return (
+            Statement("BEGIN"),
+            PortalRead(self._writer().all_rows(), self.random.uniform(0.001, 0.01)),
+            Statement("COMMIT"),
+        )
 
     def _slow(self) -> Unit:
-        """A read that takes its time; at times in a block that goes on."""
+        """A slow read; at times within a block that goes on."""
         slow = self._writer().slow(self.random.uniform(0.002, 0.03))
-        return (slow,) if self.random.random() < 0.7 else (Run("BEGIN"), slow, self._any(), self._end())
+        return (slow,) if self.random.random() < 0.7 else (Statement("BEGIN"), slow, self._any(), self._end())
 
     def _two_phase(self) -> Unit:
-        steps: list[Step] = [Run("BEGIN"), *self._few(2), self._write(), Run(f"PREPARE TRANSACTION '{self._gid}'")]
-        return (*steps, self._nap(), Finish(self.random.random() < 0.8))
+        steps: list[Step] = [
+            Statement("BEGIN"),
+            *self._few(2),
+            self._write(),
+            Statement(f"PREPARE TRANSACTION '{self._gid}'"),
+        ]
+        return (*steps, self._pause(), EndPrepared(self.random.random() < 0.8))
 
     def _sql_prepare(self) -> Unit:
-        run = self._any()
-        names = (f"${number}" for number in range(1, len(run.values) + 1))
-        types = ", ".join(_type_name(value) for value in run.values)
-        body = run.text.format(*names).replace("{", "{{").replace("}", "}}")
-        prepare = Run(f"PREPARE p{f' ({types})' if types else ''} AS {body}")
-        slots = ", ".join("{}" for _ in run.values)
-        execute = run._replace(text=f"EXECUTE p{f' ({slots})' if slots else ''}", how="simple")
-        return (prepare, execute, execute, Run("DEALLOCATE p"))
+        statement = self._any()
+        names = (f"${number}" for number in range(1, len(statement.values) + 1))
+        types = ", ".join(_type_name(value) for value in statement.values)
+        body = statement.text.format(*names).replace("{", "{{").replace("}", "}}")
+        prepare = Statement(f"PREPARE p{f' ({types})' if types else ''} AS {body}")
+        slots = ", ".join("{}" for _ in statement.values)
+        execute = statement._replace(text=f"EXECUTE p{f' ({slots})' if slots else ''}", mode="simple")
+        return (prepare, execute, execute, Statement("DEALLOCATE p"))
 
     def _copy(self) -> Unit:
         writer = self._writer()
@@ -229,22 +248,22 @@ class _Unit:
         row = "\t".join(_copy_text(value) for value in (*key, *writer.values().values()))
         columns = (*writer.table.key, *writer.table.columns)
         text = f"COPY {writer.table.name} ({', '.join(columns)}) FROM STDIN"
-        copy = Copy(Run(text, table=writer.table.name, writes=(key,)), columns, row + "\n")
-        return (Run("BEGIN"), writer.delete(key), copy, self._end())
+        copy = Copy(Statement(text, table=writer.table.name, writes=(key,)), columns, row + "\n")
+        return (Statement("BEGIN"), writer.delete(key), copy, self._end())
 
     def _reinsert(self) -> Unit:
         writer = self._writer()
         key = self.random.choice(keys(writer.table))
-        return (Run("BEGIN"), writer.delete(key), self._nap(), writer.insert(key, on_conflict=""), self._end())
+        return (Statement("BEGIN"), writer.delete(key), self._pause(), writer.insert(key, on_conflict=""), self._end())
 
     def _truncate(self) -> Unit:
         writer = self._writer()
         name = writer.table.name
         cascade = " CASCADE" if name == "owners" else ""
         fill = [writer.insert(key) for key in keys(writer.table)]
-        return (Run("BEGIN"), Run(f"TRUNCATE {name}{cascade}", table=name, writes=None), *fill, self._end())
+        return (Statement("BEGIN"), Statement(f"TRUNCATE {name}{cascade}", table=name, writes=None), *fill, self._end())
 
-    def _nap(self) -> Pause:
+    def _pause(self) -> Pause:
         return Pause(self.random.choice((0.0, 0.001, 0.005, 0.02)))
 
 
