@@ -4,8 +4,8 @@ portals fetched in pieces, WHERE CURRENT OF, COPY, code blocks, definitions, and
 import pytest
 
 from protocol import codes, frontend
-from tests.e2e import scene
-from tests.e2e.speaker import WAYS, extended
+from tests.e2e import deployment as scene
+from tests.e2e.statement_client import WAYS, extended
 from tests.e2e.tables import CONTENT, EVERY, RULES, SCHEMA, keys
 
 

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.e2e import scene, shapes
-from tests.e2e.speaker import WAYS, Typed, int4, text
+from tests.e2e import deployment as scene
+from tests.e2e import transaction_forms as shapes
+from tests.e2e.statement_client import WAYS, Typed, int4, text
 from tests.e2e.tables import CONTENT, EVERY, RULES, SCHEMA, keys
 
 

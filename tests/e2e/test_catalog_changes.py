@@ -9,8 +9,8 @@ from psycopg import sql
 
 from protocol import frontend
 from proxy.demo.servers import HOST, free_port
-from tests.e2e import scene
-from tests.e2e.speaker import Speaker
+from tests.e2e import deployment as scene
+from tests.e2e.statement_client import Speaker
 from tests.fix_postgres import fresh_database
 from tests.fix_proxy import Proxy
 

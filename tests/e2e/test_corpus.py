@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import scene
+from tests.e2e import deployment as scene
 
 FOLDER = Path(__file__).parent
 RULES = [

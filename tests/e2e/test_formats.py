@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from tests.e2e import scene
-from tests.e2e.speaker import Typed, int4, text
+from tests.e2e import deployment as scene
+from tests.e2e.statement_client import Typed, int4, text
 
 SCHEMA = """
     CREATE TABLE people (id int PRIMARY KEY, name text, age int, extra jsonb, ok bool, born date);

@@ -10,8 +10,8 @@ import pytest
 
 from protocol import backend, codes, frontend, startup
 from tests.depth import depth, patient
-from tests.e2e.dialogues import log_in, read_to_end, start_packet, values
 from tests.e2e.processes import MIB, eventually, needs_proc, resident
+from tests.e2e.raw_sessions import log_in, read_to_end, start_packet, values
 from tests.script import READY, Client, FakeServer
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}

@@ -8,8 +8,8 @@ import pytest
 
 from proxy.demo.server_process import Account, run
 from proxy.demo.servers import Postgres
-from tests.e2e import scene
-from tests.e2e.speaker import WAYS, Speaker, int4, text
+from tests.e2e import deployment as scene
+from tests.e2e.statement_client import WAYS, Speaker, int4, text
 
 USERS = {"name": "users", "key": "id", "value": "name"}
 EVERY = "SELECT id, name FROM users ORDER BY id"

@@ -18,8 +18,8 @@ from protocol.copy_data import CopyData
 from proxy.demo.servers import HOST
 from tests.depth import depth, patient
 from tests.e2e import programs
-from tests.e2e.dialogues import await_message, log_in, read_to_end, reset, start_packet, values
 from tests.e2e.processes import MIB, descriptors, eventually, needs_proc, resident
+from tests.e2e.raw_sessions import await_message, log_in, read_to_end, reset, start_packet, values
 from tests.script import READY, Client
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from tests.e2e import scene
+from tests.e2e import deployment as scene
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = """
@@ -273,7 +273,7 @@ def test_django(stage, name_of):
         "PORT": stage.proxy.port,
     }
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("django_user.py")), json.dumps(settings)],
+        [sys.executable, str(Path(__file__).with_name("django_program.py")), json.dumps(settings)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

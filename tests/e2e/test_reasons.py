@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from protocol import codes, frontend
-from tests.e2e import scene
-from tests.e2e.speaker import WAYS, int4, text
+from tests.e2e import deployment as scene
+from tests.e2e.statement_client import WAYS, int4, text
 
 SCHEMA = """
     CREATE TABLE users (id int PRIMARY KEY, name text, note text);

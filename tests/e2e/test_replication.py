@@ -12,8 +12,8 @@ from psycopg import sql
 
 from proxy.demo.servers import Postgres
 from tests.e2e import programs
-from tests.e2e.dialogues import log_in, values
 from tests.e2e.processes import eventually
+from tests.e2e.raw_sessions import log_in, values
 from tests.fix_postgres import fresh_database
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}

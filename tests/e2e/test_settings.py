@@ -6,8 +6,8 @@ import time
 import pytest
 
 from protocol import frontend
-from tests.e2e import scene
-from tests.e2e.speaker import int4, text
+from tests.e2e import deployment as scene
+from tests.e2e.statement_client import int4, text
 
 SCHEMA = """
     CREATE TABLE events (id int PRIMARY KEY, at timestamptz);

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from protocol import backend, frontend
-from tests.e2e.dialogues import await_message, log_in
 from tests.e2e.processes import alive, children, descriptors, eventually, needs_proc
+from tests.e2e.raw_sessions import await_message, log_in
 from tests.script import READY
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}

@@ -11,7 +11,7 @@ import psycopg
 import redis
 
 from proxy.demo.servers import HOST, free_port
-from tests.e2e.speaker import Speaker
+from tests.e2e.statement_client import Speaker
 from tests.fix_postgres import fresh_database
 from tests.fix_proxy import Proxy, merged
 

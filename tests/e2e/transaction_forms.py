@@ -5,7 +5,7 @@ Each says whether what the statement wrote became true.
 """
 
 from protocol import frontend
-from tests.e2e.speaker import extended, inlined
+from tests.e2e.statement_client import extended, inlined
 
 DIVISION_BY_ZERO = "22012"
 
