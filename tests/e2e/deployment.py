@@ -1,5 +1,5 @@
-"""One database, one proxy and one Redis for a module of tests, and the question all of them end with: which keys are in
-Redis, and does each hold what PostgreSQL holds?"""
+"""One database, one proxy and one Redis for a module of tests, and the comparison with which most of them end: which
+keys are in Redis, and does each hold the value of its row in PostgreSQL?"""
 
 import contextlib
 import http.client
@@ -11,7 +11,7 @@ import psycopg
 import redis
 
 from proxy.demo.servers import HOST, free_port
-from tests.e2e.statement_client import Speaker
+from tests.e2e.statement_client import StatementClient
 from tests.fix_postgres import fresh_database
 from tests.fix_proxy import Proxy, merged
 
@@ -20,15 +20,15 @@ CANONICAL = """
     SET bytea_output = 'hex'; SET synchronous_commit = off; SET search_path = public;
     SET lock_timeout = '5s';
 """
-"""How the text in Redis is defined (and no waiting for the disk, which proves nothing here)."""
+"""The settings that define the text in Redis. Commits do not wait for the disk, which these tests do not need."""
 _logical_databases = itertools.cycle((15, 14, 13, 12))
-"""Others than the function-scoped fixtures begin with; two scenes may be open at once."""
+"""Numbers of logical databases; tests/fix_redis.py counts from the other end. Two deployments may exist at once."""
 _NUMBERS = (b"20", b"21", b"23", b"700", b"701", b"1700", b"26")
 _JSON = (b"114", b"3802")
 
 
 class Rule:
-    """A `[[table]]` entry, and how its keys and values are made of rows: the test's own idea of it."""
+    """A `[[table]]` entry, and how a row becomes a key and a value, written independently of the proxy's code."""
 
     def __init__(self, entry):
         self.entry = entry
@@ -41,13 +41,13 @@ class Rule:
 
     @property
     def query(self):
-        """Every row: key columns, value columns, and the value columns' types."""
+        """The query for every row: key columns, value columns, and the OIDs of the value columns' types."""
         columns = ", ".join(quoted(name) for name in (*self.keys, *self.values))
         types = ", ".join(f"pg_typeof({quoted(name)})::oid" for name in self.values)
         return f"SELECT {columns}, {types} FROM {quoted_table(self.table)}"
 
     def expected(self, row):
-        """The Redis key of a row and its value; None where there is to be no key."""
+        """The Redis key of a row and its value; None if the row has no key."""
         count = len(self.keys)
         key, values = row[:count], row[count : count + len(self.values)]
         if None in key:
@@ -89,9 +89,9 @@ def quoted_table(name):
     return f"{quoted(schema or 'public')}.{quoted(table)}"
 
 
-class Scene:
-    """`.proxy` and `.redis`; `.connect(…)` a session through the proxy, `.direct` one past it, for what tests prepare
-    and compare."""
+class Deployment:
+    """`.proxy` and `.redis`. `.connect(…)` opens a session through the proxy; `.direct` is a session that does not pass
+    through it, with which tests prepare and compare rows."""
 
     def __init__(self, postgres, redis_client, proxy, rules, database, stack, content):
         self.postgres, self.redis, self.proxy, self.database = postgres, redis_client, proxy, database
@@ -99,18 +99,20 @@ class Scene:
         self.content = content
         self._stack = stack
         self._session = None
-        self.direct = stack.enter_context(Speaker(postgres.host, postgres.port, database=database))
+        self.direct = stack.enter_context(StatementClient(postgres.host, postgres.port, database=database))
         self.direct.simple(CANONICAL)
 
     def connect(self, *, database=None, user="postgres", **parameters):
         """A session through the proxy."""
-        speaker = Speaker(self.proxy.host, self.proxy.port, database=database or self.database, user=user, **parameters)
-        self._stack.callback(speaker.close)
-        return speaker
+        client = StatementClient(
+            self.proxy.host, self.proxy.port, database=database or self.database, user=user, **parameters
+        )
+        self._stack.callback(client.close)
+        return client
 
     def session(self):
-        """The session that tests share, or a new one if the last left it in the middle of something."""
-        if self._session is None or not self._session.at_rest:
+        """A session that tests share; a new one if a test left it within a transaction or with answers unread."""
+        if self._session is None or not self._session.is_idle:
             if self._session is not None:
                 self._session.close()
             self._session = self.connect()
@@ -123,7 +125,8 @@ class Scene:
         return connection
 
     def reset(self, *, warm):
-        """The rows as they were at first, past the proxy, and for each its key in Redis, or none at all."""
+        """Restore the original rows, not through the proxy. With `warm` every row has its key in Redis, otherwise none
+        has."""
         answer = self.direct.simple(self.content)
         assert not answer.errors, answer
         kept = [key for key in self.redis.scan_iter(count=1000) if not key.startswith(b"rowtap:")]
@@ -144,7 +147,7 @@ class Scene:
             pipe.set(key, json.dumps(value))
 
     def expected(self):
-        """What every key would hold if all rows were in Redis."""
+        """What Redis would hold if every row's key were present."""
         found: dict[bytes, object] = {}
         for rule in self.rules:
             answer = self.direct.simple(rule.query)
@@ -153,7 +156,7 @@ class Scene:
         return found
 
     def held(self):
-        """What Redis holds, by key, Rowtap's own keys left out."""
+        """What Redis holds, by key, without the keys of Rowtap itself."""
         keys = [key for key in self.redis.scan_iter(count=1000) if not key.startswith(b"rowtap:")]
         pipe = self.redis.pipeline(transaction=False)
         for key in keys:
@@ -164,7 +167,7 @@ class Scene:
         return dict(zip(keys, pipe.execute(), strict=True))
 
     def check(self):
-        """Fail if any key differs from PostgreSQL; the keys that are there."""
+        """Fail if a key differs from its row in PostgreSQL. Returns the keys that are present."""
         expected, held = self.expected(), self.held()
         json_keys = {key for key, value in expected.items() if isinstance(value, dict) and any(map(_is_str, value))}
         for key in json_keys & held.keys():
@@ -173,13 +176,14 @@ class Scene:
         assert not stale, f"Redis differs from PostgreSQL (key: Redis, PostgreSQL): {stale}"
         return {key.decode() for key in held}
 
-    def settled(self):
-        """Wait for everything observed, then `check`."""
+    def settle_and_check(self):
+        """Wait until every change observed is in Redis, then `check`."""
         self.settle()
         return self.check()
 
     def settle(self, timeout=10.0):
-        """`Proxy.settle` for one worker, which has seen an answer before it can be asked for its status."""
+        """`Proxy.settle` for a proxy with one worker: it has seen an answer before it can be asked for its status, so
+        one status of 0 suffices."""
         deadline = time.monotonic() + timeout
         while self.pending():
             assert time.monotonic() < deadline, f"changes pending for {timeout} s"
@@ -192,15 +196,15 @@ class Scene:
             return json.loads(connection.getresponse().read())["pending_changes"]
 
     def counts(self, table):
-        """/status of one table."""
+        """The counts of one table in /status."""
         tables = self.proxy.status()["tables"]
         return next(counts for label, counts in tables.items() if label.endswith(table))
 
-    def eventually(self, condition, timeout=10.0):
-        """Wait until `condition()` is true: for what comes about without any answer, such as a lost connection."""
+    def wait_until(self, condition, timeout=10.0):
+        """Wait until `condition()` is true: for events without an answer, such as a lost connection."""
         deadline = time.monotonic() + timeout
         while not condition():
-            assert time.monotonic() < deadline, "it never came about"
+            assert time.monotonic() < deadline, f"the condition did not hold within {timeout} s"
             time.sleep(0.01)
 
 
@@ -209,7 +213,7 @@ def _is_str(value):
 
 
 def wait_until_ready(proxy, timeout=10.0):
-    """Until then Redis may not be connected, and what is read before that stays unwritten."""
+    """Wait until /readyz answers 200: before Redis is connected, reads fill nothing."""
     deadline = time.monotonic() + timeout
     while proxy.get("/readyz")[0] != 200:
         assert time.monotonic() < deadline, proxy.get("/readyz")
@@ -217,11 +221,12 @@ def wait_until_ready(proxy, timeout=10.0):
 
 
 def wait_until_learned(proxy, database, timeout=20.0):
-    """The first session does it, unless the machine is so busy that the catalog query takes too long."""
+    """Open sessions until one of them has sent the catalog query. The first does, unless the machine is so busy that
+    the query takes too long."""
     deadline = time.monotonic() + timeout
     while "catalog learned" not in proxy.log_text():
         assert time.monotonic() < deadline, proxy.log_text()
-        with Speaker(proxy.host, proxy.port, database=database) as session:
+        with StatementClient(proxy.host, proxy.port, database=database) as session:
             session.simple("SELECT 1")
 
 
@@ -229,8 +234,8 @@ _numbers = itertools.count(1)
 
 
 @contextlib.contextmanager
-def scene(postgres, valkey, directory, *, schema, rules, content="SELECT 1", config=None, learned=True):
-    """A `Scene` whose database has `schema`; `content` is the SQL that `reset` puts the rows back with."""
+def deploy(postgres, valkey, directory, *, schema, rules, content="SELECT 1", config=None, learned=True):
+    """A `Deployment` whose database has `schema`; `content` is the SQL with which `reset` restores the rows."""
     with contextlib.ExitStack() as stack:
         if not valkey.running:
             valkey.start()
@@ -248,12 +253,12 @@ def scene(postgres, valkey, directory, *, schema, rules, content="SELECT 1", con
             "admin": {"listen": f"{HOST}:{free_port()}"},
             "table": list(rules),
         }
-        proxy = Proxy(directory / f"scene-{next(_numbers)}.toml", merged(settings, config or {}))
+        proxy = Proxy(directory / f"config-{next(_numbers)}.toml", merged(settings, config or {}))
         stack.callback(proxy.finish)
         proxy.start()
         wait_until_ready(proxy)
         if learned:
             wait_until_learned(proxy, database)
         with contextlib.ExitStack() as sessions:
-            yield Scene(postgres, client, proxy, rules, database, sessions, content)
-        assert "not followed any longer" not in proxy.log_text(), proxy.log_text()
+            yield Deployment(postgres, client, proxy, rules, database, sessions, content)
+        assert proxy.sessions_blinded() == 0, proxy.log_text()

@@ -1,4 +1,5 @@
-"""A program that uses Django's models: one step for each line on its input, its result as JSON on its output."""
+"""A program that uses Django's models: it reads the name of a step from each line of its input and writes the result as
+JSON."""
 
 import contextlib
 import json
@@ -32,7 +33,7 @@ class Book(models.Model):  # type: ignore[misc] # Django has no types
 
 
 class Undo(Exception):  # noqa: N818 - no error
-    """Leaves a block and takes its changes back."""
+    """Raised to leave a block and roll it back."""
 
 
 def read():
@@ -126,7 +127,7 @@ def values():
 
 
 def delete():
-    """The author that `create` made, whatever the name is now."""
+    """Delete the author that `create` made."""
     return Author.objects.get(books=-1).delete()[0]
 
 

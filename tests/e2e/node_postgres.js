@@ -1,4 +1,4 @@
-// What node-postgres can say, over one connection; prints what it heard as JSON, a line each.
+// Uses the features of node-postgres over one connection and prints each result as a line of JSON.
 const { Client } = require("pg");
 const { from: copyFrom, to: copyTo } = require("pg-copy-streams");
 const QueryStream = require("pg-query-stream");

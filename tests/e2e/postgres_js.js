@@ -1,5 +1,5 @@
-// What postgres.js can say, over one connection, which it pipelines; prints what it heard as JSON, a line each.
-// Its names for statements are random, and have to be the same in every run.
+// Uses the features of postgres.js over one connection, which it pipelines, and prints each result as a line of JSON.
+// Its statement names are random; they must be the same in every run.
 Math.random = () => 0.4711;
 const postgres = require("postgres");
 const { pipeline } = require("node:stream/promises");
@@ -38,7 +38,7 @@ async function main() {
   const running = sql`SELECT pg_sleep(20)`;
   setTimeout(() => running.cancel(), 300);
   await running.catch((error) => say(error.code));
-  say(await sql.notify("news", "to nobody"));
+  say(await sql.notify("news", "no listener"));
   await sql`DO $$BEGIN RAISE NOTICE 'noticed'; END$$`.simple();
   say(notices);
   await sql.end();

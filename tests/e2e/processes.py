@@ -1,4 +1,4 @@
-"""What the kernel knows of a running process, from /proc: memory, descriptors, children; and waiting for things."""
+"""What /proc says of a running process: memory, descriptors, children. And waiting for a condition."""
 
 import contextlib
 import os
@@ -13,8 +13,8 @@ MIB = 1024 * 1024
 needs_proc = pytest.mark.skipif(not (PROC / "self" / "status").exists(), reason="memory is measured in /proc")
 
 
-def eventually(condition, timeout=10.0, *, pause=0.01, why="it never came to be"):
-    """Call `condition` until what it returns is true, and return that; fail after `timeout` seconds."""
+def wait_until(condition, timeout=10.0, *, pause=0.01, why="the condition did not hold in time"):
+    """Call `condition` until its result is true, and return that; fail after `timeout` seconds with `why`."""
     deadline = time.monotonic() + timeout
     while not (found := condition()):
         if time.monotonic() > deadline:
@@ -24,23 +24,23 @@ def eventually(condition, timeout=10.0, *, pause=0.01, why="it never came to be"
 
 
 def resident(pid):
-    """Bytes of memory the process has at this moment."""
+    """The process's resident memory, in bytes."""
     return _status(pid, "VmRSS")
 
 
 def peak(pid):
-    """The most it had since `forget_peak`, in bytes."""
+    """The largest resident memory since `reset_peak`, in bytes."""
     return _status(pid, "VmHWM")
 
 
-def forget_peak(pid):
-    """Let `peak` begin anew. Returns what the process has now, in bytes."""
+def reset_peak(pid):
+    """Let `peak` begin again. Returns the present resident memory, in bytes."""
     (PROC / str(pid) / "clear_refs").write_text("5")
     return resident(pid)
 
 
 def descriptors(pid):
-    """What each open file descriptor stands for, sorted: "socket", "pipe", or a path."""
+    """What each open file descriptor refers to, sorted: "socket", "pipe", or a path."""
     found = []
     for entry in (PROC / str(pid) / "fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -49,12 +49,12 @@ def descriptors(pid):
 
 
 def children(pid):
-    """Ids of the living child processes."""
+    """The process IDs of the living child processes."""
     found = []
     for entry in PROC.iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                # The command in parentheses may hold anything; what follows the last one is state and parent.
+                # The command stands in parentheses and may contain them; behind the last one are state and parent.
                 state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
                 if int(parent) == pid and state != "Z":
                     found.append(int(entry.name))
@@ -62,7 +62,7 @@ def children(pid):
 
 
 def alive(pid):
-    """Whether the process is there and not just waiting to be collected."""
+    """Whether the process exists and is not a zombie."""
     try:
         return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -1,4 +1,4 @@
-"""A frontend that sends one statement in every way the protocol has, and keeps of the answers what a test asks for."""
+"""A frontend that can send one statement in every mode of the protocol and returns rows, tags and errors."""
 
 import socket
 import struct
@@ -25,21 +25,21 @@ _INTEGERS = {"int2": "!h", "int4": "!i", "int8": "!q"}
 
 
 class Typed(NamedTuple):
-    """A parameter: its type's name, and its text (a list of texts for an array; None for NULL)."""
+    """A parameter: the name of its type, and its text (a list of texts for an array; None for NULL)."""
 
     type: str
     value: str | list[str] | None
 
     @property
     def text(self):
-        """As a text parameter carries it."""
+        """The value of a parameter in text format."""
         if isinstance(self.value, list):
             return "{" + ",".join(self.value) + "}"
         return self.value
 
     @property
     def literal(self):
-        """As a client that has no parameters writes it into the statement."""
+        """The value as an SQL constant."""
         if self.value is None:
             return "NULL"
         if self.type in _INTEGERS:
@@ -48,7 +48,7 @@ class Typed(NamedTuple):
 
     @property
     def binary(self):
-        """As a binary parameter carries it."""
+        """The value of a parameter in binary format."""
         return None if self.value is None else _binary(self.type, self.value)
 
 
@@ -75,14 +75,14 @@ def text(value):
 
 
 def inlined(sql, arguments):
-    """The statement with its parameters written into it."""
+    """The statement with constants in place of its parameters."""
     for number in range(len(arguments), 0, -1):
         sql = sql.replace(f"${number}", arguments[number - 1].literal)
     return sql
 
 
 class Answer(NamedTuple):
-    """What came up to a ReadyForQuery."""
+    """What was received up to a ReadyForQuery."""
 
     rows: list[list[bytes | None]]
     tags: list[str]
@@ -92,18 +92,18 @@ class Answer(NamedTuple):
     """The transaction status: I, T or E."""
 
 
-class Speaker:
+class StatementClient:
     """One session. `simple`, `text`, `binary`, `prepared` and `pipelined` each send one statement and read its answer.
 
-    They take SQL with `$1` and `Typed` arguments; all but `simple` send those as parameters.
+    They take SQL with `$1` … and `Typed` arguments; all but `simple` send these as parameters.
     """
 
     def __init__(self, host, port, *, database, user="postgres", **parameters):
         self.socket = socket.create_connection((host, port), timeout=TIMEOUT)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.key = b""
-        self.at_rest = False
-        """Everything sent was answered, and no block is open."""
+        self.is_idle = False
+        """Everything sent was answered, and no transaction block is open."""
         self._buffer = b""
         self._names = 0
         words = {"user": user, "database": database, "client_encoding": "UTF8", **parameters}
@@ -122,16 +122,16 @@ class Speaker:
         self.socket.close()
 
     def abort(self):
-        """Vanish, as a client that is killed: the connection is reset."""
+        """Reset the connection, as when the client is killed."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
     def send(self, *messages):
-        self.at_rest = False
+        self.is_idle = False
         self.socket.sendall(b"".join(bytes(message) for message in messages))
 
     def answer(self, count=1, *, copy=None):
-        """What comes up to the `count`th ReadyForQuery, all together. `copy` is sent when COPY FROM asks for it."""
+        """All that is received up to the `count`th ReadyForQuery. `copy` is sent when COPY FROM asks for data."""
         rows, tags, errors, status = [], [], [], ""
         while count:
             kind, body = self._message()
@@ -148,7 +148,7 @@ class Speaker:
             elif kind == backend.READY_FOR_QUERY:
                 status = chr(body[0])
                 count -= 1
-        self.at_rest = status == "I"
+        self.is_idle = status == "I"
         return Answer(rows, tags, errors, status)
 
     def _message(self):
@@ -166,11 +166,11 @@ class Speaker:
             self._buffer += data
 
     def name(self):
-        """A name for a prepared statement that nobody had before."""
+        """A new name for a prepared statement."""
         self._names += 1
         return f"s{self._names}".encode()
 
-    # One way each.
+    # One method for each mode.
 
     def simple(self, sql, *arguments, copy=None):
         self.send(frontend.Query(inlined(sql, arguments).encode()))
@@ -185,7 +185,7 @@ class Speaker:
         return self.answer()
 
     def prepared(self, sql, *arguments):
-        """Parse and Describe the statement, and once more Bind and Execute; nothing describes the portal."""
+        """Parse and Describe of a named statement up to Sync, then Bind and Execute; the portal is not described."""
         name = self.name()
         described = frontend.Describe(codes.PREPARED_STATEMENT, name)
         self.send(frontend.Parse(name, sql.encode()), described, frontend.SYNC_FRAME)
@@ -196,7 +196,7 @@ class Speaker:
         return self.answer()
 
     def pipelined(self, sql, *arguments):
-        """Between two other statements, before any of them is answered."""
+        """Send the statement between two others, before any of them is answered."""
         before = extended("SELECT 1", ()) + frontend.SYNC_FRAME
         after = extended("SELECT 2", ()) + frontend.SYNC_FRAME
         self.send(before, extended(sql, arguments), frontend.SYNC_FRAME, after)
@@ -205,7 +205,7 @@ class Speaker:
         return second
 
     def together(self, *statements):
-        """Statements, each with its arguments, in one pipeline that has one Sync: an implicit transaction."""
+        """Send several statements, each with its arguments, in one pipeline with one Sync: one implicit transaction."""
         self.send(*(extended(sql, arguments) for sql, *arguments in statements), frontend.SYNC_FRAME)
         return self.answer()
 
@@ -215,7 +215,8 @@ def _texts(arguments):
 
 
 def extended(sql, arguments, *, binary=False):
-    """Parse, Bind, Describe and Execute of the unnamed statement; `binary` types, sends and asks for it all so."""
+    """Parse, Bind, Describe and Execute of the unnamed statement. With `binary`, parameters have their types, and
+    parameters and results are in binary format."""
     types = tuple(OIDS[argument.type] for argument in arguments) if binary else ()
     if binary:
         values = [argument.binary for argument in arguments]
@@ -233,4 +234,4 @@ def extended(sql, arguments, *, binary=False):
     )
 
 
-WAYS = ("simple", "text", "binary", "prepared", "pipelined")
+SEND_MODES = ("simple", "text", "binary", "prepared", "pipelined")

@@ -1,4 +1,4 @@
-"""The tables that statements are tried on: one of each kind that matters to capture."""
+"""The tables of the capture tests: one for each kind of table that matters to capture."""
 
 SCHEMA = """
     CREATE TABLE users (id int PRIMARY KEY, name text, email varchar(40), age int);
@@ -70,12 +70,12 @@ KEYS = {
     "younger": "younger:1 younger:2",
     "pets": "pets:1 pets:2 pets:3",
 }
-"""The keys of all rows, by the beginning of their names."""
-EVERY = frozenset(key for keys in KEYS.values() for key in keys.split())
+"""The Redis keys of all rows, by the beginning of their names."""
+ALL_KEYS = frozenset(key for keys in KEYS.values() for key in keys.split())
 
 
 def keys(words):
-    """The set that these words name; `users:*` are all keys of users."""
+    """The set of keys that `words` names; `users:*` stands for all keys of users."""
     found = set()
     for word in words.split():
         name, _, rest = word.partition(":")

@@ -1,4 +1,4 @@
-"""The admin endpoint of a running proxy: what an operator's tools read."""
+"""The admin endpoint of a running proxy, as monitoring tools read it."""
 
 import re
 import subprocess
@@ -20,7 +20,7 @@ def table(connect):
     connection.execute("INSERT INTO users VALUES (1, 'Ada'), (2, 'Grace')")
 
 
-def test_status_and_metrics_count_what_happened(rowtap, table, database):
+def test_status_and_metrics_count_fills_stores_and_connections(rowtap, table, database):
     proxy = rowtap(tables=[USERS])
     label = f"{database}.public.users"
     with proxy.connect() as connection:
@@ -49,11 +49,11 @@ def test_status_and_metrics_count_what_happened(rowtap, table, database):
     assert samples["rowtap_added_latency_seconds_count",] > 0
 
 
-def test_readiness_follows_the_servers(rowtap):
-    lonely = rowtap(config={"redis": {"url": f"redis://{HOST}:{free_port()}"}})
-    code, text = lonely.get("/readyz")
+def test_readyz_answers_503_while_redis_is_unreachable(rowtap):
+    without_redis = rowtap(config={"redis": {"url": f"redis://{HOST}:{free_port()}"}})
+    code, text = without_redis.get("/readyz")
     assert (code, text) == (503, "Redis cannot be reached\n")
-    assert lonely.get("/healthz")[0] == 200
+    assert without_redis.get("/healthz")[0] == 200
     proxy = rowtap()
     deadline = time.monotonic() + 5
     while proxy.get("/readyz")[0] != 200:
@@ -61,13 +61,13 @@ def test_readiness_follows_the_servers(rowtap):
         time.sleep(0.02)
 
 
-def test_no_postgres_is_not_ready(rowtap):
+def test_readyz_answers_503_while_postgres_is_unreachable(rowtap):
     code, text = rowtap(config={"postgres": {"port": free_port()}}).get("/readyz")
     assert code == 503
     assert "PostgreSQL" in text or "5432" in text or "refused" in text
 
 
-def test_a_port_in_use_is_one_line(rowtap, tmp_path):
+def test_port_in_use_is_reported_in_one_line(rowtap, tmp_path):
     proxy = rowtap()
     for section, key in (("proxy", "PROXY__LISTEN"), ("admin", "ADMIN__LISTEN")):
         taken = proxy.config[section]["listen"]
@@ -87,11 +87,11 @@ def test_a_port_in_use_is_one_line(rowtap, tmp_path):
         assert "Traceback" not in done.stderr
 
 
-def test_a_health_check_as_the_image_makes_it(rowtap):
+def test_health_check_of_the_image_succeeds_only_on_the_right_port(rowtap):
     from tests.test_packaging import argument
 
     proxy = rowtap()
     script = argument("HEALTHCHECK").partition('"-c", "')[2].rpartition('"]')[0].replace("9432", str(proxy.admin_port))
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
-    nobody = script.replace(str(proxy.admin_port), str(free_port()))
-    assert subprocess.run([sys.executable, "-c", nobody], capture_output=True, check=False).returncode == 1
+    unused_port = script.replace(str(proxy.admin_port), str(free_port()))
+    assert subprocess.run([sys.executable, "-c", unused_port], capture_output=True, check=False).returncode == 1

@@ -1,24 +1,24 @@
-"""What fills and what does not: the first table of docs/capture.md, every row with its yes and its no, in every way a
-client can send it and every transaction it can stand in."""
+"""Which reads fill: the table "Reads" of docs/capture.md, each row with a statement that fills and one that does not,
+sent in every mode and in every transaction form."""
 
 from typing import NamedTuple
 
 import pytest
 
-from tests.e2e import deployment as scene
-from tests.e2e import transaction_forms as shapes
-from tests.e2e.statement_client import WAYS, Typed, int4, text
+from tests.e2e import transaction_forms
+from tests.e2e.deployment import deploy
+from tests.e2e.statement_client import SEND_MODES, Typed, int4, text
 from tests.e2e.tables import CONTENT, RULES, SCHEMA, keys
 
 
 class Read(NamedTuple):
-    """A statement, the keys that are to be there afterwards (none were before), and its parameters."""
+    """A statement, the keys present afterwards (none was before), and its parameters."""
 
     sql: str
     fills: str = ""
     arguments: tuple[Typed, ...] = ()
     keeps_block: bool = True
-    """False: what it did to its transaction is not a read's business to try (it calls unknown functions)."""
+    """False: it calls functions of unknown effect, so it is tried outside a block only."""
 
 
 ONE = (int4(1),)
@@ -61,7 +61,7 @@ CASES = [
     Read("SELECT id, name FROM ONLY users", "users:*"),
     Read("SELECT id, name FROM users TABLESAMPLE BERNOULLI (100)", "users:*"),
     Read("SELECT (users).id, (users).name FROM users", "users:*"),
-    Read("SELECT t.name, t.id FROM users AS t (name, id)", "users:*"),  # names lie, column numbers do not
+    Read("SELECT t.name, t.id FROM users AS t (name, id)", "users:*"),  # exchanged aliases
     # The key fixed by WHERE.
     Read("SELECT name FROM users WHERE id = 1", "users:1"),
     Read("SELECT name FROM users WHERE id = $1", "users:1", ONE),
@@ -105,7 +105,7 @@ CASES = [
     Read("SELECT x.id, x.name FROM (SELECT id, lower(name) AS name FROM users) AS x", ""),
     Read("SELECT id, name FROM other.users", ""),
     Read("SELECT users FROM users", ""),
-    # A key that another row's value could come with.
+    # A key could be paired with another row's value.
     Read("SELECT a.id, b.name FROM users a, users b", ""),
     Read("SELECT a.id, a.name, b.id, b.name FROM users a JOIN users b ON a.id = b.id", ""),
     Read("SELECT a.id, b.name FROM users a, (SELECT * FROM users) b WHERE a.id <> b.id", ""),
@@ -114,7 +114,7 @@ CASES = [
     Read("SELECT id, name FROM users UNION SELECT id, t FROM notes", ""),
     Read("SELECT id, name FROM users INTERSECT SELECT id, name FROM users", ""),
     Read("SELECT id, name FROM users EXCEPT SELECT 1, 'Ada'", ""),
-    # Columns that are NULL only here.
+    # Columns that are NULL in the result but not in the table.
     Read("SELECT id, name FROM users GROUP BY ROLLUP (id, name)", ""),
     Read("SELECT id, name FROM users GROUP BY CUBE (id, name)", ""),
     Read("SELECT id, name FROM users GROUP BY GROUPING SETS ((id, name), (id))", ""),
@@ -124,10 +124,10 @@ CASES = [
     Read("SELECT u.id, u.name FROM users u RIGHT JOIN notes n ON u.id = n.id", "users:1 users:2"),
     Read("SELECT u.id, u.name FROM users u FULL JOIN notes n ON u.id = n.id", "users:*"),
     Read("SELECT name FROM users u FULL JOIN notes n ON u.id = n.id WHERE n.id = 7", ""),
-    # Functions that may do anything.
+    # Functions of unknown effect.
     Read("SELECT id, name, grow_first() FROM users", "", keeps_block=False),
     Read("SELECT id, name FROM users WHERE grow_first() = 1", "", keeps_block=False),
-    # Explained, or not shown.
+    # Explained, or without columns of the table in the result.
     Read("EXPLAIN SELECT id, name FROM users", ""),
     Read("EXPLAIN ANALYZE SELECT id, name FROM users", ""),
     Read("SELECT count(*) FROM users", ""),
@@ -138,34 +138,36 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def stage(postgres, valkey, tmp_path_factory):
+def deployment(postgres, valkey, tmp_path_factory):
     directory = tmp_path_factory.mktemp("reads")
-    with scene.scene(postgres, valkey, directory, schema=SCHEMA, rules=RULES, content=CONTENT) as found:
+    with deploy(postgres, valkey, directory, schema=SCHEMA, rules=RULES, content=CONTENT) as found:
         found.reset(warm=False)
         yield found
 
 
 @pytest.fixture
-def session(stage):
-    return stage.session()
+def session(deployment):
+    return deployment.session()
 
 
-def test_every_statement_is_good_sql(stage):
+def test_every_case_is_valid_sql(deployment):
     for case in CASES:
-        answer = stage.direct.text(f"PREPARE it AS {case.sql}" if not case.sql.startswith("EXPLAIN") else "SELECT 1")
+        answer = deployment.direct.text(
+            f"PREPARE it AS {case.sql}" if not case.sql.startswith("EXPLAIN") else "SELECT 1"
+        )
         assert not answer.errors, (case, answer)
-        stage.direct.simple("DEALLOCATE ALL")
+        deployment.direct.simple("DEALLOCATE ALL")
 
 
 @pytest.mark.parametrize(
-    ("case", "way", "shape"),
+    ("case", "mode", "form"),
     [
-        pytest.param(case, way, shape, id=f"{way}-{shape.__name__}-{case.sql[:70]}")
-        for case, way, shape in shapes.combinations(CASES, WAYS, every=4)
-        if case.keeps_block or shape is shapes.autocommit
+        pytest.param(case, mode, form, id=f"{mode}-{form.__name__}-{case.sql[:70]}")
+        for case, mode, form in transaction_forms.combinations(CASES, SEND_MODES, every=4)
+        if case.keeps_block or form is transaction_forms.autocommit
     ],
 )
-def test_reads(stage, session, case, way, shape):
-    stage.reset(warm=False)
-    shape(session, getattr(session, way), case.sql, case.arguments)
-    assert stage.settled() == keys(case.fills)
+def test_read_fills_exactly_the_expected_keys(deployment, session, case, mode, form):
+    deployment.reset(warm=False)
+    form(session, getattr(session, mode), case.sql, case.arguments)
+    assert deployment.settle_and_check() == keys(case.fills)

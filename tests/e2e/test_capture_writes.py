@@ -1,18 +1,18 @@
-"""What writes do: the second table of docs/capture.md, every row with its yes and its no, in every way a client can
-send it and every transaction it can stand in. All keys are there before; what was rolled back must not touch one."""
+"""What writes do: the table "Writes" of docs/capture.md, each row with statements for each effect, sent in every mode
+and in every transaction form. All keys are present before; a write that was rolled back must not remove one."""
 
 from typing import NamedTuple
 
 import pytest
 
-from tests.e2e import deployment as scene
-from tests.e2e import transaction_forms as shapes
-from tests.e2e.statement_client import WAYS, Typed, int4, text
-from tests.e2e.tables import CONTENT, EVERY, RULES, SCHEMA, keys
+from tests.e2e import transaction_forms
+from tests.e2e.deployment import deploy
+from tests.e2e.statement_client import SEND_MODES, Typed, int4, text
+from tests.e2e.tables import ALL_KEYS, CONTENT, RULES, SCHEMA, keys
 
 
 class Write(NamedTuple):
-    """A statement, the keys that are gone once it is committed, those that are new, and its parameters."""
+    """A statement, the keys that are gone once it is committed, the keys that are new, and its parameters."""
 
     sql: str
     gone: str = ""
@@ -167,7 +167,7 @@ CASES = [
         "users:1",
     ),
     Write("WITH a AS (SELECT 1) DELETE FROM users WHERE id = 2", "users:2"),
-    # Other roads to the table.
+    # The table is written through a view, a partition, a parent or a foreign key.
     Write("UPDATE user_names SET name = 'v' WHERE id = 1", "users:*"),
     Write("DELETE FROM user_names WHERE id = 1", "users:*"),
     Write("UPDATE parts_low SET v = 'direct' WHERE id = 1", "parts:1"),
@@ -193,33 +193,33 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def stage(postgres, valkey, tmp_path_factory):
+def deployment(postgres, valkey, tmp_path_factory):
     directory = tmp_path_factory.mktemp("writes")
-    with scene.scene(postgres, valkey, directory, schema=SCHEMA, rules=RULES, content=CONTENT) as found:
+    with deploy(postgres, valkey, directory, schema=SCHEMA, rules=RULES, content=CONTENT) as found:
         found.reset(warm=False)
         yield found
 
 
 @pytest.fixture
-def session(stage):
-    return stage.session()
+def session(deployment):
+    return deployment.session()
 
 
-def after(case):
-    gone = EVERY if "*" in case.gone.split() else keys(case.gone)
-    return (EVERY - gone) | keys(case.new)
+def keys_after(case):
+    gone = ALL_KEYS if "*" in case.gone.split() else keys(case.gone)
+    return (ALL_KEYS - gone) | keys(case.new)
 
 
 @pytest.mark.parametrize(
-    ("case", "way", "shape"),
+    ("case", "mode", "form"),
     [
-        pytest.param(case, way, shape, id=f"{way}-{shape.__name__}-{case.sql[:90]}")
-        for case, way, shape in shapes.combinations(CASES, WAYS, every=3)
+        pytest.param(case, mode, form, id=f"{mode}-{form.__name__}-{case.sql[:90]}")
+        for case, mode, form in transaction_forms.combinations(CASES, SEND_MODES, every=3)
     ],
 )
-def test_writes(stage, session, case, way, shape):
-    stage.reset(warm=True)
-    stage.direct.simple("DROP TABLE IF EXISTS kept")
+def test_write_leaves_exactly_the_expected_keys(deployment, session, case, mode, form):
+    deployment.reset(warm=True)
+    deployment.direct.simple("DROP TABLE IF EXISTS kept")
     session.simple("DROP TABLE IF EXISTS pg_temp.kept")
-    became_true = shape(session, getattr(session, way), case.sql, case.arguments)
-    assert stage.settled() == (after(case) if became_true else EVERY)
+    committed = form(session, getattr(session, mode), case.sql, case.arguments)
+    assert deployment.settle_and_check() == (keys_after(case) if committed else ALL_KEYS)

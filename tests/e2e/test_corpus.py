@@ -1,11 +1,11 @@
-"""Hundreds of odd statements one after another: after each of them no key of Redis differs from PostgreSQL, and so many
-keys are there that "remove everything" would not do."""
+"""Hundreds of unusual statements in sequence: after each no key of Redis differs from PostgreSQL, and so many keys are
+present that removing everything would not pass."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.e2e import deployment as scene
+from tests.e2e.deployment import deploy
 
 FOLDER = Path(__file__).parent
 RULES = [
@@ -14,7 +14,7 @@ RULES = [
     {"name": "measurement", "key": ["id", "day"], "value": ["value"], "format": "json"},
 ]
 WARMTH = 0.85
-"""How many of the keys that could be there must be, over all statements, if a reader comes by after every third."""
+"""The share of keys that must be present, over all statements, when every table is read after every third one."""
 
 
 def statements():
@@ -26,13 +26,13 @@ def statements():
 def running(postgres, valkey, tmp_path_factory):
     schema = (FOLDER / "corpus_tables.sql").read_text()
     directory = tmp_path_factory.mktemp("corpus")
-    with scene.scene(postgres, valkey, directory, schema=schema, rules=RULES) as found:
+    with deploy(postgres, valkey, directory, schema=schema, rules=RULES) as found:
         yield found
 
 
 @pytest.fixture
-def stage(running):
-    """The tables as they were at first, made anew through the proxy."""
+def deployment(running):
+    """The original tables, created again through the proxy."""
     session = running.connect()
     names = "public, elsewhere"
     tables = (FOLDER / "corpus_tables.sql").read_text()
@@ -43,39 +43,39 @@ def stage(running):
     return running
 
 
-def is_several(sql):
+def needs_simple_query(sql):
     return "; " in sql or sql.endswith(";") or sql.startswith("COPY")
 
 
-@pytest.mark.parametrize("way", ["simple", "binary"])
-def test_the_corpus(stage, way):
-    """In order, on one session that goes through all its states; another reads after every third statement."""
-    session, reader = stage.connect(), stage.connect()
+@pytest.mark.parametrize("mode", ["simple", "binary"])
+def test_no_key_is_stale_and_most_are_present_after_each_statement(deployment, mode):
+    """In order, on one session whose state persists; another session reads after every third statement."""
+    session, reader = deployment.connect(), deployment.connect()
     present = possible = errors = 0
     for number, sql in enumerate(statements()):
-        answer = getattr(session, "simple" if is_several(sql) else way)(sql)
+        answer = getattr(session, "simple" if needs_simple_query(sql) else mode)(sql)
         errors += bool(answer.errors)
-        stage.settle()
+        deployment.settle()
         try:
-            found = stage.check()
+            found = deployment.check()
         except AssertionError as error:
             raise AssertionError(f"after statement {number}: {sql}\n{error}") from error
         if answer.status == "I":
             present += len(found)
-            possible += len(stage.expected())
+            possible += len(deployment.expected())
         if number % 3 == 0 and answer.status == "I":
-            for rule in stage.rules:
+            for rule in deployment.rules:
                 reader.simple(f"SELECT * FROM {rule.table}")
     assert errors < 15, "the corpus is meant to run"
     assert present / possible > WARMTH, f"{present} of {possible} keys were there"
-    for rule in stage.rules:
+    for rule in deployment.rules:
         reader.simple(f"SELECT * FROM {rule.table}")
-    stage.settle()
-    assert stage.check() == {key.decode() for key in stage.expected()}, "a read brings every key back"
+    deployment.settle()
+    assert deployment.check() == {key.decode() for key in deployment.expected()}, "a read brings every key back"
     session.close()
     reader.close()
 
 
-def test_there_are_hundreds():
+def test_corpus_has_more_than_300_statements():
     assert len(statements()) > 300
     assert len(set(statements())) > 250

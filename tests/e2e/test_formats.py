@@ -1,11 +1,11 @@
-"""How rows become keys and values: formats, composite keys, NULL, partial updates, lifetimes, limits, every type."""
+"""How rows become keys and values: formats, composite keys, NULL, partial updates, TTL, max_rows, every type."""
 
 import json
 import time
 
 import pytest
 
-from tests.e2e import deployment as scene
+from tests.e2e.deployment import deploy
 from tests.e2e.statement_client import Typed, int4, text
 
 SCHEMA = """
@@ -39,19 +39,19 @@ PLACES = {"places:de:b", "places:d:e%3Ab", "places:d%3Ae:b", "places:d%253Ae:b",
 @pytest.fixture(scope="module")
 def running(postgres, valkey, tmp_path_factory):
     directory = tmp_path_factory.mktemp("formats")
-    with scene.scene(postgres, valkey, directory, schema=SCHEMA, rules=RULES, content=CONTENT) as found:
+    with deploy(postgres, valkey, directory, schema=SCHEMA, rules=RULES, content=CONTENT) as found:
         yield found
 
 
 @pytest.fixture
-def stage(running):
+def deployment(running):
     running.reset(warm=False)
     return running
 
 
 @pytest.fixture
-def session(stage):
-    return stage.session()
+def session(deployment):
+    return deployment.session()
 
 
 def run(session, *statements):
@@ -60,63 +60,63 @@ def run(session, *statements):
         assert not answer.errors, (sql, answer)
 
 
-@pytest.mark.parametrize("way", ["simple", "text", "binary", "prepared", "pipelined"])
-def test_hash_and_json(stage, session, way):
-    answer = getattr(session, way)("SELECT * FROM people")
+@pytest.mark.parametrize("mode", ["simple", "text", "binary", "prepared", "pipelined"])
+def test_read_fills_hash_and_json_values(deployment, session, mode):
+    answer = getattr(session, mode)("SELECT * FROM people")
     assert not answer.errors
-    assert stage.settled() == PEOPLE
-    ada = json.loads(stage.redis.get("people/json/1"))
+    assert deployment.settle_and_check() == PEOPLE
+    ada = json.loads(deployment.redis.get("people/json/1"))
     assert ada == {"name": "Ada", "age": 36, "extra": {"a": [1, 2.5, None]}, "ok": True, "born": "1815-12-10"}
-    assert json.loads(stage.redis.get("people/json/2")) == dict.fromkeys(VALUES)
-    assert stage.redis.hgetall("people/hash/3")[b"born"] == b"infinity"
+    assert json.loads(deployment.redis.get("people/json/2")) == dict.fromkeys(VALUES)
+    assert deployment.redis.hgetall("people/hash/3")[b"born"] == b"infinity"
 
 
-def test_a_column_missing_fills_nothing(stage, session):
+def test_read_without_a_value_column_fills_nothing(deployment, session):
     run(session, "SELECT id, name, age, extra, ok FROM people")
-    assert stage.settled() == set()
+    assert deployment.settle_and_check() == set()
 
 
-def test_a_partial_update_of_a_hash_that_is_there(stage, session):
+def test_update_of_one_column_is_stored_in_a_present_hash(deployment, session):
     run(session, "SELECT * FROM people")
-    stage.settle()
+    deployment.settle()
     assert not session.text("UPDATE people SET age = $1 WHERE id = $2", int4(37), int4(1)).errors
-    present = stage.settled()
+    present = deployment.settle_and_check()
     assert "people/hash/1" in present
-    assert stage.redis.hget("people/hash/1", "age") == b"37"
-    assert "people/json/1" not in present, "a json value is one piece"
+    assert deployment.redis.hget("people/hash/1", "age") == b"37"
+    assert "people/json/1" not in present, "a json value is stored only as a whole"
 
 
-def test_a_partial_update_of_a_hash_that_is_not_there(stage, session):
+def test_update_of_one_column_does_not_create_a_hash(deployment, session):
     run(session, "UPDATE people SET age = 38 WHERE id = 1")
-    assert stage.settled() == set(), "a hash of some fields would look whole"
+    assert deployment.settle_and_check() == set(), "a hash of one field would look complete"
 
 
-def test_a_field_that_becomes_null(stage, session):
+def test_column_set_to_null_is_removed_from_the_hash(deployment, session):
     run(session, "SELECT * FROM people", "UPDATE people SET name = NULL WHERE id = 1")
-    assert "people/hash/1" in stage.settled()
-    assert not stage.redis.hexists("people/hash/1", "name")
+    assert "people/hash/1" in deployment.settle_and_check()
+    assert not deployment.redis.hexists("people/hash/1", "name")
 
 
-def test_a_whole_update(stage, session):
+def test_update_of_all_columns_with_returning_is_stored(deployment, session):
     sql = "UPDATE people SET name = 'x', age = 1, ok = false, extra = NULL, born = NULL WHERE id = 1 RETURNING *"
     run(session, sql)
-    assert stage.settled() == {"people/hash/1", "people/json/1"}
+    assert deployment.settle_and_check() == {"people/hash/1", "people/json/1"}
 
 
-def test_all_fields_become_null(stage, session):
+def test_hash_of_null_columns_only_has_no_key(deployment, session):
     run(session, "SELECT * FROM people")
     run(session, "UPDATE people SET name = NULL, age = NULL, ok = NULL, extra = NULL, born = NULL WHERE id = 1")
-    stage.settled()
+    deployment.settle_and_check()
     run(session, "SELECT * FROM people")
-    assert "people/hash/1" not in stage.settled()
+    assert "people/hash/1" not in deployment.settle_and_check()
 
 
-def test_composite_keys(stage, session):
+def test_parts_of_a_composite_key_are_encoded(deployment, session):
     run(session, "SELECT * FROM places")
-    assert stage.settled() == PLACES
+    assert deployment.settle_and_check() == PLACES
 
 
-@pytest.mark.parametrize("way", ["simple", "text", "binary", "prepared"])
+@pytest.mark.parametrize("mode", ["simple", "text", "binary", "prepared"])
 @pytest.mark.parametrize(
     ("sql", "gone"),
     [
@@ -127,46 +127,46 @@ def test_composite_keys(stage, session):
         ("UPDATE places SET code = 'new' WHERE code = $2 AND country = $1", True),
     ],
 )
-def test_writes_by_composite_key(stage, way, sql, gone):
-    stage.reset(warm=True)
-    before = stage.settled()
-    answer = getattr(stage.session(), way)(sql, text("d"), text("e:b"))
+def test_write_by_composite_key_removes_its_key_unless_it_is_stored(deployment, mode, sql, gone):
+    deployment.reset(warm=True)
+    before = deployment.settle_and_check()
+    answer = getattr(deployment.session(), mode)(sql, text("d"), text("e:b"))
     assert not answer.errors, answer
-    assert stage.settled() == before - ({"places:d:e%3Ab"} if gone else set())
+    assert deployment.settle_and_check() == before - ({"places:d:e%3Ab"} if gone else set())
 
 
-def test_part_of_a_composite_key_names_no_row(stage, session):
+def test_write_by_part_of_a_composite_key_flushes_the_table(deployment, session):
     run(session, "SELECT * FROM places", "UPDATE places SET name = 'x' WHERE country = 'd'")
-    assert stage.settled() == set()
+    assert deployment.settle_and_check() == set()
     run(session, "SELECT code, name FROM places WHERE country = 'd'")
-    assert stage.settled() == {"places:d:e%3Ab"}
+    assert deployment.settle_and_check() == {"places:d:e%3Ab"}
 
 
-def test_null_and_the_empty_string(stage, session):
+def test_null_has_no_key_and_the_empty_string_has_one(deployment, session):
     run(session, "SELECT * FROM short")
-    assert stage.settled() == {"short:1", "short:3"}
-    assert stage.redis.get("short:3") == b""
+    assert deployment.settle_and_check() == {"short:1", "short:3"}
+    assert deployment.redis.get("short:3") == b""
     run(session, "UPDATE short SET v = 'now' WHERE id = 2", "UPDATE short SET v = NULL WHERE id = 1")
-    assert stage.settled() == {"short:2", "short:3"}
+    assert deployment.settle_and_check() == {"short:2", "short:3"}
 
 
-def test_keys_live_as_long_as_asked(stage, session):
+def test_keys_expire_after_the_configured_ttl(deployment, session):
     run(session, "SELECT * FROM short", "SELECT * FROM places")
-    assert stage.settled() >= {"short:1"}
-    assert 0 < stage.redis.pttl("short:1") <= 1500
-    assert stage.redis.pttl("places:de:b") == -1
+    assert deployment.settle_and_check() >= {"short:1"}
+    assert 0 < deployment.redis.pttl("short:1") <= 1500
+    assert deployment.redis.pttl("places:de:b") == -1
     run(session, "UPDATE short SET v = 'later' WHERE id = 1")
-    stage.settle()
-    assert 0 < stage.redis.pttl("short:1") <= 1500
+    deployment.settle()
+    assert 0 < deployment.redis.pttl("short:1") <= 1500
     time.sleep(1.6)
-    assert stage.settled() == PLACES
+    assert deployment.settle_and_check() == PLACES
 
 
-def test_no_more_rows_of_a_statement_than_asked(stage, session):
+def test_at_most_max_rows_of_a_statement_fill(deployment, session):
     run(session, "SELECT id, v FROM brief ORDER BY id")
-    assert len(stage.settled()) <= 5
+    assert len(deployment.settle_and_check()) <= 5
     run(session, "SELECT id, v FROM brief WHERE id = 17")
-    assert "brief:17" in stage.settled()
+    assert "brief:17" in deployment.settle_and_check()
 
 
 TYPES = {
@@ -210,7 +210,7 @@ TYPES = {
 }
 ALWAYS = {"int2", "int4", "int8", "text", "varchar(10)", "bool", "uuid", "float4", "float8", "numeric", "numeric(10,2)"}
 ALWAYS |= {"date", "timestamp", "timestamptz", "json", "jsonb", "bytea"}
-"""Types whose values fill whatever the format is."""
+"""Types whose values fill in text and in binary format."""
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,7 @@ def types(postgres, valkey, tmp_path_factory):
         CREATE TYPE pair AS (n int, t text);
     """ + "".join(tables)
     directory = tmp_path_factory.mktemp("types")
-    with scene.scene(postgres, valkey, directory, schema=schema, rules=rules, content="".join(content)) as found:
+    with deploy(postgres, valkey, directory, schema=schema, rules=rules, content="".join(content)) as found:
         yield found
 
 
@@ -243,15 +243,15 @@ SESSIONS = {
 
 
 @pytest.mark.parametrize("how", SESSIONS)
-@pytest.mark.parametrize("way", ["simple", "binary"])
-def test_every_type(types, way, how):
-    """Whatever the session's settings: the text is PostgreSQL's own under canonical ones, or absent."""
+@pytest.mark.parametrize("mode", ["simple", "binary"])
+def test_value_of_every_type_is_canonical_or_absent(types, mode, how):
+    """For every session's settings, Redis holds PostgreSQL's text under canonical settings, or no key."""
     types.reset(warm=False)
     with types.connect() as session:
         run(session, SESSIONS[how])
         for number in range(len(TYPES)):
-            getattr(session, way)(f"SELECT v, id FROM t{number}")
-        present = types.settled()
+            getattr(session, mode)(f"SELECT v, id FROM t{number}")
+        present = types.settle_and_check()
     missing = {
         name for number, name in enumerate(TYPES) if not any(key.startswith(f"t{number}:") for key in present)
     } & ALWAYS
@@ -261,21 +261,21 @@ def test_every_type(types, way, how):
         assert not missing - {"float4", "float8", "date", "timestamp", "timestamptz", "bytea", "json", "jsonb", "text"}
 
 
-@pytest.mark.parametrize("way", ["simple", "text", "prepared"])
-def test_a_write_of_every_type(types, way):
-    """An odd spelling of each sample: what is stored is PostgreSQL's text, or nothing is."""
+@pytest.mark.parametrize("mode", ["simple", "text", "prepared"])
+def test_written_value_of_every_type_is_canonical_or_absent(types, mode):
+    """The samples are written with surrounding spaces where the type permits."""
     types.reset(warm=True)
     session = types.session()
     for number, (name, samples) in enumerate(TYPES.items()):
         for row, sample in enumerate(samples):
             spelling = f"  {sample} " if name.startswith(("int", "float", "numeric", "date", "bool")) else sample
-            session_way = getattr(session, way)
-            answer = session_way(f"UPDATE t{number} SET v = $1 WHERE id = $2", text(spelling), int4(row))
+            send = getattr(session, mode)
+            answer = send(f"UPDATE t{number} SET v = $1 WHERE id = $2", text(spelling), int4(row))
             assert not answer.errors, (name, sample, answer)
-    types.settled()
+    types.settle_and_check()
 
 
-def test_odd_literals(types):
+def test_literal_in_unusual_spelling_leaves_no_stale_key(types):
     types.reset(warm=True)
     session = types.session()
     for name, literal in (
@@ -290,21 +290,21 @@ def test_odd_literals(types):
         number = list(TYPES).index(name)
         answer = session.simple(f"UPDATE t{number} SET v = {literal} WHERE id = 0")
         assert not answer.errors or name == "text", (name, literal, answer)
-        types.settled()
+        types.settle_and_check()
 
 
-def test_keys_of_every_kind_of_constant(types):
-    """A key compared with a constant of another type, or spelled oddly, is found or leaves no stale value."""
+def test_key_constant_in_unusual_spelling_leaves_no_stale_key(types):
+    """A key is compared with a constant of another type or in an unusual spelling."""
     types.reset(warm=True)
     session = types.session()
     number = list(TYPES).index("text")
     for key in ("1", "'1'", "1.0", "+1", "'+1'", "' 1'", "1::int2", "1::numeric", "01", "0x1", "'01'", "(SELECT 1)"):
         answer = session.simple(f"UPDATE t{number} SET v = 'by ' || $s${key}$s$ WHERE id = {key}")
         assert not answer.errors, (key, answer)
-        types.settled()
+        types.settle_and_check()
         session.simple(f"SELECT v FROM t{number} WHERE id = {key}")
-        types.settled()
+        types.settle_and_check()
     for value in ("1", " 1", "+1", "01"):
         answer = session.text(f"UPDATE t{number} SET v = $1 WHERE id = $2", text("p"), Typed("int4", value))
         assert not answer.errors
-        types.settled()
+        types.settle_and_check()

@@ -1,5 +1,5 @@
-"""Bytes nobody should send, from either side: no traceback, no growth, others unharmed, and what cannot be followed is
-flushed instead of guessed."""
+"""Bytes that no correct client or server sends: no traceback, no growth of memory, no effect on other sessions, and
+tables whose session cannot be followed are flushed."""
 
 import contextlib
 import random
@@ -10,7 +10,7 @@ import pytest
 
 from protocol import backend, codes, frontend, startup
 from tests.depth import depth, patient
-from tests.e2e.processes import MIB, eventually, needs_proc, resident
+from tests.e2e.processes import MIB, needs_proc, resident, wait_until
 from tests.e2e.raw_sessions import log_in, read_to_end, start_packet, values
 from tests.script import READY, Client, FakeServer
 
@@ -19,13 +19,13 @@ NAMES = (b"Q", b"P", b"B", b"D", b"E", b"C", b"S", b"H", b"F", b"d", b"c", b"f",
 
 
 def end_of_stream(connection):
-    """Say that no more will come; the other side may have gone already."""
+    """Close the sending direction; the other side may have closed the connection already."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_WR)
 
 
 def frame(kind, length, body=b""):
-    """A message whose length field says what it likes."""
+    """A message with any length field."""
     return kind + struct.pack("!i", length) + body
 
 
@@ -44,25 +44,18 @@ def proxy(rowtap, table):
 
 @pytest.fixture
 def other(proxy):
-    """A session that was there before and has nothing to do with it."""
+    """A session that existed before and must not be affected."""
     with log_in(proxy) as client:
         yield client
 
 
-def dial(proxy):
-    """A bare connection, with patience for a machine that is busy."""
+def connect_socket(proxy):
+    """A TCP connection, with a timeout for a busy machine."""
     return socket.create_connection((proxy.host, proxy.port), 60)
 
 
-def blinded(proxy):
-    _, text = proxy.get("/metrics")
-    return next(
-        float(line.split()[1]) for line in text.splitlines() if line.startswith("rowtap_sessions_blinded_total ")
-    )
-
-
 def warm(proxy, redis_client):
-    """Both keys are in Redis."""
+    """Read until both keys are in Redis."""
     with log_in(proxy) as client:
 
         def read():
@@ -70,11 +63,11 @@ def warm(proxy, redis_client):
             proxy.settle()
             return redis_client.get("users:1") is not None and redis_client.get("users:2") is not None
 
-        eventually(read, pause=0.05)
+        wait_until(read, pause=0.05)
 
 
-def well(proxy, other):
-    """The session beside it, and new ones, do not notice."""
+def check_unaffected(proxy, other):
+    """The other session, and a new one, work as before."""
     assert other.query("SELECT 1")[-1] == READY
     with log_in(proxy) as newcomer:
         assert values(newcomer.query("SELECT 2")) == [[b"2"]]
@@ -88,7 +81,7 @@ FRAMES = {
     "length 3": frame(b"Q", 3),
     "2 GiB": frame(b"Q", 0x7FFFFFFF, b"SELECT 1\0"),
     "2 GiB of a short kind": frame(b"S", 0x7FFFFFFF),
-    "the least there is": frame(b"Q", -0x80000000),
+    "the smallest length": frame(b"Q", -0x80000000),
     "unknown type": frame(b"\xff", 4),
     "type 0": frame(b"\0", 4),
     "a server's type": frame(b"Z", 5, b"I"),
@@ -98,43 +91,43 @@ FRAMES = {
     "Bind with more parameters than bytes": frame(b"B", 12, b"\0\0\0\0\xff\xff\0\0"),
     "a parameter longer than its message": frame(b"B", 16, b"\0\0\0\0\0\1\x7f\xff\xff\xff\0\0"),
     "Query without NUL": frame(b"Q", 12, b"SELECT 1"),
-    "Query with two": frame(b"Q", 22, b"SELECT 1\0SELECT 2\0"),
+    "Query with two strings": frame(b"Q", 22, b"SELECT 1\0SELECT 2\0"),
     "Describe of nothing": frame(b"D", 4),
     "Execute cut short": frame(b"E", 6, b"\0\0"),
     "Function call of nothing": frame(b"F", 4),
-    "CopyData while nobody copies": frame(b"d", 8, b"data"),
+    "CopyData outside COPY": frame(b"d", 8, b"data"),
     "password at the wrong time": frame(b"p", 8, b"abc\0"),
 }
 
 
-def test_frames_no_client_should_send(proxy, other, table, redis_client):
-    """PostgreSQL's answer, whatever it is, and the end; then the same again behind a write whose outcome is open."""
+def test_invalid_client_frames_affect_no_other_session(proxy, other, table, redis_client):
+    """Each frame alone, then each behind an UPDATE whose outcome is not known yet."""
     for junk in FRAMES.values():
         with log_in(proxy) as client:
             client.send(junk)
             client.half_close()
             read_to_end(client.socket)
-    well(proxy, other)
+    check_unaffected(proxy, other)
     for junk in FRAMES.values():
         warm(proxy, redis_client)
         with log_in(proxy) as client:
             client.send(frontend.Query(b"UPDATE users SET name = name || '.' WHERE id = 1"), junk)
             client.half_close()
             read_to_end(client.socket)
-        eventually(lambda: proxy.status()["sessions"] == 1)
+        wait_until(lambda: proxy.status()["sessions"] == 1)
         proxy.settle()
         ((name,),) = table.execute("SELECT name FROM users WHERE id = 1").fetchall()
         assert redis_client.get("users:1") in (None, name.encode())
-    well(proxy, other)
+    check_unaffected(proxy, other)
 
 
-def test_a_write_behind_garbage_is_not_missed(proxy, table, redis_client):
-    """The session is blind from the unknown message on, and the table it might have written is flushed."""
+def test_session_with_an_unknown_message_goes_blind_and_flushes(proxy, table, redis_client):
+    """The tables the blind session might have written are flushed."""
     warm(proxy, redis_client)
-    before = blinded(proxy)
+    before = proxy.sessions_blinded()
     with log_in(proxy) as client:
         client.query("SELECT id, name FROM users")
-        # To the server an end of COPY outside of COPY is nothing; the proxy must not be led astray by it either.
+        # The server ignores CopyDone and CopyFail outside COPY; so must the proxy.
         client.send(
             frame(b"c", 4), frame(b"f", 5, b"\0"), frontend.Query(b"UPDATE users SET name = 'new' WHERE id = 1")
         )
@@ -144,16 +137,16 @@ def test_a_write_behind_garbage_is_not_missed(proxy, table, redis_client):
     with log_in(proxy) as client:
         client.send(frame(b"\xfe", 4))
         read_to_end(client.socket)
-    eventually(lambda: proxy.status()["sessions"] == 0)
+    wait_until(lambda: proxy.status()["sessions"] == 0)
     proxy.settle()
-    assert blinded(proxy) >= before + 1
+    assert proxy.sessions_blinded() >= before + 1
     assert redis_client.keys("users:*") == []
     assert proxy.log_text().count("session not followed any longer") >= 1
 
 
 @patient
 @needs_proc
-def test_truncation_at_every_offset_by_the_client(proxy, other, table, redis_client):
+def test_dialogue_truncated_by_the_client_at_any_byte_leaves_no_stale_key(proxy, other, table, redis_client):
     """A whole dialogue, cut off after each of its bytes."""
     warm(proxy, redis_client)
     bind = frontend.Bind(b"", b"", (), [b"1"], ())
@@ -170,19 +163,19 @@ def test_truncation_at_every_offset_by_the_client(proxy, other, table, redis_cli
     before = None
     step = depth(3, 1)
     for end in range(0, len(dialogue) + 1, step):
-        with dial(proxy) as connection:
+        with connect_socket(proxy) as connection:
             connection.sendall(dialogue[:end])
             end_of_stream(connection)
             read_to_end(connection)
         if end > 40 and before is None:
             before = resident(proxy.pid)
-    eventually(lambda: proxy.status()["sessions"] == 1)
+    wait_until(lambda: proxy.status()["sessions"] == 1)
     proxy.settle()
     ((name,),) = table.execute("SELECT name FROM users WHERE id = 1").fetchall()
     assert name.startswith("Ada")
     assert redis_client.get("users:1") in (None, name.encode())
     assert resident(proxy.pid) - before < 4 * MIB
-    well(proxy, other)
+    check_unaffected(proxy, other)
 
 
 STARTUPS = {
@@ -199,31 +192,31 @@ STARTUPS = {
 }
 
 
-def test_startup_packets_no_client_should_send(proxy, other):
+def test_invalid_startup_packets_affect_no_other_session(proxy, other):
     for body in STARTUPS.values():
         for version in (codes.PROTOCOL_3_0, 0x0003_0063, 0x0002_0000, 0x0063_0000):
-            with dial(proxy) as connection:
+            with connect_socket(proxy) as connection:
                 connection.sendall(struct.pack("!ii", len(body) + 8, version) + body)
                 end_of_stream(connection)
                 read_to_end(connection)
     for length in (-1, 0, 3, 4, 7, 10_001, 0x7FFFFFFF, -0x80000000):
-        with dial(proxy) as connection:
+        with connect_socket(proxy) as connection:
             connection.sendall(struct.pack("!ii", length, codes.PROTOCOL_3_0) + b"user\0postgres\0\0")
             end_of_stream(connection)
             read_to_end(connection)
-    well(proxy, other)
+    check_unaffected(proxy, other)
 
 
 @patient
 @needs_proc
-def test_garbage_of_every_kind(proxy, other, table, redis_client):
-    """Random bytes before and after the login; some that begin like messages."""
+def test_random_client_bytes_affect_no_other_session(proxy, other, table, redis_client):
+    """Random bytes before and after the login; some begin like messages."""
     chance = random.Random(20_240_229)
 
     def play(count):
         for number in range(count):
             junk = chance.randbytes(chance.randrange(1, 3000))
-            with dial(proxy) as connection, contextlib.suppress(OSError):
+            with connect_socket(proxy) as connection, contextlib.suppress(OSError):
                 if number % 2:
                     connection.sendall(start_packet(proxy.database))
                     junk = chance.choice(NAMES) + struct.pack("!i", chance.randrange(0, 5000)) + junk
@@ -234,9 +227,9 @@ def test_garbage_of_every_kind(proxy, other, table, redis_client):
     play(100)
     before = resident(proxy.pid)
     play(depth(300, 20_000))
-    eventually(lambda: proxy.status()["sessions"] == 1)
+    wait_until(lambda: proxy.status()["sessions"] == 1)
     assert resident(proxy.pid) - before < 4 * MIB
-    well(proxy, other)
+    check_unaffected(proxy, other)
     proxy.settle()
     names = dict(table.execute("SELECT id, name FROM users").fetchall())
     for number, name in names.items():
@@ -260,7 +253,7 @@ ANSWERS = {
     "DataRow with a value beyond its end": bytes(ROW) + frame(b"D", 10, b"\0\1\x7f\xff\xff\xff"),
     "DataRow with a length of -2": bytes(ROW) + frame(b"D", 10, b"\0\1\xff\xff\xff\xfe"),
     "CommandComplete without NUL": bytes(ROW) + frame(b"C", 8, b"SELE"),
-    "an answer nobody asked for": bytes(READY) + bytes(READY) + bytes(READY),
+    "an answer without a request": bytes(READY) + bytes(READY) + bytes(READY),
     "BindComplete to a Query": frame(b"2", 4),
     "authentication once more": frame(b"R", 8, b"\0\0\0\3"),
     "CopyOutResponse with nothing in it": frame(b"H", 4),
@@ -269,17 +262,17 @@ ANSWERS = {
 }
 
 
-def probes(peer):
-    """Whether that is only the proxy looking if anybody listens."""
+def is_probe(peer):
+    """Whether the connection is the proxy's check that the server accepts connections."""
     return not peer.socket.recv(1, socket.MSG_PEEK)
 
 
-def fake(script):
-    """A server that lets anyone in and follows `script(peer)` from the first Query on; the proxy's own questions, which
-    come by the extended protocol, it declines."""
+def fake_server(script):
+    """A server that accepts any client and follows `script(peer)` from the first Query on. It refuses the proxy's
+    injected queries, which use the extended protocol."""
 
     def play(peer):
-        if probes(peer) or not isinstance(peer.accept_login(), startup.StartupMessage):
+        if is_probe(peer) or not isinstance(peer.accept_login(), startup.StartupMessage):
             return
         asked = False
         while not isinstance(message := peer.receive(), frontend.Query):
@@ -294,7 +287,7 @@ def fake(script):
 
 
 @pytest.mark.parametrize("ending", ["close", "stay"])
-def test_answers_no_server_should_give(rowtap, ending):
+def test_invalid_server_answers_are_relayed_and_the_proxy_goes_on(rowtap, ending):
     """Every byte of them arrives at the client, and the process shrugs."""
     junk = iter(ANSWERS.values())
 
@@ -303,7 +296,7 @@ def test_answers_no_server_should_give(rowtap, ending):
         if ending == "stay":
             peer.socket.recv(1000)
 
-    with fake(script) as server:
+    with fake_server(script) as server:
         proxy = rowtap([USERS], {"postgres": {"host": server.host, "port": server.port}})
         for name in ANSWERS:
             with Client(proxy.host, proxy.port) as client:
@@ -314,33 +307,35 @@ def test_answers_no_server_should_give(rowtap, ending):
                 while len(received) < len(expected) and (chunk := client.socket.recv(65536)):
                     received += chunk
                 assert received == expected
-        eventually(lambda: proxy.status()["sessions"] == 0)
+        wait_until(lambda: proxy.status()["sessions"] == 0)
         proxy.settle()
 
 
 @patient
-def test_truncation_at_every_offset_by_the_server(rowtap, faulty, postgres, table, redis_client):
-    """The real server's answers, cut off after each byte: the client has those bytes, then the end."""
+def test_answer_truncated_by_the_server_at_any_byte_leaves_no_stale_key(rowtap, faulty, postgres, table, redis_client):
+    """The client receives the bytes before the cut, then the end of the stream."""
     link = faulty(postgres.host, postgres.port)
     proxy = rowtap([USERS], {"postgres": {"host": link.host, "port": link.port}})
-    turn = b"UPDATE users SET name = CASE name WHEN 'Ada' THEN 'Eva' ELSE 'Ada' END WHERE id = 1 RETURNING id, name"
-    request = start_packet(proxy.database, frontend.Query(turn))
+    statement = (
+        b"UPDATE users SET name = CASE name WHEN 'Ada' THEN 'Eva' ELSE 'Ada' END WHERE id = 1 RETURNING id, name"
+    )
+    request = start_packet(proxy.database, frontend.Query(statement))
 
     def answer():
-        with dial(proxy) as connection:
+        with connect_socket(proxy) as connection:
             connection.sendall(request)
             end_of_stream(connection)
             return read_to_end(connection)
 
     whole = len(answer())
     assert whole > 400
-    # The catalog answer comes in between, and is not the client's.
+    # The answer to the injected catalog query comes in between; the client does not receive it.
     for cut in range(0, whole + 400, depth(11, 1)):
         link.to_client.cut_after = cut
         link.to_client.cut = "reset" if cut % 2 else "close"
         assert len(answer()) <= whole
     link.to_client.cut_after = None
-    eventually(lambda: proxy.status()["sessions"] == 0)
+    wait_until(lambda: proxy.status()["sessions"] == 0)
     proxy.settle()
     ((name,),) = table.execute("SELECT name FROM users WHERE id = 1").fetchall()
     assert name in ("Ada", "Eva")
@@ -348,7 +343,7 @@ def test_truncation_at_every_offset_by_the_server(rowtap, faulty, postgres, tabl
     assert len(answer()) == whole
 
 
-def test_a_server_whose_startup_makes_no_sense(rowtap):
+def test_invalid_server_startup_is_relayed_and_ends_the_session(rowtap):
     """Not one of them hangs a client or harms another."""
     openings = [
         frame(b"R", -1),
@@ -364,7 +359,7 @@ def test_a_server_whose_startup_makes_no_sense(rowtap):
     left = iter(openings)
 
     def script(peer):
-        if probes(peer):
+        if is_probe(peer):
             return
         packet = peer.read_packet()
         while isinstance(packet, startup.SSLRequest | startup.GSSENCRequest):
@@ -380,19 +375,19 @@ def test_a_server_whose_startup_makes_no_sense(rowtap):
         settings = {"host": server.host, "port": server.port, "connect_timeout": "2s", "sslmode": "disable"}
         proxy = rowtap([USERS], {"postgres": settings})
         for opening in openings:
-            with dial(proxy) as connection:
+            with connect_socket(proxy) as connection:
                 connection.sendall(start_packet(proxy.database))
                 found = read_to_end(connection)
                 assert found[: len(opening)] == opening
-        eventually(lambda: proxy.status()["sessions"] == 0)
+        wait_until(lambda: proxy.status()["sessions"] == 0)
 
 
-def test_a_server_that_answers_a_request_for_tls_with_something_else(rowtap):
+def test_invalid_answer_to_ssl_request_is_refused_with_08006(rowtap):
     answers = (b"", b"E", b"X", b"S" + b"garbage" * 100, b"N")
     left = iter(answers)
 
     def script(peer):
-        if not probes(peer):
+        if not is_probe(peer):
             peer.read_packet()
             peer.socket.sendall(next(left))
 
@@ -400,6 +395,6 @@ def test_a_server_that_answers_a_request_for_tls_with_something_else(rowtap):
         settings = {"host": server.host, "port": server.port, "sslmode": "require", "connect_timeout": "2s"}
         proxy = rowtap(config={"postgres": settings})
         for _ in answers:
-            with dial(proxy) as connection:
+            with connect_socket(proxy) as connection:
                 connection.sendall(start_packet("postgres"))
                 assert b"C08006\0" in read_to_end(connection)

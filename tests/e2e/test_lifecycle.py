@@ -1,4 +1,4 @@
-"""How sessions, and the process itself, end: clients that vanish, a server that goes, limits, signals, leaks."""
+"""How sessions and the process end: clients that disconnect, a server that stops, limits, signals, leaks."""
 
 import contextlib
 import ctypes
@@ -18,7 +18,7 @@ from protocol.copy_data import CopyData
 from proxy.demo.servers import HOST
 from tests.depth import depth, patient
 from tests.e2e import programs
-from tests.e2e.processes import MIB, descriptors, eventually, needs_proc, resident
+from tests.e2e.processes import MIB, descriptors, needs_proc, resident, wait_until
 from tests.e2e.raw_sessions import await_message, log_in, read_to_end, reset, start_packet, values
 from tests.script import READY, Client
 
@@ -30,7 +30,7 @@ def sessions(connection):
     return connection.execute(SESSIONS).fetchone()[0]
 
 
-# Clients that vanish.
+# Clients that disconnect.
 
 BUSY = [
     b"SELECT pg_sleep(3600)",
@@ -41,31 +41,31 @@ BUSY = [
 ]
 
 
-@pytest.mark.parametrize("way", [reset, Client.close])
-def test_clients_gone_in_the_middle_leave_no_orphans(rowtap, connect, way):
+@pytest.mark.parametrize("disconnect", [reset, Client.close])
+def test_statements_end_when_their_client_disconnects(rowtap, connect, disconnect):
     proxy, watch = rowtap([USERS]), connect()
     clients = [log_in(proxy) for _ in BUSY]
     for client, query in zip(clients, BUSY, strict=True):
         client.send(frontend.Query(query))
-    eventually(lambda: watch.execute(SESSIONS + " AND state = 'active'").fetchone() == (len(BUSY),))
+    wait_until(lambda: watch.execute(SESSIONS + " AND state = 'active'").fetchone() == (len(BUSY),))
     for client in clients:
-        way(client)
-    eventually(lambda: sessions(watch) == 0, 4, why="a statement outlived its client")
-    eventually(lambda: proxy.status()["sessions"] == 0)
+        disconnect(client)
+    wait_until(lambda: sessions(watch) == 0, 4, why="a statement outlived its client")
+    wait_until(lambda: proxy.status()["sessions"] == 0)
 
 
-def test_a_client_gone_in_the_middle_of_copy_in_leaves_no_orphan_and_no_rows(rowtap, connect):
+def test_copy_in_is_undone_when_its_client_disconnects(rowtap, connect):
     proxy, watch = rowtap([USERS]), connect()
     watch.execute("CREATE TABLE plain (note text)")
     client = log_in(proxy)
     client.send(frontend.Query(b"COPY plain FROM STDIN"), CopyData(b"never\n" * 10_000))
     client.expect(backend.CopyInResponse)
     client.close()
-    eventually(lambda: sessions(watch) == 0, 5)
+    wait_until(lambda: sessions(watch) == 0, 5)
     assert watch.execute("SELECT count(*) FROM plain").fetchone() == (0,)
 
 
-def test_an_idle_transaction_ends_with_its_client(rowtap, connect, redis_client):
+def test_open_transaction_is_rolled_back_when_its_client_disconnects(rowtap, connect, redis_client):
     proxy, watch = rowtap([USERS]), connect()
     watch.execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
     watch.execute("INSERT INTO users VALUES (1, 'Ada')")
@@ -73,24 +73,24 @@ def test_an_idle_transaction_ends_with_its_client(rowtap, connect, redis_client)
         client.query("SELECT id, name FROM users")
         client.query("BEGIN; UPDATE users SET name = 'never' WHERE id = 1")
         reset(client)
-    eventually(lambda: sessions(watch) == 0, 5)
-    eventually(lambda: proxy.status()["sessions"] == 0)
+    wait_until(lambda: sessions(watch) == 0, 5)
+    wait_until(lambda: proxy.status()["sessions"] == 0)
     proxy.settle()
     assert redis_client.get("users:1") in (b"Ada", None)
     watch.execute("UPDATE users SET name = 'no lock is left' WHERE id = 1")
 
 
-def test_a_killed_psql_leaves_no_orphan(rowtap, connect):
+def test_statement_ends_when_psql_is_killed(rowtap, connect):
     proxy, watch = rowtap([USERS]), connect()
     running = programs.start("psql", "-X", "-c", "SELECT pg_sleep(3600)", port=proxy.port, database=proxy.database)
-    eventually(lambda: watch.execute(SESSIONS + " AND state = 'active'").fetchone() == (1,))
+    wait_until(lambda: watch.execute(SESSIONS + " AND state = 'active'").fetchone() == (1,))
     running.kill()
     running.wait(10)
-    eventually(lambda: sessions(watch) == 0, 5)
+    wait_until(lambda: sessions(watch) == 0, 5)
 
 
-def test_half_closed_clients_get_their_answers(rowtap, connect):
-    """All of the answer, then the end of the stream, and the session is gone."""
+def test_client_that_closes_its_sending_direction_gets_all_answers(rowtap, connect):
+    """After the answers the client receives the end of the stream, and the session ends."""
     proxy, watch = rowtap([USERS]), connect()
     with log_in(proxy) as client:
         client.send(
@@ -101,13 +101,13 @@ def test_half_closed_clients_get_their_answers(rowtap, connect):
         client.expect(backend.RowDescription, backend.DataRow([b"first"]), backend.CommandComplete, READY)
         assert [len(row[0]) for row in values(client.receive_until(backend.ReadyForQuery))] == [1_000_000] * 5
         client.expect_end()
-    eventually(lambda: sessions(watch) == 0)
+    wait_until(lambda: sessions(watch) == 0)
 
 
-# A server that goes.
+# A server that stops.
 
 
-def test_a_server_restart_is_told_in_the_servers_own_words(rowtap, postgres, connect):
+def test_server_shutdown_is_relayed_and_new_sessions_get_08006(rowtap, postgres, connect):
     proxy = rowtap([USERS])
     with log_in(proxy) as idle, log_in(proxy) as busy:
         busy.send(frontend.Query(b"SELECT pg_sleep(3600)"))
@@ -126,16 +126,16 @@ def test_a_server_restart_is_told_in_the_servers_own_words(rowtap, postgres, con
         error = await_message(client, backend.ErrorResponse)
         assert (error.severity, error.sqlstate) == (b"FATAL", b"08006")
         client.expect_end()
-    eventually(lambda: proxy.get("/readyz")[0] == 503)
+    wait_until(lambda: proxy.get("/readyz")[0] == 503)
     assert proxy.get("/healthz")[0] == 200
-    eventually(lambda: proxy.status()["sessions"] == 0)
+    wait_until(lambda: proxy.status()["sessions"] == 0)
     postgres.start()
     assert proxy.connect().execute("SELECT 1").fetchone() == (1,)
-    eventually(lambda: proxy.get("/readyz")[0] == 200)
+    wait_until(lambda: proxy.get("/readyz")[0] == 200)
 
 
 @pytest.mark.parametrize("how", ["immediate", "kill"])
-def test_a_server_that_crashes(rowtap, postgres, redis_client, connect, how):
+def test_uncertain_write_is_evicted_when_the_server_crashes(rowtap, postgres, redis_client, connect, how):
     direct = connect()
     direct.execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
     direct.execute("INSERT INTO users VALUES (1, 'Ada')")
@@ -144,7 +144,7 @@ def test_a_server_that_crashes(rowtap, postgres, redis_client, connect, how):
         idle.query("SELECT id, name FROM users")
         proxy.settle()
         assert redis_client.get("users:1") == b"Ada"
-        writer.send(frontend.Query(b"UPDATE users SET name = 'who knows' WHERE id = 1 AND pg_sleep(3600) IS NULL"))
+        writer.send(frontend.Query(b"UPDATE users SET name = 'uncertain' WHERE id = 1 AND pg_sleep(3600) IS NULL"))
         time.sleep(0.2)
         postgres.kill() if how == "kill" else postgres.stop("immediate")
         if how == "immediate":
@@ -153,9 +153,9 @@ def test_a_server_that_crashes(rowtap, postgres, redis_client, connect, how):
                 assert last.message == b"terminating connection due to immediate shutdown command"
         idle.expect_end()
         writer.expect_end()
-    eventually(lambda: proxy.status()["sessions"] == 0)
+    wait_until(lambda: proxy.status()["sessions"] == 0)
     proxy.settle()
-    # Nobody can say what became of it.
+    # Whether the UPDATE was committed is unknown.
     assert redis_client.get("users:1") is None
     with pytest.raises(psycopg.OperationalError, match="could not connect to PostgreSQL"):
         proxy.connect()
@@ -166,7 +166,7 @@ def test_a_server_that_crashes(rowtap, postgres, redis_client, connect, how):
     assert redis_client.get("users:1") in (b"Ada", None)
 
 
-def test_a_backend_that_is_terminated(rowtap, connect):
+def test_terminated_backend_ends_its_session_only(rowtap, connect):
     proxy, watch = rowtap([USERS]), connect()
     with log_in(proxy) as client, log_in(proxy) as other:
         ((process_id,),) = values(client.query("SELECT pg_backend_pid()"))
@@ -181,16 +181,17 @@ def test_a_backend_that_is_terminated(rowtap, connect):
 
 
 def sockets_of(pid):
-    """Duplicates of the TCP connections another process has."""
+    """Duplicates of the TCP connections of another process."""
     library = ctypes.CDLL(None, use_errno=True)
     pidfd = os.pidfd_open(pid)
     try:
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             if not str(entry.readlink()).startswith("socket:"):
                 continue
-            found = library.syscall(ctypes.c_long(438), pidfd, int(entry.name), 0)  # pidfd_getfd, everywhere
+            # pidfd_getfd has this number on every architecture.
+            found = library.syscall(ctypes.c_long(438), pidfd, int(entry.name), 0)
             if found < 0:
-                pytest.skip(f"this kernel lets nobody look at another's sockets: {os.strerror(ctypes.get_errno())}")
+                pytest.skip(f"this kernel does not permit pidfd_getfd: {os.strerror(ctypes.get_errno())}")
             with socket.socket(fileno=found) as connection:
                 if connection.family == socket.AF_INET:
                     yield connection
@@ -199,18 +200,18 @@ def sockets_of(pid):
 
 
 @needs_proc
-def test_keepalive_and_no_delay_on_both_legs(rowtap):
+def test_both_connections_of_a_session_have_keepalive_and_no_delay(rowtap):
     proxy = rowtap([USERS])
     with log_in(proxy):
         seen = {}
         for connection in sockets_of(proxy.pid):
             with contextlib.suppress(OSError):
                 peer, own = connection.getpeername()[1], connection.getsockname()[1]
-                leg = {proxy.port: "client", proxy.admin_port: None}.get(own) or (
+                side = {proxy.port: "client", proxy.admin_port: None}.get(own) or (
                     "backend" if peer == proxy.config["postgres"]["port"] else None
                 )
-                if leg:
-                    seen[leg] = (
+                if side:
+                    seen[side] = (
                         connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY),
                         connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
                         connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
@@ -223,7 +224,7 @@ def test_keepalive_and_no_delay_on_both_legs(rowtap):
 # Limits.
 
 
-def test_too_many_clients(rowtap):
+def test_client_above_max_connections_gets_53300_and_can_still_cancel(rowtap):
     proxy = rowtap([USERS], {"proxy": {"max_connections": 3}})
     clients = [proxy.connect() for _ in range(3)]
     with Client(proxy.host, proxy.port) as client:
@@ -235,14 +236,14 @@ def test_too_many_clients(rowtap):
             b"sorry, too many clients already",
         )
         client.expect_end()
-    # To cancel is possible all the same.
+    # A CancelRequest is still accepted.
     timer = threading.Timer(0.3, clients[0].cancel_safe)
     timer.start()
     with pytest.raises(psycopg.errors.QueryCanceled):
         clients[0].execute("SELECT pg_sleep(30)")
     timer.join()
     clients.pop().close()
-    eventually(lambda: proxy.status()["sessions"] == 2)
+    wait_until(lambda: proxy.status()["sessions"] == 2)
     assert proxy.connect().execute("SELECT 1").fetchone() == (1,)
     assert 'rowtap_connections_refused_total{reason="53300"} 1.0' in proxy.get("/metrics")[1]
 
@@ -250,18 +251,18 @@ def test_too_many_clients(rowtap):
 # Signals and exit statuses.
 
 
-def test_sigterm_lets_sessions_finish(rowtap):
+def test_sessions_may_finish_after_sigterm(rowtap):
     proxy = rowtap([USERS], {"proxy": {"shutdown_timeout": "20s"}})
     with log_in(proxy) as busy, log_in(proxy) as idle:
         busy.send(frontend.Query(b"SELECT 'done' FROM pg_sleep(1)"))
         time.sleep(0.1)
         proxy.signal(signal.SIGTERM)
-        eventually(lambda: not connectable(proxy), why="new clients are still taken in")
+        wait_until(lambda: not connectable(proxy), why="new clients are still accepted")
         assert proxy.get("/readyz")[0] == 503
         assert "draining" in proxy.get("/readyz")[1]
         assert proxy.get("/healthz")[0] == 200
         busy.expect(backend.RowDescription, backend.DataRow([b"done"]), backend.CommandComplete, READY)
-        # Whoever is there may go on.
+        # Open sessions may continue.
         assert idle.query("SELECT 1")[-1] == READY
         assert busy.query("SELECT 1")[-1] == READY
         began = time.monotonic()
@@ -280,7 +281,7 @@ def connectable(proxy):
     return True
 
 
-def test_sessions_left_at_the_deadline_are_told(rowtap, connect, redis_client):
+def test_sessions_at_the_shutdown_deadline_get_57p01(rowtap, connect, redis_client):
     watch = connect()
     watch.execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
     watch.execute("INSERT INTO users VALUES (1, 'Ada')")
@@ -299,13 +300,13 @@ def test_sessions_left_at_the_deadline_are_told(rowtap, connect, redis_client):
         assert 0.9 < time.monotonic() - began < 3
         busy.expect_end()
         assert proxy.wait() == 0
-    eventually(lambda: sessions(watch) == 0)
+    wait_until(lambda: sessions(watch) == 0)
     assert watch.execute("SELECT name FROM users WHERE id = 1").fetchone() == ("Ada",)
     assert redis_client.get("users:2") == b"Grace"
     assert redis_client.get("users:1") in (None, b"Ada")
 
 
-def test_a_second_sigterm_stops_at_once(rowtap, connect):
+def test_second_sigterm_ends_all_sessions_at_once(rowtap, connect):
     watch = connect()
     proxy = rowtap([USERS], {"proxy": {"shutdown_timeout": "1h"}})
     with log_in(proxy) as idle, log_in(proxy) as busy:
@@ -320,31 +321,31 @@ def test_a_second_sigterm_stops_at_once(rowtap, connect):
         assert time.monotonic() - began < 3
         idle.expect_end()
         busy.expect_end()
-    eventually(lambda: sessions(watch) == 0, why="a backend outlived the proxy")
+    wait_until(lambda: sessions(watch) == 0, why="a backend outlived the proxy")
 
 
-def test_a_killed_proxy_leaves_no_backends(rowtap, connect):
+def test_backends_end_when_the_proxy_is_killed(rowtap, connect):
     watch = connect()
     proxy = rowtap([USERS])
     with log_in(proxy), log_in(proxy) as block:
         block.query("BEGIN")
         proxy.kill()
-    eventually(lambda: sessions(watch) == 0)
+    wait_until(lambda: sessions(watch) == 0)
 
 
-def test_the_port_is_free_as_soon_as_draining_begins(rowtap):
-    """So that a successor can take over while the last sessions of this one end."""
+def test_port_can_be_used_again_while_the_old_proxy_drains(rowtap):
+    """A new proxy can accept clients while the last sessions of the old one end."""
     old = rowtap([USERS], {"proxy": {"shutdown_timeout": "20s"}})
     with log_in(old) as client:
         old.signal(signal.SIGTERM)
-        eventually(lambda: not connectable(old))
+        wait_until(lambda: not connectable(old))
         new = rowtap([USERS], {"proxy": {"listen": f"{HOST}:{old.port}"}})
         assert new.connect().execute("SELECT 1").fetchone() == (1,)
         assert client.query("SELECT 1")[-1] == READY
     assert old.wait() == 0
 
 
-def test_exit_statuses(rowtap, rowtap_command):
+def test_exit_status_is_1_for_a_port_in_use_and_2_for_a_bad_configuration(rowtap, rowtap_command):
     proxy = rowtap([USERS])
     taken = rowtap_command("serve", config={"proxy": {"listen": f"{HOST}:{proxy.port}"}, "admin": {"listen": "off"}})
     assert taken.returncode == 1
@@ -360,8 +361,8 @@ def test_exit_statuses(rowtap, rowtap_command):
 # Leaks.
 
 
-def play(proxy, number):
-    """One connection, in one of the ways there are."""
+def connect_and_end(proxy, number):
+    """One connection, ended in one of eight ways."""
     with socket.create_connection((proxy.host, proxy.port), 10) as connection:
         kind = number % 8
         if kind == 0:
@@ -389,46 +390,46 @@ def play(proxy, number):
 
 @needs_proc
 @patient
-def test_connections_one_after_the_other_leave_nothing(rowtap, connect):
+def test_thousands_of_connections_leave_no_descriptor_and_no_memory(rowtap, connect):
     proxy, watch = rowtap([USERS]), connect()
     count = depth(2000, 10_000)
 
-    def quiet():
+    def no_session_left():
         return proxy.status()["sessions"] == 0 and sessions(watch) == 0
 
     for number in range(400):
-        play(proxy, number)
-    eventually(quiet)
-    open_before, before = settled_descriptors(proxy.pid), resident(proxy.pid)
+        connect_and_end(proxy, number)
+    wait_until(no_session_left)
+    open_before, before = stable_descriptors(proxy.pid), resident(proxy.pid)
     for number in range(count):
-        play(proxy, number)
-    eventually(quiet)
-    assert settled_descriptors(proxy.pid) == open_before
+        connect_and_end(proxy, number)
+    wait_until(no_session_left)
+    assert stable_descriptors(proxy.pid) == open_before
     assert resident(proxy.pid) - before < 4 * MIB
     assert "task failed" not in proxy.log_text()
 
 
-def settled_descriptors(pid):
-    """The open descriptors, once they have been the same for a while."""
+def stable_descriptors(pid):
+    """The open descriptors, once they have not changed for half a second."""
     found = [None]
 
     def same():
         found.append(descriptors(pid))
         return len(found) > 5 and all(one == found[-1] for one in found[-5:])
 
-    eventually(same, pause=0.1, why="descriptors come and go")
+    wait_until(same, pause=0.1, why="the open descriptors keep changing")
     return found[-1]
 
 
 @needs_proc
 @patient
-def test_connections_that_send_one_byte_harm_nobody(rowtap):
+def test_connections_that_send_one_byte_affect_no_other_session(rowtap):
     proxy = rowtap([USERS])
     other = proxy.connect()
     for _ in range(300):
         one_byte(proxy).close()
-    eventually(lambda: accepted(proxy) >= 301)
-    open_before, before = settled_descriptors(proxy.pid), resident(proxy.pid)
+    wait_until(lambda: accepted(proxy) >= 301)
+    open_before, before = stable_descriptors(proxy.pid), resident(proxy.pid)
     count = depth(3000, 100_000)
     slowest = 0.0
     for number in range(count):
@@ -437,8 +438,8 @@ def test_connections_that_send_one_byte_harm_nobody(rowtap):
             began = time.monotonic()
             assert other.execute("SELECT %s::int", [number]).fetchone() == (number,)
             slowest = max(slowest, time.monotonic() - began)
-    eventually(lambda: accepted(proxy) >= 301 + count)
-    assert settled_descriptors(proxy.pid) == open_before
+    wait_until(lambda: accepted(proxy) >= 301 + count)
+    assert stable_descriptors(proxy.pid) == open_before
     assert resident(proxy.pid) - before < 3 * MIB
     assert slowest < 2.0
     assert proxy.status()["sessions"] == 1
@@ -446,18 +447,18 @@ def test_connections_that_send_one_byte_harm_nobody(rowtap):
 
 @needs_proc
 @patient
-def test_many_connections_that_say_one_byte_and_stay(rowtap):
-    """They are let go one by one when their time to log in is over, or at once when there are too many."""
+def test_idle_connections_before_login_are_closed_at_the_timeout_or_the_limit(rowtap):
+    """They are closed when client_login_timeout is over, or at once when there are too many of them."""
     proxy = rowtap([USERS], {"proxy": {"client_login_timeout": "2s", "max_connections": 100}})
     other = proxy.connect()
-    open_before = settled_descriptors(proxy.pid)
+    open_before = stable_descriptors(proxy.pid)
     with contextlib.ExitStack() as stack:
         silent = [stack.enter_context(one_byte(proxy)) for _ in range(600)]
         assert other.execute("SELECT 1").fetchone() == (1,)
         assert len(descriptors(proxy.pid)) <= len(open_before) + 2 * 100 + 64 + 2
         for connection in silent:
             assert read_to_end(connection) == b""
-    assert settled_descriptors(proxy.pid) == open_before
+    assert stable_descriptors(proxy.pid) == open_before
     assert other.execute("SELECT 1").fetchone() == (1,)
     assert proxy.connect().execute("SELECT 1").fetchone() == (1,)
 

@@ -1,4 +1,4 @@
-"""Object-relational mappers as their users write them, and Redis right after each step."""
+"""Object-relational mappers in their usual form, with a check of Redis after each step."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from tests.e2e import deployment as scene
+from tests.e2e.deployment import deploy
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = """
@@ -31,23 +31,23 @@ RULES = [{"name": "author", "key": "id", "value": "name"}, {"name": "book", "key
 @pytest.fixture(scope="module")
 def running(postgres, valkey, tmp_path_factory):
     directory = tmp_path_factory.mktemp("orms")
-    with scene.scene(postgres, valkey, directory, schema=SCHEMA, rules=RULES, content=CONTENT) as found:
+    with deploy(postgres, valkey, directory, schema=SCHEMA, rules=RULES, content=CONTENT) as found:
         yield found
 
 
 @pytest.fixture
-def stage(running):
+def deployment(running):
     running.reset(warm=False)
     return running
 
 
 @pytest.fixture
-def name_of(stage):
-    """`name_of(1)`: what Redis holds for the author, with everything settled and nothing stale."""
+def name_of(deployment):
+    """`name_of(1)`: the author's value in Redis, after every change was applied and no key was found stale."""
 
     def read(number):
-        stage.settled()
-        value = stage.redis.get(f"author:{number}")
+        deployment.settle_and_check()
+        value = deployment.redis.get(f"author:{number}")
         return None if value is None else value.decode()
 
     return read
@@ -76,8 +76,8 @@ class Book(Base):
     author: orm.Mapped[Author] = orm.relationship(back_populates="works")
 
 
-def test_sqlalchemy(stage, name_of):
-    engine = sa.create_engine(stage.proxy.url().replace("postgresql:", "postgresql+psycopg:"))
+def test_sqlalchemy_leaves_no_stale_key(deployment, name_of):
+    engine = sa.create_engine(deployment.proxy.url().replace("postgresql:", "postgresql+psycopg:"))
     try:
         with orm.Session(engine) as session:
             session.get(Author, 1)
@@ -89,7 +89,7 @@ def test_sqlalchemy(stage, name_of):
             assert name_of(2) == "Ben"
             session.commit()
             assert name_of(2) == "Benjamin"
-            author.name = "nobody"
+            author.name = "rolled back"
             session.flush()
             session.rollback()
             assert name_of(2) == "Benjamin"
@@ -101,7 +101,7 @@ def test_sqlalchemy(stage, name_of):
             assert name_of(new.id) == "Dot"
             session.add_all([Author(name=f"many {n}") for n in range(5)])
             session.commit()
-            stage.settled()
+            deployment.settle_and_check()
 
             session.execute(sa.update(Author).where(Author.id == 1).values(books=Author.books + 1))
             session.commit()
@@ -114,7 +114,7 @@ def test_sqlalchemy(stage, name_of):
             assert name_of(3) is None
             session.execute(sa.update(Author), [{"id": 1, "name": "bulk 1"}, {"id": 2, "name": "bulk 2"}])
             session.commit()
-            stage.settled()
+            deployment.settle_and_check()
 
             locked = session.scalars(sa.select(Author).where(Author.id == 1).with_for_update()).one()
             locked.name = "locked"
@@ -136,31 +136,31 @@ def test_sqlalchemy(stage, name_of):
                 sa.select(Author).options(orm.selectinload(Author.works)).order_by(Author.id)
             ).all()
             assert [work.title for work in loaded[0].works] == ["Notes", "More notes"]
-            assert {"book:1", "book:2", "author:1"} <= stage.settled()
+            assert {"book:1", "book:2", "author:1"} <= deployment.settle_and_check()
             joined = sa.select(Author).options(orm.joinedload(Author.works)).order_by(Author.id)
             assert next(author.id for author in session.scalars(joined).unique()) == 1
-            stage.settled()
+            deployment.settle_and_check()
 
             session.delete(new)
             session.commit()
             assert name_of(new.id) is None
             session.execute(sa.delete(Author).where(Author.name.like("many%")))
             session.commit()
-            stage.settled()
+            deployment.settle_and_check()
     finally:
         engine.dispose()
 
 
-async def test_sqlalchemy_asyncio(stage):
+async def test_sqlalchemy_with_asyncio_leaves_no_stale_key(deployment):
     def name_of(number):
-        stage.settled()
-        value = stage.redis.get(f"author:{number}")
+        deployment.settle_and_check()
+        value = deployment.redis.get(f"author:{number}")
         return None if value is None else value.decode()
 
     async def after(number):
         return await asyncio.to_thread(name_of, number)
 
-    engine = create_async_engine(stage.proxy.url().replace("postgresql:", "postgresql+asyncpg:"))
+    engine = create_async_engine(deployment.proxy.url().replace("postgresql:", "postgresql+asyncpg:"))
     try:
         async with AsyncSession(engine, expire_on_commit=False) as session:
             author = await session.get_one(Author, 1)
@@ -193,9 +193,13 @@ async def test_sqlalchemy_asyncio(stage):
 # -- Peewee
 
 
-def test_peewee(stage, name_of):
+def test_peewee_leaves_no_stale_key(deployment, name_of):
     database = peewee.PostgresqlDatabase(
-        stage.database, user="postgres", host=stage.proxy.host, port=stage.proxy.port, prefer_psycopg3=True
+        deployment.database,
+        user="postgres",
+        host=deployment.proxy.host,
+        port=deployment.proxy.port,
+        prefer_psycopg3=True,
     )
 
     class Author(peewee.Model):
@@ -246,7 +250,7 @@ def test_peewee(stage, name_of):
             conflict_target=[Author.id], update={Author.name: peewee.EXCLUDED.name}
         )
         upsert.execute()
-        stage.settled()
+        deployment.settle_and_check()
         author = Author.get_by_id(1)
         assert name_of(1) == "up"
         last = Author.get_by_id(3)
@@ -254,7 +258,7 @@ def test_peewee(stage, name_of):
         last.delete_instance()
         assert name_of(3) is None
         Author.delete().where(Author.name.startswith("x")).execute()
-        stage.settled()
+        deployment.settle_and_check()
     finally:
         database.close()
 
@@ -262,15 +266,14 @@ def test_peewee(stage, name_of):
 # -- Django
 
 
-def test_django(stage, name_of):
-    """Django keeps its settings for the life of a process, so its user is a process of its own, told one step at a
-    time."""
+def test_django_leaves_no_stale_key(deployment, name_of):
+    """Django's settings last as long as its process, so a process of its own runs the steps, one at a time."""
     settings = {
         "ENGINE": "django.db.backends.postgresql",
-        "NAME": stage.database,
+        "NAME": deployment.database,
         "USER": "postgres",
-        "HOST": stage.proxy.host,
-        "PORT": stage.proxy.port,
+        "HOST": deployment.proxy.host,
+        "PORT": deployment.proxy.port,
     }
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("django_program.py")), json.dumps(settings)],
@@ -282,13 +285,13 @@ def test_django(stage, name_of):
 
     assert process.stdin is not None
     assert process.stdout is not None
-    told, heard = process.stdin, process.stdout
+    steps, results = process.stdin, process.stdout
 
     def step(name):
-        told.write(name + "\n")
-        told.flush()
-        answer = heard.readline().strip()
-        assert answer, "the steps ended"
+        steps.write(name + "\n")
+        steps.flush()
+        answer = results.readline().strip()
+        assert answer, "the program ended"
         return json.loads(answer)
 
     try:
@@ -310,7 +313,7 @@ def test_django(stage, name_of):
         assert name_of(2) == "all the same"
         step("bulk_create")
         step("bulk_update")
-        stage.settled()
+        deployment.settle_and_check()
         step("select_for_update")
         assert name_of(1) == "locked"
         step("atomic_undone")
@@ -320,18 +323,18 @@ def test_django(stage, name_of):
         assert name_of(2) in ("all the same", None)
         step("durable_read")
         step("update_or_create")
-        stage.settled()
+        deployment.settle_and_check()
         step("select_related")
-        assert {"book:1", "author:1"} <= stage.settled()
+        assert {"book:1", "author:1"} <= deployment.settle_and_check()
         step("iterator")
-        stage.settled()
+        deployment.settle_and_check()
         step("values")
         assert name_of(1) is not None
         step("delete")
         assert name_of(number) is None
         step("delete_many")
-        stage.settled()
+        deployment.settle_and_check()
     finally:
-        told.close()
-        heard.close()
+        steps.close()
+        results.close()
         assert process.wait(20) == 0

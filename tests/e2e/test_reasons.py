@@ -1,5 +1,5 @@
-"""Each statement that finishes on a configured table is counted under exactly one reason, once for each time it ran,
-whichever way it was asked: /metrics is read before and after."""
+"""Each statement that finishes on a configured table is counted under exactly one reason, once for each execution, in
+whichever mode it was sent: /metrics is read before and after."""
 
 import re
 from collections import Counter
@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from protocol import codes, frontend
-from tests.e2e import deployment as scene
-from tests.e2e.statement_client import WAYS, int4, text
+from tests.e2e.deployment import deploy
+from tests.e2e.statement_client import SEND_MODES, int4, text
 
 SCHEMA = """
     CREATE TABLE users (id int PRIMARY KEY, name text, note text);
@@ -41,7 +41,7 @@ STATEMENTS = [
     ("read-with-write", "WITH w AS (UPDATE plain SET name = 'y' RETURNING id) SELECT u.id, u.name FROM users u, w"),
     ("not-run", "EXPLAIN SELECT id, name FROM users"),
     ("store", "UPDATE users SET name = $2 WHERE id = $1", int4(1), text("Ada K.")),
-    ("store", "UPDATE users SET name = $2 WHERE id = $1", int4(999), text("nobody")),
+    ("store", "UPDATE users SET name = $2 WHERE id = $1", int4(999), text("no row")),
     ("store", "INSERT INTO users (id, name) VALUES ($1, $2)", int4(4), text("Barbara")),
     ("store-returning", "UPDATE users SET name = upper(name) WHERE note = 'b' RETURNING id, name"),
     ("evict-delete", "DELETE FROM users WHERE id = $1", int4(3)),
@@ -49,7 +49,7 @@ STATEMENTS = [
     ("evict-upsert", "INSERT INTO users (id, name) VALUES (1, 'A') ON CONFLICT (id) DO UPDATE SET name = 'B'"),
     ("evict-key-change", "UPDATE users SET id = 9 WHERE id = 1"),
     ("flush-unknown-key", "UPDATE users SET name = 'x' WHERE note = $1", text("a")),
-    ("flush-unknown-key", "DELETE FROM users WHERE note = 'nobody has it'"),
+    ("flush-unknown-key", "DELETE FROM users WHERE note = 'no such note'"),
     ("flush-truncate", "TRUNCATE users"),
     ("nothing-untouched", "UPDATE users SET note = $2 WHERE id = $1", int4(1), text("z")),
     ("nothing-insert", "INSERT INTO users (id, name) SELECT 7, 'Alan'"),
@@ -61,7 +61,7 @@ _SAMPLE = re.compile(r"^rowtap_statements_total\{(.*)\} ([0-9.e+]+)$", re.MULTIL
 @pytest.fixture(scope="module")
 def running(postgres, valkey, tmp_path_factory):
     directory = tmp_path_factory.mktemp("reasons")
-    with scene.scene(postgres, valkey, directory, schema=SCHEMA, rules=RULES, content=CONTENT) as found:
+    with deploy(postgres, valkey, directory, schema=SCHEMA, rules=RULES, content=CONTENT) as found:
         yield found
 
 
@@ -75,7 +75,7 @@ def session(running):
 
 @pytest.fixture
 def counted(running, session):
-    """`counted()`: what was counted since the test began or it was called last, by bare table name and reason."""
+    """`counted()`: what was counted since the last call or the beginning of the test, by table name and reason."""
     before = read(running)
 
     def difference():
@@ -98,78 +98,79 @@ def read(running):
     return found
 
 
-def done(answer):
+def check_success(answer):
+    """The answer, which must have no errors."""
     assert not answer.errors, answer
     return answer
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_each_under_one_reason(running, session, counted, way):
+@pytest.mark.parametrize("mode", SEND_MODES)
+def test_statement_counts_once_under_its_reason(running, session, counted, mode):
     found = []
     for _, sql, *arguments in STATEMENTS:
         running.direct.simple(CONTENT)
-        done(getattr(session, way)(sql, *arguments))
+        check_success(getattr(session, mode)(sql, *arguments))
         found.append((counted(), sql))
     assert found == [({(USERS, reason): 1}, sql) for reason, sql, *_ in STATEMENTS]
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_others_count_nowhere(session, counted, way):
+@pytest.mark.parametrize("mode", SEND_MODES)
+def test_statement_on_other_tables_counts_nowhere(session, counted, mode):
     for sql in UNRELATED:
-        done(getattr(session, way)(sql))
+        check_success(getattr(session, mode)(sql))
     assert counted() == {}
 
 
-def test_opaque(session, counted):
-    done(session.simple("DO $$ BEGIN UPDATE users SET name = 'x'; END $$"))
+def test_do_block_counts_as_opaque(session, counted):
+    check_success(session.simple("DO $$ BEGIN UPDATE users SET name = 'x'; END $$"))
     assert counted() == {(USERS, "opaque"): 1}
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_two_tables_count_once_each(session, counted, way):
-    done(getattr(session, way)("SELECT u.id, u.name, i.id, i.label FROM users u JOIN items i ON i.id = u.id"))
+@pytest.mark.parametrize("mode", SEND_MODES)
+def test_join_of_two_tables_counts_once_for_each(session, counted, mode):
+    check_success(getattr(session, mode)("SELECT u.id, u.name, i.id, i.label FROM users u JOIN items i ON i.id = u.id"))
     assert counted() == {(USERS, "fill"): 1, (ITEMS, "fill"): 1}
 
 
-def test_every_statement_of_a_text(session, counted):
-    done(
+def test_each_statement_of_a_multi_statement_query_counts(session, counted):
+    check_success(
         session.simple("SELECT id, name FROM users; UPDATE users SET name = 'x' WHERE id = 1; SELECT label FROM items")
     )
     assert counted() == {(USERS, "fill"): 1, (USERS, "store"): 1, (ITEMS, "fill"): 1}
 
 
-def test_every_execution_of_a_prepared_statement(session, counted):
+def test_each_execution_of_a_prepared_statement_counts(session, counted):
     sql = b"SELECT name FROM users WHERE id = $1"
     session.send(frontend.Parse(b"p", sql), frontend.Describe(codes.PREPARED_STATEMENT, b"p"), frontend.SYNC_FRAME)
-    done(session.answer())
+    check_success(session.answer())
     assert counted() == {}
     for key in (b"1", b"2", b"1", b"7"):
         session.send(frontend.Bind(b"", b"p", (), [key]), frontend.Execute(b"", 0), frontend.SYNC_FRAME)
-        done(session.answer())
+        check_success(session.answer())
     assert counted() == {(USERS, "fill-fixed-key"): 4}
     execution = [frontend.Bind(b"", b"p", (), [b"1"]), frontend.Execute(b"", 0)]
     session.send(*execution * 3, frontend.SYNC_FRAME)
-    assert done(session.answer()).tags == ["SELECT 1"] * 3
+    assert check_success(session.answer()).tags == ["SELECT 1"] * 3
     assert counted() == {(USERS, "fill-fixed-key"): 3}
 
 
-def test_every_execute_in_sql(session, counted):
-    done(session.simple("PREPARE p (int) AS UPDATE users SET name = 'x' WHERE id = $1"))
+def test_each_sql_execute_counts(session, counted):
+    check_success(session.simple("PREPARE p (int) AS UPDATE users SET name = 'x' WHERE id = $1"))
     assert counted() == {}
-    done(session.simple("EXECUTE p (1)"))
-    done(session.simple("EXECUTE p (2); EXECUTE p (3)"))
+    check_success(session.simple("EXECUTE p (1)"))
+    check_success(session.simple("EXECUTE p (2); EXECUTE p (3)"))
     assert counted() == {(USERS, "store"): 3}
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_the_same_again_and_again(session, counted, way):
+@pytest.mark.parametrize("mode", SEND_MODES)
+def test_repeated_statement_counts_each_time(session, counted, mode):
     for _ in range(5):
-        done(getattr(session, way)("SELECT id, name FROM users"))
-        done(getattr(session, way)("UPDATE users SET name = $2 WHERE id = $1", int4(1), text("x")))
+        check_success(getattr(session, mode)("SELECT id, name FROM users"))
+        check_success(getattr(session, mode)("UPDATE users SET name = $2 WHERE id = $1", int4(1), text("x")))
     assert counted() == {(USERS, "fill"): 5, (USERS, "store"): 5}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("mode", SEND_MODES)
 @pytest.mark.parametrize(
     "sql",
     [
@@ -179,30 +180,30 @@ def test_the_same_again_and_again(session, counted, way):
         "INSERT INTO users (id, name) VALUES (1, 'taken')",
     ],
 )
-def test_failed_ones_count_nowhere(session, counted, way, sql):
-    assert getattr(session, way)(sql).errors
+def test_failed_statement_counts_nowhere(session, counted, mode, sql):
+    assert getattr(session, mode)(sql).errors
     assert counted() == {}
 
 
-def test_in_blocks(session, counted):
-    done(session.simple("BEGIN"))
-    done(session.text("SELECT id, name FROM users"))
-    done(session.prepared("UPDATE users SET name = 'x' WHERE id = 1"))
-    done(session.text("SELECT id, name FROM users"))
+def test_statement_in_a_block_counts_even_if_rolled_back(session, counted):
+    check_success(session.simple("BEGIN"))
+    check_success(session.text("SELECT id, name FROM users"))
+    check_success(session.prepared("UPDATE users SET name = 'x' WHERE id = 1"))
+    check_success(session.text("SELECT id, name FROM users"))
     assert counted() == {(USERS, "fill"): 2, (USERS, "store"): 1}
-    done(session.simple("ROLLBACK"))
+    check_success(session.simple("ROLLBACK"))
     assert counted() == {}
 
 
-def test_a_failed_block_counts_what_finished_before(session, counted):
-    done(session.simple("BEGIN; UPDATE users SET name = 'x' WHERE id = 1"))
+def test_statements_before_the_error_in_a_block_count(session, counted):
+    check_success(session.simple("BEGIN; UPDATE users SET name = 'x' WHERE id = 1"))
     assert session.simple("SELECT nothing FROM users").errors
     assert session.simple("SELECT id, name FROM users").errors == ["25P02"]
-    done(session.simple("COMMIT"))
+    check_success(session.simple("COMMIT"))
     assert counted() == {(USERS, "store"): 1}
 
 
-def test_a_pipeline_counts_up_to_its_failure(session, counted):
+def test_statements_before_the_error_in_a_pipeline_count(session, counted):
     answer = session.together(
         ("SELECT id, name FROM users",),
         ("UPDATE users SET name = 'x' WHERE id = 1",),
@@ -213,18 +214,18 @@ def test_a_pipeline_counts_up_to_its_failure(session, counted):
     assert counted() == {(USERS, "fill"): 1, (USERS, "store"): 1}
 
 
-def test_a_portal_fetched_in_pieces_counts_once(session, counted):
+def test_portal_executed_twice_counts_once(session, counted):
     parts = [frontend.Parse(b"", b"SELECT id, name FROM users"), frontend.Bind(b"", b"", (), [])]
     session.send(*parts, *[frontend.Execute(b"", 2)] * 2, frontend.SYNC_FRAME)
-    assert done(session.answer()).tags == ["SELECT 1"]
+    assert check_success(session.answer()).tags == ["SELECT 1"]
     assert counted() == {(USERS, "fill"): 1}
 
 
-def test_a_cursor_counts_each_fetch(session, counted):
-    done(session.simple("BEGIN; DECLARE c CURSOR FOR SELECT id, name FROM users"))
+def test_each_fetch_from_a_cursor_counts(session, counted):
+    check_success(session.simple("BEGIN; DECLARE c CURSOR FOR SELECT id, name FROM users"))
     assert counted() == {}
-    done(session.simple("FETCH 1 FROM c"))
-    done(session.text("FETCH ALL FROM c"))
+    check_success(session.simple("FETCH 1 FROM c"))
+    check_success(session.text("FETCH ALL FROM c"))
     assert counted() == {(USERS, "fill"): 2}
-    done(session.simple("CLOSE c; COMMIT"))
+    check_success(session.simple("CLOSE c; COMMIT"))
     assert counted() == {}

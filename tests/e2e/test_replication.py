@@ -1,6 +1,6 @@
-"""Replication through the proxy: WAL streams, slots, base backups, a standby and a subscription that live on it.
+"""Replication through the proxy: WAL streams, slots, base backups, a standby and a subscription.
 
-Such sessions are relayed and nothing more: never asked for the catalog, never followed.
+Replication sessions are unobserved: the proxy relays them and sends no catalog query over them.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from psycopg import sql
 
 from proxy.demo.servers import Postgres
 from tests.e2e import programs
-from tests.e2e.processes import eventually
+from tests.e2e.processes import wait_until
 from tests.e2e.raw_sessions import log_in, values
 from tests.fix_postgres import fresh_database
 
@@ -30,7 +30,7 @@ def table(connect):
 
 @pytest.fixture
 def slot(postgres, request):
-    """The name of a replication slot that is gone when the test ends."""
+    """The name of a replication slot, which is dropped when the test ends."""
     name = f"slot_{abs(hash(request.node.nodeid)) % 10**8}"
     yield name
     with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
@@ -43,29 +43,29 @@ def slot(postgres, request):
             connection.execute(drop, [name])
             return connection.execute(gone, [name]).fetchone() == (0,)
 
-        eventually(dropped, why="the replication slot stayed in use")
+        wait_until(dropped, why="the replication slot stayed in use")
 
 
-def now(connection):
-    """Where the WAL ends, as text."""
+def wal_end(connection):
+    """The LSN at which the WAL ends, as text."""
     return connection.execute("SELECT pg_current_wal_flush_lsn()").fetchone()[0]
 
 
-def unobserved(proxy):
-    """Whether no session of this proxy was asked, followed or given up on."""
+def no_session_was_observed(proxy):
+    """Whether the proxy sent no catalog query over its sessions and observed none of them."""
     text = proxy.log_text()
-    return "catalog learned" not in text and "not followed" not in text and "only relayed" not in text
+    return "catalog learned" not in text and "only relayed" not in text and proxy.sessions_blinded() == 0
 
 
-def test_pg_receivewal(rowtap, table, slot, tmp_path, postgres):
+def test_pg_receivewal_receives_identical_segments(rowtap, table, slot, tmp_path, postgres):
     proxy = rowtap([USERS])
     there = {"port": proxy.port, "database": proxy.database}
     table.execute("SELECT pg_create_physical_replication_slot(%s, true)", [slot])
     programs.run("pg_receivewal", "--create-slot", "--if-not-exists", "--slot", slot, **there)
     (begin,) = table.execute("SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = %s", [slot]).fetchone()
     table.execute("INSERT INTO users SELECT n, repeat('wal', 100) FROM generate_series(10, 20000) AS n")
-    end = now(table)
-    # The program stops when it has more than that.
+    end = wal_end(table)
+    # The program stops when it has received more than that.
     table.execute("INSERT INTO users VALUES (0, 'behind')")
     directory = tmp_path / "wal"
     directory.mkdir()
@@ -78,7 +78,7 @@ def test_pg_receivewal(rowtap, table, slot, tmp_path, postgres):
     last, offset = received[-1], position(end) % SEGMENT
     assert last.read_bytes()[:offset] == (postgres.data_dir / "pg_wal" / last.stem).read_bytes()[:offset]
     programs.run("pg_receivewal", "--drop-slot", "--slot", slot, **there)
-    assert unobserved(proxy)
+    assert no_session_was_observed(proxy)
 
 
 def position(lsn):
@@ -92,7 +92,7 @@ def test_pg_recvlogical(rowtap, table, slot, tmp_path):
     there = {"port": proxy.port, "database": proxy.database}
     words = ("--slot", slot, "-d", proxy.database)
     programs.run("pg_recvlogical", *words, "--create-slot", "--plugin", "test_decoding", **there)
-    assert unobserved(proxy)
+    assert no_session_was_observed(proxy)
     writer = proxy.connect()
     writer.execute("UPDATE users SET name = 'Ada K.' WHERE id = 1")
     with writer.transaction():
@@ -100,7 +100,7 @@ def test_pg_recvlogical(rowtap, table, slot, tmp_path):
         writer.execute("DELETE FROM users WHERE id = 2")
     output = tmp_path / "changes"
     programs.run(
-        *("pg_recvlogical", *words, "--start", "--no-loop", "--endpos", now(table), "-f", output),
+        *("pg_recvlogical", *words, "--start", "--no-loop", "--endpos", wal_end(table), "-f", output),
         *("-o", "skip-empty-xacts=1", "-o", "include-xids=0"),
         **there,
     )
@@ -110,8 +110,8 @@ def test_pg_recvlogical(rowtap, table, slot, tmp_path):
     assert "table public.users: DELETE: id[integer]:2" in lines
 
 
-def test_a_stream_that_waits_sees_what_comes_and_ends_with_its_program(rowtap, table, slot, connect):
-    """START_REPLICATION open for long, with its keep-alives, beside sessions that are observed."""
+def test_logical_stream_receives_changes_until_its_program_ends(rowtap, table, slot, connect):
+    """START_REPLICATION stays open, with its keepalive messages, beside observed sessions."""
     proxy = rowtap([USERS])
     there = {"port": proxy.port, "database": proxy.database}
     words = ("--slot", slot, "-d", proxy.database, "--status-interval", "1")
@@ -134,11 +134,12 @@ def test_a_stream_that_waits_sees_what_comes_and_ends_with_its_program(rowtap, t
         finally:
             running.kill()
             running.wait(10)
-    eventually(lambda: table.execute(active, [slot]).fetchone() == (0,), why="the WAL sender outlived its client")
+    wait_until(lambda: table.execute(active, [slot]).fetchone() == (0,), why="the WAL sender outlived its client")
 
 
-def test_pg_basebackup_and_a_standby_behind_the_proxy(rowtap, table, slot, postgres, redis_client):
-    """The standby is made from a backup through the proxy and follows through it; reading from it never fills."""
+def test_standby_made_and_fed_through_the_proxy_never_fills(rowtap, table, slot, postgres, redis_client):
+    """The standby is made from a base backup through the proxy and receives its WAL through it; reads from it never
+    fill."""
     proxy = rowtap([USERS])
     with contextlib.ExitStack() as stack:
         standby = Postgres(settings={})
@@ -151,12 +152,12 @@ def test_pg_basebackup_and_a_standby_behind_the_proxy(rowtap, table, slot, postg
         programs.run("pg_verifybackup", "-n", standby.data_dir, port=proxy.port)
         settings = standby.data_dir / "postgresql.auto.conf"
         assert f"port={proxy.port}" in settings.read_text()
-        own(standby)
+        give_to_server_account(standby)
         standby.start()
         table.execute("INSERT INTO users VALUES (3, 'on the standby')")
         with psycopg.connect(standby.dsn(proxy.database), autocommit=True) as there:
-            eventually(lambda: there.execute("SELECT name FROM users WHERE id = 3").fetchone() == ("on the standby",))
-        assert unobserved(proxy)
+            wait_until(lambda: there.execute("SELECT name FROM users WHERE id = 3").fetchone() == ("on the standby",))
+        assert no_session_was_observed(proxy)
         proxy_of_standby = rowtap([USERS], {"postgres": {"port": standby.port}})
         reader = proxy_of_standby.connect()
         assert len(reader.execute("SELECT id, name FROM users").fetchall()) == 3
@@ -165,18 +166,18 @@ def test_pg_basebackup_and_a_standby_behind_the_proxy(rowtap, table, slot, postg
         standby.stop()
 
 
-def own(server):
-    """Give the backup, which its program wrote as us, to the account the server runs as."""
+def give_to_server_account(server):
+    """Give the base backup, which its program wrote with our account, to the account the server runs as."""
     owner = server.directory.stat()
     subprocess.run(["chown", "-R", f"{owner.st_uid}:{owner.st_gid}", server.data_dir], check=True)
     server.data_dir.chmod(0o700)
 
 
-def test_a_subscription_through_the_proxy(rowtap, table, slot, postgres):
-    """Initial copy and stream, each over connections of their own."""
+def test_subscription_through_the_proxy_copies_and_streams(rowtap, table, slot, postgres):
+    """The initial copy and the stream use connections of their own."""
     proxy = rowtap([USERS])
     table.execute("CREATE PUBLICATION everything FOR ALL TABLES")
-    # A subscription within one cluster cannot make its own slot: it would wait for itself.
+    # A subscription to its own cluster cannot create its slot: CREATE SUBSCRIPTION would wait for itself.
     table.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
     with fresh_database(postgres) as target, psycopg.connect(postgres.dsn(target), autocommit=True) as there:
         there.execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
@@ -185,9 +186,9 @@ def test_a_subscription_through_the_proxy(rowtap, table, slot, postgres):
         there.execute(sql.SQL(create).format(sql.Literal(proxy.dsn(sslmode="disable")), sql.Identifier(slot)))
         try:
             count = "SELECT count(*) FROM users"
-            eventually(lambda: there.execute(count).fetchone() == (2,), 30, why="the initial copy did not arrive")
+            wait_until(lambda: there.execute(count).fetchone() == (2,), 30, why="the initial copy did not arrive")
             proxy.connect().execute("INSERT INTO users SELECT n, 'more' FROM generate_series(10, 1009) AS n")
-            eventually(lambda: there.execute(count).fetchone() == (1002,), 30, why="the stream did not arrive")
+            wait_until(lambda: there.execute(count).fetchone() == (1002,), 30, why="the stream did not arrive")
         finally:
             there.execute("ALTER SUBSCRIPTION all_of_it DISABLE")
             there.execute("ALTER SUBSCRIPTION all_of_it SET (slot_name = NONE)")
@@ -195,7 +196,7 @@ def test_a_subscription_through_the_proxy(rowtap, table, slot, postgres):
 
 
 @pytest.mark.parametrize("replication", ["database", "true", "on", "1"])
-def test_replication_connections_are_relayed_and_never_asked(rowtap, table, redis_client, replication):
+def test_replication_session_is_relayed_unobserved(rowtap, table, redis_client, replication):
     proxy = rowtap([USERS])
     with log_in(proxy, replication=replication) as client:
         ((*_, name),) = values(client.query("IDENTIFY_SYSTEM"))
@@ -205,11 +206,11 @@ def test_replication_connections_are_relayed_and_never_asked(rowtap, table, redi
             assert values(answers) == [[b"1", b"Ada"], [b"2", b"Grace"]]
     proxy.settle()
     assert redis_client.keys("users:*") == []
-    assert unobserved(proxy)
+    assert no_session_was_observed(proxy)
 
 
 @pytest.mark.parametrize("replication", ["false", "off", "0"])
-def test_a_parameter_that_says_no_is_an_ordinary_session(rowtap, table, redis_client, replication):
+def test_replication_parameter_with_a_false_value_is_an_ordinary_session(rowtap, table, redis_client, replication):
     proxy = rowtap([USERS])
     with log_in(proxy, replication=replication) as client:
         client.query("SELECT id, name FROM users")

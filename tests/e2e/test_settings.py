@@ -1,12 +1,12 @@
-"""Run-time parameters that change how a value is printed or how a statement is read: whatever a session sets, in
-whatever way, Redis holds PostgreSQL's text under canonical settings, or nothing."""
+"""Run-time parameters that change how a value is printed or how a statement is read. Whatever a session sets, and by
+whatever means, Redis holds PostgreSQL's text under canonical settings, or no key."""
 
 import time
 
 import pytest
 
 from protocol import frontend
-from tests.e2e import deployment as scene
+from tests.e2e.deployment import deploy
 from tests.e2e.statement_client import int4, text
 
 SCHEMA = """
@@ -27,7 +27,7 @@ CONTENT = """
 TABLES = ["events", "floats", "spans", "blobs", "names"]
 COLUMNS = ["at", "v", "v", "v", "name"]
 RULES = [{"name": name, "key": "id", "value": value} for name, value in zip(TABLES, COLUMNS, strict=True)]
-EVERY = {"events:1", "events:2", "spans:1", "blobs:1", "names:1", "names:2", "names:3"}
+ALL_KEYS = {"events:1", "events:2", "spans:1", "blobs:1", "names:1", "names:2", "names:3"}
 SETTINGS = {
     "datestyle": "'German, DMY'",
     "timezone": "'America/St_Johns'",
@@ -43,13 +43,13 @@ SETTINGS = {
     "array_nulls": "off",
     "quote_all_identifiers": "on",
 }
-WAYS = ["SET", "SET LOCAL", "set_config", "startup", "options", "role", "database"]
+SOURCES = ["SET", "SET LOCAL", "set_config", "startup", "options", "role", "database"]
 
 
 @pytest.fixture(scope="module")
 def running(postgres, valkey, tmp_path_factory):
     directory = tmp_path_factory.mktemp("settings")
-    with scene.scene(postgres, valkey, directory, schema=SCHEMA, rules=RULES, content=CONTENT) as found:
+    with deploy(postgres, valkey, directory, schema=SCHEMA, rules=RULES, content=CONTENT) as found:
         found.reset(warm=False)
         found.direct.simple(f"CREATE ROLE setter_{found.database} SUPERUSER LOGIN")
         try:
@@ -59,7 +59,7 @@ def running(postgres, valkey, tmp_path_factory):
 
 
 @pytest.fixture
-def stage(running):
+def deployment(running):
     running.reset(warm=False)
     return running
 
@@ -70,24 +70,24 @@ def run(session, *statements):
         assert not answer.errors, (sql, answer)
 
 
-def alter(stage, sql):
-    """What sessions begin with changes, and the catalog is asked again."""
-    learned = stage.proxy.log_text().count("catalog learned")
-    run(stage.session(), sql)
+def alter(deployment, sql):
+    """Execute ALTER ROLE or ALTER DATABASE, and wait until the catalog has been learned again."""
+    learned = deployment.proxy.log_text().count("catalog learned")
+    run(deployment.session(), sql)
     deadline = time.monotonic() + 20
-    while stage.proxy.log_text().count("catalog learned") == learned:
-        assert time.monotonic() < deadline, stage.proxy.log_text()
-        run(stage.session(), "SELECT 1")
+    while deployment.proxy.log_text().count("catalog learned") == learned:
+        assert time.monotonic() < deadline, deployment.proxy.log_text()
+        run(deployment.session(), "SELECT 1")
 
 
-def read_all(session, way="simple"):
+def read_all(session, mode="simple"):
     for name in TABLES:
-        answer = getattr(session, way)(f"SELECT * FROM {name}")
+        answer = getattr(session, mode)(f"SELECT * FROM {name}")
         assert not answer.errors, (name, answer)
 
 
 def rewrite_all(session):
-    """The values, written as this session prints them."""
+    """Write every value in the form in which this session prints it."""
     for name, column in zip(TABLES, COLUMNS, strict=True):
         for row in session.simple(f"SELECT {column}, id FROM {name}").rows:
             value = row[0].replace(b"'", b"''").decode("latin1")
@@ -95,82 +95,82 @@ def rewrite_all(session):
 
 
 @pytest.mark.parametrize(
-    ("name", "how"),
-    [(name, how) for name in SETTINGS for how in WAYS],
+    ("name", "source"),
+    [(name, source) for name in SETTINGS for source in SOURCES],
 )
-def test_a_setting(stage, name, how):
-    value, role = SETTINGS[name], f"setter_{stage.database}"
+def test_setting_leaves_no_stale_key(deployment, name, source):
+    value, role = SETTINGS[name], f"setter_{deployment.database}"
     bare = value.strip("'")
-    startup = {name: bare} if how == "startup" else {}
-    if how == "options":
+    startup = {name: bare} if source == "startup" else {}
+    if source == "options":
         startup = {"options": f"-c {name}={bare}".replace(", ", ",\\ ")}
-    target = {"role": f"ROLE {role}", "database": f"DATABASE {stage.database}"}.get(how)
+    target = {"role": f"ROLE {role}", "database": f"DATABASE {deployment.database}"}.get(source)
     if target:
-        alter(stage, f"ALTER {target} SET {name} = {value}")
+        alter(deployment, f"ALTER {target} SET {name} = {value}")
     try:
-        with stage.connect(user=role, **startup) as session:
-            if how == "SET":
+        with deployment.connect(user=role, **startup) as session:
+            if source == "SET":
                 run(session, f"SET {name} = {value}")
-            elif how == "SET LOCAL":
+            elif source == "SET LOCAL":
                 run(session, "BEGIN", f"SET LOCAL {name} = {value}")
-            elif how == "set_config":
+            elif source == "set_config":
                 run(session, f"SELECT set_config('{name}', {value if value[0] == chr(39) else repr(value)}, false)")
-            for way in ("simple", "binary", "prepared"):
-                read_all(session, way)
-                stage.settled()
-            if how == "SET LOCAL":
+            for mode in ("simple", "binary", "prepared"):
+                read_all(session, mode)
+                deployment.settle_and_check()
+            if source == "SET LOCAL":
                 run(session, "COMMIT")
                 read_all(session)
-                assert stage.settled() >= {"names:3"}
+                assert deployment.settle_and_check() >= {"names:3"}
             rewrite_all(session)
-            stage.settled()
+            deployment.settle_and_check()
             assert not session.text("UPDATE names SET name = $1 WHERE id = $2", text("plain"), int4(3)).errors
-            assert "names:3" in stage.settled(), "what no setting touches stays warm"
+            assert "names:3" in deployment.settle_and_check(), "a plain text value does not depend on settings"
     finally:
         if target:
-            alter(stage, f"ALTER {target} RESET ALL")
+            alter(deployment, f"ALTER {target} RESET ALL")
 
 
 @pytest.mark.parametrize("end", ["RESET ALL", "DISCARD ALL", "RESET datestyle; RESET timezone; RESET bytea_output"])
-def test_settings_taken_back(stage, end):
-    with stage.connect() as session:
+def test_every_key_fills_after_settings_were_reset(deployment, end):
+    with deployment.connect() as session:
         run(session, "SET datestyle = 'SQL'; SET timezone = 'Asia/Tokyo'; SET bytea_output = 'escape'")
         read_all(session)
-        stage.settled()
+        deployment.settle_and_check()
         run(session, *end.split("; "))
         read_all(session)
-        stage.settled()
+        deployment.settle_and_check()
         read_all(session, "binary")
-        assert stage.settled() >= EVERY
+        assert deployment.settle_and_check() >= ALL_KEYS
 
 
-def test_a_setting_that_was_rolled_back(stage):
-    with stage.connect() as session:
+def test_setting_that_was_rolled_back_leaves_no_stale_key(deployment):
+    with deployment.connect() as session:
         run(session, "BEGIN", "SET datestyle = 'German'", "SET timezone = 'Asia/Tokyo'", "ROLLBACK")
         read_all(session)
-        stage.settled()
+        deployment.settle_and_check()
         run(session, "BEGIN", "SAVEPOINT a", "SET bytea_output = 'escape'", "ROLLBACK TO a", "COMMIT")
         read_all(session)
-        stage.settled()
+        deployment.settle_and_check()
 
 
 @pytest.mark.parametrize("setting", ["off", "on"])
-def test_backslashes_in_strings(stage, setting):
-    """The same text means another value."""
-    stage.reset(warm=True)
-    with stage.connect() as session:
+def test_backslashes_are_read_by_standard_conforming_strings(deployment, setting):
+    """The same literal has another value with each setting."""
+    deployment.reset(warm=True)
+    with deployment.connect() as session:
         run(session, f"SET standard_conforming_strings = {setting}")
         for literal in ("'a\\\\b'", "'tab\\t'", "E'it\\'s'", "'x\\'\\''", "U&'\\0041'", "$$\\n$$", "'''\\\\'''"):
             session.simple(f"UPDATE names SET name = {literal} WHERE id = 1")
-            stage.settled()
+            deployment.settle_and_check()
             session.simple(f"SELECT name FROM names WHERE id = 1 AND {literal} <> ''")
-            stage.settled()
+            deployment.settle_and_check()
 
 
 @pytest.mark.parametrize("encoding", ["UTF8", "LATIN1", "SJIS", "SQL_ASCII"])
-def test_encodings(stage, encoding):
-    stage.reset(warm=True)
-    with stage.connect(client_encoding=encoding) as session:
+def test_value_in_any_client_encoding_leaves_no_stale_key(deployment, encoding):
+    deployment.reset(warm=True)
+    with deployment.connect(client_encoding=encoding) as session:
         for value in ("plain", "é", "表", "ソ\\"):
             try:
                 raw = value.encode({"UTF8": "utf8", "LATIN1": "latin1", "SJIS": "sjis", "SQL_ASCII": "utf8"}[encoding])
@@ -178,6 +178,6 @@ def test_encodings(stage, encoding):
                 continue
             session.send(frontend.Query(b"UPDATE names SET name = '" + raw + b"' WHERE id = 1"))
             assert not session.answer().errors
-            stage.settled()
+            deployment.settle_and_check()
             run(session, "SELECT id, name FROM names WHERE id <> 1")
-            stage.settled()
+            deployment.settle_and_check()

@@ -1,4 +1,4 @@
-"""TLS as an operator sets it up: files named in config.toml, all kinds of clients, reloads, cancel requests."""
+"""TLS as an operator configures it: files named in config.toml, clients of every kind, reloads, cancel requests."""
 
 import contextlib
 import shutil
@@ -15,7 +15,7 @@ import pytest
 from protocol import codes, frontend, startup
 from proxy.demo.servers import HOST
 from tests.e2e import programs
-from tests.e2e.processes import eventually
+from tests.e2e.processes import wait_until
 from tests.fix_postgres import make_certificate
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
@@ -25,7 +25,7 @@ PASSWORD = {"user": "scram_user", "password": "secret"}
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A certificate of Rowtap's own."""
+    """A certificate for Rowtap, different from PostgreSQL's."""
     return make_certificate(tmp_path_factory.mktemp("own"), "own")
 
 
@@ -35,7 +35,7 @@ def section(found, **options):
 
 @pytest.fixture
 def rowtap_tls(rowtap, postgres_tls, database_tls):
-    """What `rowtap` is, in front of `postgres_tls`, over TLS."""
+    """The factory `rowtap`, with a TLS connection to `postgres_tls`."""
 
     def start(tables=(), proxy=None, env=None, **options):
         settings = {"host": HOST, "port": postgres_tls.port, "database": database_tls, "sslmode": "require"}
@@ -45,7 +45,7 @@ def rowtap_tls(rowtap, postgres_tls, database_tls):
 
 
 def certificate(proxy):
-    """What a client is shown, DER."""
+    """The certificate a client receives, in DER."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with socket.create_connection((proxy.host, proxy.port), 10) as plain:
@@ -62,7 +62,7 @@ def der(path):
 # Clients.
 
 
-def test_clients_over_tls_are_observed(rowtap, files, connect, redis_client):
+def test_session_over_tls_is_captured(rowtap, files, connect, redis_client):
     direct = connect()
     direct.execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
     direct.execute("INSERT INTO users SELECT n, 'user ' || n FROM generate_series(1, 500) AS n")
@@ -79,7 +79,7 @@ def test_clients_over_tls_are_observed(rowtap, files, connect, redis_client):
 
 @pytest.mark.skipif(psycopg.pq.version() < 170_000, reason="sslnegotiation came with libpq 17")
 @pytest.mark.parametrize("negotiation", ["direct", "postgres"])
-def test_direct_tls(rowtap, files, negotiation):
+def test_client_may_start_tls_directly_or_by_ssl_request(rowtap, files, negotiation):
     proxy = rowtap(config={"proxy": section(files)})
     words = {"sslmode": "verify-full", "sslrootcert": str(files.ca), "sslnegotiation": negotiation}
     with proxy.connect(**words) as client:
@@ -90,7 +90,7 @@ def test_direct_tls(rowtap, files, negotiation):
         plain.connect(**words)
 
 
-def test_tls_required_of_clients(rowtap, files):
+def test_client_without_tls_is_refused_when_tls_is_required(rowtap, files):
     proxy = rowtap(config={"proxy": section(files, required=True)})
     with pytest.raises(psycopg.OperationalError, match="connection requires TLS"):
         proxy.connect(sslmode="disable")
@@ -99,12 +99,12 @@ def test_tls_required_of_clients(rowtap, files):
         assert client.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_a_client_without_the_certificate_that_is_asked_for(rowtap, files):
+def test_client_without_the_required_certificate_is_refused(rowtap, files):
     proxy = rowtap(config={"proxy": section(files, ca=str(files.ca), required=True)})
     with pytest.raises(psycopg.OperationalError):
         proxy.connect(sslmode="require")
-    stranger = {"sslmode": "require", "sslcert": str(files.cert), "sslkey": str(files.key)}
-    with proxy.connect(**stranger) as client:
+    with_certificate = {"sslmode": "require", "sslcert": str(files.cert), "sslkey": str(files.key)}
+    with proxy.connect(**with_certificate) as client:
         assert client.execute("SELECT 1").fetchone() == (1,)
 
 
@@ -121,7 +121,7 @@ def encrypted(files, tmp_path_factory):
     return path
 
 
-def test_an_encrypted_key(rowtap, rowtap_command, files, encrypted):
+def test_encrypted_key_needs_its_passphrase_and_never_logs_it(rowtap, rowtap_command, files, encrypted):
     words = {"cert": str(files.cert), "key": str(encrypted)}
     listen = {"listen": f"{HOST}:0"}
     admin = {"listen": "off"}
@@ -144,12 +144,12 @@ def test_an_encrypted_key(rowtap, rowtap_command, files, encrypted):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_sighup_reloads_certificates(rowtap, files, tmp_path, workers):
+def test_sighup_replaces_the_certificate_unless_the_new_files_are_unusable(rowtap, files, tmp_path, workers):
     cert, key = tmp_path / "server.crt", tmp_path / "server.key"
     shutil.copy(files.cert, cert)
     shutil.copy(files.key, key)
     proxy = rowtap(config={"proxy": {"workers": workers, "tls": {"cert": str(cert), "key": str(key)}}})
-    eventually(lambda: certificate(proxy) == der(files.cert))
+    wait_until(lambda: certificate(proxy) == der(files.cert))
     with proxy.connect(sslmode="require") as client:
         other = make_certificate(tmp_path, "other")
         shutil.copy(other.cert, cert)
@@ -159,25 +159,25 @@ def test_sighup_reloads_certificates(rowtap, files, tmp_path, workers):
         def renewed():
             return {certificate(proxy) for _ in range(8)} == {der(other.cert)}
 
-        eventually(renewed, why="the old certificate is still shown")
-        # Rubbish changes nothing, and the sessions go on all the while.
-        key.write_text("rubbish")
+        wait_until(renewed, why="the old certificate is still shown")
+        # An unusable file changes nothing; open sessions continue.
+        key.write_text("not a key")
         proxy.signal(signal.SIGHUP)
-        eventually(lambda: proxy.log_text().count("configuration not reloaded") == workers)
+        wait_until(lambda: proxy.log_text().count("configuration not reloaded") == workers)
         assert renewed()
         assert client.execute("SELECT 1").fetchone() == (1,)
     with proxy.connect(sslmode="verify-full", sslrootcert=str(other.ca)) as client:
         assert client.execute("SELECT 1").fetchone() == (1,)
 
 
-# The server's leg, and both.
+# TLS to the server, and on both connections.
 
 
-def test_plus_is_taken_out_of_the_offer_to_a_client_without_tls(rowtap_tls, postgres_tls):
+def test_client_without_tls_is_not_offered_channel_binding(rowtap_tls, postgres_tls):
     proxy = rowtap_tls()
     with proxy.connect(sslmode="disable", **PASSWORD) as client:
         assert client.execute(SECURE).fetchone() == (True,)
-    # Another program's libpq, of the server's own version.
+    # psql of the server's version uses another libpq.
     line = (
         f"host={proxy.host} port={proxy.port} user=scram_user password=secret dbname={proxy.database} sslmode=disable"
     )
@@ -187,7 +187,7 @@ def test_plus_is_taken_out_of_the_offer_to_a_client_without_tls(rowtap_tls, post
     assert done.stdout == "t\n"
 
 
-def test_channel_binding_with_the_servers_own_certificate(rowtap_tls, postgres_tls):
+def test_channel_binding_works_with_the_servers_own_certificate(rowtap_tls, postgres_tls):
     proxy = rowtap_tls(proxy=section(postgres_tls.tls))
     words = {"sslmode": "verify-full", "sslrootcert": str(postgres_tls.tls.ca), "channel_binding": "require"}
     with proxy.connect(**words, **PASSWORD) as client:
@@ -195,7 +195,7 @@ def test_channel_binding_with_the_servers_own_certificate(rowtap_tls, postgres_t
     assert "another certificate" not in proxy.log_text()
 
 
-def test_another_certificate_and_the_ways_out(rowtap_tls, files):
+def test_channel_binding_fails_with_another_certificate_unless_it_is_disabled(rowtap_tls, files):
     proxy = rowtap_tls(proxy=section(files))
     with pytest.raises(psycopg.OperationalError, match="channel binding"):
         proxy.connect(sslmode="require", **PASSWORD)
@@ -205,12 +205,12 @@ def test_another_certificate_and_the_ways_out(rowtap_tls, files):
             assert client.execute(SECURE).fetchone() == (True,)
 
 
-def test_a_wrong_password_is_the_servers_to_refuse(rowtap_tls):
+def test_wrong_password_gets_the_servers_error(rowtap_tls):
     with pytest.raises(psycopg.OperationalError, match='password authentication failed for user "scram_user"'):
         rowtap_tls().connect(sslmode="disable", user="scram_user", password="wrong")
 
 
-def test_the_server_is_checked(rowtap_tls, postgres_tls, files):
+def test_server_certificate_is_verified_against_sslrootcert(rowtap_tls, postgres_tls, files):
     good = rowtap_tls(sslmode="verify-full", sslrootcert=str(postgres_tls.tls.ca))
     assert good.connect().execute(SECURE).fetchone() == (True,)
     bad = rowtap_tls(sslmode="verify-full", sslrootcert=str(files.ca))
@@ -218,7 +218,7 @@ def test_the_server_is_checked(rowtap_tls, postgres_tls, files):
         bad.connect()
 
 
-def test_the_server_is_checked_against_what_the_machine_trusts(rowtap_tls, postgres_tls, files):
+def test_server_certificate_is_verified_against_the_systems_authorities(rowtap_tls, postgres_tls, files):
     for trusted, accepted in ((postgres_tls.tls.ca, True), (files.ca, False)):
         proxy = rowtap_tls(sslmode="verify-full", sslrootcert="system", env={"SSL_CERT_FILE": str(trusted)})
         if accepted:
@@ -228,7 +228,7 @@ def test_the_server_is_checked_against_what_the_machine_trusts(rowtap_tls, postg
                 proxy.connect()
 
 
-def test_sessions_over_tls_to_the_server_are_observed(rowtap_tls, postgres_tls, database_tls, redis_client, files):
+def test_session_with_tls_to_the_server_is_captured(rowtap_tls, postgres_tls, database_tls, redis_client, files):
     with psycopg.connect(postgres_tls.dsn(database_tls), autocommit=True) as direct:
         direct.execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
         direct.execute("INSERT INTO users SELECT n, 'user ' || n FROM generate_series(1, 500) AS n")
@@ -245,8 +245,8 @@ def test_sessions_over_tls_to_the_server_are_observed(rowtap_tls, postgres_tls, 
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_cancel_requests_reach_a_server_that_needs_tls(rowtap_tls, postgres_tls, database_tls, files, workers):
-    """At whichever worker they arrive; also from clients that send them without TLS though it is required."""
+def test_cancel_request_reaches_a_server_that_requires_tls(rowtap_tls, postgres_tls, database_tls, files, workers):
+    """Whichever worker receives it, and also when the client sends it without TLS although TLS is required."""
     hba = postgres_tls.data_dir / "pg_hba.conf"
     before = hba.read_text()
     with psycopg.connect(postgres_tls.dsn(database_tls), autocommit=True) as watch:
@@ -257,20 +257,20 @@ def test_cancel_requests_reach_a_server_that_needs_tls(rowtap_tls, postgres_tls,
             for _ in range(2 * workers):
                 with proxy.connect(sslmode="require") as client:
                     for cancel in (client.cancel_safe, client.cancel):
-                        cancelled(client, cancel, watch)
+                        check_cancel(client, cancel, watch)
         finally:
             hba.write_text(before)
             watch.execute("SELECT pg_reload_conf()")
 
 
-def cancelled(client, cancel, watch):
+def check_cancel(client, cancel, watch):
     active = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND state = 'active'"
 
-    def soon():
-        eventually(lambda: watch.execute(active, [client.info.backend_pid]).fetchone() == (1,))
+    def cancel_when_active():
+        wait_until(lambda: watch.execute(active, [client.info.backend_pid]).fetchone() == (1,))
         cancel()
 
-    thread = threading.Thread(target=soon)
+    thread = threading.Thread(target=cancel_when_active)
     thread.start()
     began = time.monotonic()
     with pytest.raises(psycopg.errors.QueryCanceled):
@@ -280,7 +280,9 @@ def cancelled(client, cancel, watch):
     assert client.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_a_client_gone_with_tls_on_both_legs_leaves_no_orphan(rowtap_tls, postgres_tls, database_tls, files):
+def test_statement_ends_when_its_client_disconnects_with_tls_on_both_sides(
+    rowtap_tls, postgres_tls, database_tls, files
+):
     proxy = rowtap_tls([USERS], proxy=section(files))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -296,8 +298,8 @@ def test_a_client_gone_with_tls_on_both_legs_leaves_no_orphan(rowtap_tls, postgr
             seen += client.recv(65536)
         client.sendall(bytes(frontend.Query(b"SELECT pg_sleep(3600)")))
         busy = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(3600)%'"
-        eventually(lambda: watch.execute(busy).fetchone() == (1,))
-        # Without a farewell, as when the process is killed.
+        wait_until(lambda: watch.execute(busy).fetchone() == (1,))
+        # Without TLS close_notify, as when the process is killed.
         socket.socket(fileno=client.detach()).close()
-        eventually(lambda: watch.execute(busy).fetchone() == (0,), 5)
-    eventually(lambda: proxy.status()["sessions"] == 0)
+        wait_until(lambda: watch.execute(busy).fetchone() == (0,), 5)
+    wait_until(lambda: proxy.status()["sessions"] == 0)

@@ -1,6 +1,6 @@
-"""Much, and large: gigabytes of COPY, values of hundreds of megabytes, peers that do not read, dumps and benchmarks.
+"""Large volumes: gigabytes of COPY, values of hundreds of megabytes, peers that do not read, dumps and benchmarks.
 
-What passes is compared with what went in, and the process with what it weighed before.
+What is received is compared with what was sent, and the memory of the process with what it was before.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from protocol import backend, frontend
 from protocol.copy_data import CopyData, CopyDone
 from tests.depth import depth, patient
 from tests.e2e import programs
-from tests.e2e.processes import MIB, eventually, forget_peak, needs_proc, peak
+from tests.e2e.processes import MIB, needs_proc, peak, reset_peak, wait_until
 from tests.fix_postgres import fresh_database, make_certificate
 from tests.script import READY, Client
 
@@ -23,16 +23,16 @@ USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}
 LINES = depth(100_000, 3_000_000)
 """Lines of about 1000 bytes."""
 PER_SESSION = MIB
-"""The most a session may hold, by the promise."""
+"""The largest memory a session may use (docs/operations.md)."""
 BACKLOG = 64 * MIB
 SLACK = 6 * MIB
-"""What a heap may grow by for its own reasons: fragments, read buffers that all sessions share."""
+"""Growth of the heap that does not depend on sessions: fragmentation, read buffers which all sessions share."""
 
 pytestmark = patient
 
 
 def warm_up(proxy, **parameters):
-    """Let the process grow to what it weighs at work."""
+    """Let the memory of the process grow to its working size."""
     with proxy.connect(**parameters) as connection:
         connection.execute("SELECT repeat('x', 1000) FROM generate_series(1, 3000)").fetchall()
         connection.execute("SELECT length(%b::bytea)", [b"x" * 2_000_000]).fetchone()
@@ -51,11 +51,11 @@ def copied_out(connection):
     return size, digest.digest()
 
 
-def test_copy_out_of_much(rowtap, connect):
+def test_copy_out_of_many_rows_is_relayed_unchanged(rowtap, connect):
     assert copied_out(rowtap([USERS]).connect()) == copied_out(connect())
 
 
-def test_copy_in_of_much_into_a_configured_table(rowtap, connect, redis_client):
+def test_copy_in_of_many_rows_into_a_configured_table_is_stored_unchanged(rowtap, connect, redis_client):
     direct = connect()
     direct.execute("CREATE UNLOGGED TABLE users (id int PRIMARY KEY, name text)")
     proxy = rowtap([USERS])
@@ -85,12 +85,12 @@ def test_copy_in_of_much_into_a_configured_table(rowtap, connect, redis_client):
 
 
 @needs_proc
-def test_one_value_of_300_megabytes_each_way(rowtap):
-    """In a row and as a parameter; the process does not keep it."""
+def test_value_of_300_megabytes_uses_no_more_than_a_sessions_memory(rowtap):
+    """Once in a row and once as a parameter."""
     size = 300_000_000
     proxy = rowtap([USERS])
     warm_up(proxy)
-    before = forget_peak(proxy.pid)
+    before = reset_peak(proxy.pid)
     with proxy.connect() as connection:
         row = connection.execute("SELECT repeat('rowtap', %s), 'behind'", [size // 6], binary=True).fetchone()
         assert len(row[0]) == size
@@ -106,7 +106,7 @@ def test_one_value_of_300_megabytes_each_way(rowtap):
 
 
 @needs_proc
-def test_a_large_value_in_a_configured_table(rowtap, connect, redis_client):
+def test_value_too_large_to_be_observed_is_evicted_and_does_not_fill(rowtap, connect, redis_client):
     """Too large to be looked at, so its key goes and nothing takes its place."""
     size = depth(20_000_000, 300_000_000)
     direct = connect()
@@ -119,7 +119,7 @@ def test_a_large_value_in_a_configured_table(rowtap, connect, redis_client):
         connection.execute("SELECT * FROM users")
         proxy.settle()
         assert redis_client.get("users:1") == b"small"
-        before = forget_peak(proxy.pid)
+        before = reset_peak(proxy.pid)
         connection.execute("UPDATE users SET name = %s WHERE id = %s", ["y" * size, 1])
         proxy.settle()
         assert redis_client.get("users:1") is None
@@ -139,7 +139,7 @@ def test_a_large_value_in_a_configured_table(rowtap, connect, redis_client):
 
 @needs_proc
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-def test_clients_that_stop_reading_a_huge_result_cost_nothing(rowtap, connect, database, tmp_path, secure):
+def test_clients_that_stop_reading_use_no_more_than_a_sessions_memory(rowtap, connect, database, tmp_path, secure):
     sessions, rows = 8, 2000
     files = make_certificate(tmp_path) if secure else None
     config = {"proxy": {"tls": {"cert": str(files.cert), "key": str(files.key)}}} if files else {}
@@ -151,17 +151,17 @@ def test_clients_that_stop_reading_a_huge_result_cost_nothing(rowtap, connect, d
         for client in clients:
             stack.callback(client.close)
             assert client.pgconn.ssl_in_use == secure
-        before = forget_peak(proxy.pid)
+        before = reset_peak(proxy.pid)
         for client in clients:
             client.pgconn.send_query(f"SELECT repeat('x', 1000000) FROM generate_series(1, {rows})".encode())
             client.pgconn.flush()
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event = 'ClientWrite'"
         watch = connect()
-        eventually(lambda: watch.execute(waiting, [database]).fetchone() == (sessions,), 20)
+        wait_until(lambda: watch.execute(waiting, [database]).fetchone() == (sessions,), 20)
         time.sleep(depth(0.5, 20.0))
         assert watch.execute(waiting, [database]).fetchone() == (sessions,)
         assert peak(proxy.pid) - before < sessions * PER_SESSION + SLACK
-        # Others go on as if nothing were, and he who reads at last gets it all.
+        # Other sessions are served, and a client that reads on receives everything.
         assert proxy.connect(sslmode=mode).execute("SELECT 1").fetchone() == (1,)
         reader = clients.pop()
         reader.pgconn.set_single_row_mode()
@@ -176,11 +176,11 @@ def test_clients_that_stop_reading_a_huge_result_cost_nothing(rowtap, connect, d
         for client in [reader, *clients]:
             client.close()
     assert peak(proxy.pid) - before < sessions * PER_SESSION + SLACK
-    eventually(lambda: watch.execute(waiting, [database]).fetchone() == (0,))
+    wait_until(lambda: watch.execute(waiting, [database]).fetchone() == (0,))
 
 
 def send_until_full(connection, data, patience=0.5):
-    """Send what is taken, until nothing has been for `patience` seconds. Returns how much went."""
+    """Send until nothing was accepted for `patience` seconds. Returns how many bytes were sent."""
     connection.settimeout(patience)
     sent = 0
     with contextlib.suppress(TimeoutError):
@@ -190,8 +190,8 @@ def send_until_full(connection, data, patience=0.5):
 
 
 @needs_proc
-def test_a_server_that_stops_reading_costs_nothing(rowtap, connect):
-    """It waits for a lock while the client has long begun to send its lines."""
+def test_server_that_stops_reading_uses_no_more_than_a_sessions_memory(rowtap, connect):
+    """The server waits for a lock while the client already sends its rows."""
     direct = connect(autocommit=False)
     direct.execute("CREATE TABLE plain (note text)")
     direct.commit()
@@ -202,10 +202,10 @@ def test_a_server_that_stops_reading_costs_nothing(rowtap, connect):
     with Client(proxy.host, proxy.port) as client:
         client.log_in("postgres", proxy.database)
         direct.execute("LOCK TABLE plain")
-        before = forget_peak(proxy.pid)
+        before = reset_peak(proxy.pid)
         client.send(frontend.Query(b"COPY plain FROM STDIN"))
         sent = send_until_full(client.socket, data)
-        assert sent < len(data) / 2, "the kernel took it all, so this showed nothing"
+        assert sent < len(data) / 2, "the kernel buffered everything, so nothing was tested"
         assert peak(proxy.pid) - before < PER_SESSION + SLACK
         direct.rollback()
         client.socket.settimeout(30)
@@ -215,7 +215,7 @@ def test_a_server_that_stops_reading_costs_nothing(rowtap, connect):
     assert direct.execute("SELECT count(*), min(length(note)) FROM plain").fetchone() == (lines, 7999)
 
 
-PILED = {
+REQUESTS = {
     "query": bytes(frontend.Query(b"")),
     "sync": bytes(frontend.Sync()),
     "parse": bytes(frontend.Parse(b"", b"")),
@@ -227,15 +227,15 @@ PILED = {
 
 
 @needs_proc
-@pytest.mark.parametrize("message", PILED.values(), ids=PILED.keys())
-def test_requests_that_pile_up_in_front_of_a_busy_server_cost_little(rowtap, connect, message):
-    """As many as the kernel takes of the smallest requests there are, or of large ones, while the server sleeps."""
+@pytest.mark.parametrize("message", REQUESTS.values(), ids=REQUESTS.keys())
+def test_unanswered_requests_use_bounded_memory(rowtap, connect, message):
+    """As many of the smallest requests, or of large ones, as the kernel accepts while the server sleeps."""
     proxy = rowtap([USERS])
     warm_up(proxy)
     data = memoryview(message * (8_000_000 // len(message)))
     with Client(proxy.host, proxy.port) as client:
         client.log_in("postgres", proxy.database)
-        before = forget_peak(proxy.pid)
+        before = reset_peak(proxy.pid)
         client.send(frontend.Query(b"SELECT pg_sleep(60)"))
         sent = send_until_full(client.socket, data)
         assert sent > 100_000
@@ -246,13 +246,13 @@ def test_requests_that_pile_up_in_front_of_a_busy_server_cost_little(rowtap, con
     assert grown < 3 * PER_SESSION, f"{sent} bytes of requests cost {grown}"
 
 
-# What a session must remember of what it sees.
+# Memory for what a session observes.
 
 
 @needs_proc
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
-def test_a_transaction_that_writes_much(rowtap, connect, redis_client, end):
-    """More rows, and more of them, than can be held until its end: what it wrote is gone from Redis, or right."""
+def test_transaction_with_more_changes_than_fit_leaves_no_stale_key(rowtap, connect, redis_client, end):
+    """More rows and more bytes than are held until its end: the keys it wrote are absent or right."""
     rows, size = depth(20_000, 300_000), 2000
     direct = connect()
     direct.execute("CREATE UNLOGGED TABLE users (id int PRIMARY KEY, name text)")
@@ -264,7 +264,7 @@ def test_a_transaction_that_writes_much(rowtap, connect, redis_client, end):
             cursor.execute("SELECT id, name FROM users WHERE id BETWEEN %s AND %s", [first, first + 499])
         proxy.settle()
         assert redis_client.get("users:0") == redis_client.get(f"users:{rows - 1}") == b"old"
-        before = forget_peak(proxy.pid)
+        before = reset_peak(proxy.pid)
         cursor.execute("BEGIN")
         cursor.executemany(
             "UPDATE users SET name = %s WHERE id = %s", ((f"{n}:".ljust(size, "x"), n) for n in range(rows))
@@ -280,9 +280,8 @@ def test_a_transaction_that_writes_much(rowtap, connect, redis_client, end):
 
 
 @needs_proc
-def test_a_result_of_large_rows_fills(rowtap, connect, redis_client):
-    """They are passed on as they come: what a session holds does not grow with the result, and what waits for Redis is
-    bounded for all sessions together."""
+def test_result_of_large_rows_fills_with_bounded_memory(rowtap, connect, redis_client):
+    """A session's memory does not grow with the result, and the backlog is bounded for all sessions together."""
     rows, size = 400, 100_000
     direct = connect()
     direct.execute("CREATE UNLOGGED TABLE users (id int PRIMARY KEY, name text)")
@@ -291,7 +290,7 @@ def test_a_result_of_large_rows_fills(rowtap, connect, redis_client):
     proxy = rowtap([USERS])
     warm_up(proxy)
     with proxy.connect() as connection:
-        before = forget_peak(proxy.pid)
+        before = reset_peak(proxy.pid)
         assert len(connection.execute("SELECT id, name FROM users").fetchall()) == rows
         proxy.settle()
         grown = peak(proxy.pid) - before
@@ -303,7 +302,7 @@ def test_a_result_of_large_rows_fills(rowtap, connect, redis_client):
 # A slow server, large objects.
 
 
-def test_a_slow_server(rowtap, faulty, postgres, connect):
+def test_slow_connection_to_the_server_is_relayed_unchanged(rowtap, faulty, postgres, connect):
     link = faulty(postgres.host, postgres.port)
     link.to_client.chunk, link.to_client.delay = 1000, 0.0005
     link.to_server.chunk, link.to_server.delay = 100, 0.0005
@@ -318,7 +317,7 @@ def test_a_slow_server(rowtap, faulty, postgres, connect):
     assert connect().execute("SELECT count(*) FROM users").fetchone() == (1,)
 
 
-def test_large_objects(rowtap, connect, tmp_path):
+def test_large_object_is_written_and_read_by_function_calls(rowtap, connect, tmp_path):
     """psql writes and reads them by function calls."""
     proxy = rowtap([USERS])
     source, copy = tmp_path / "source", tmp_path / "copy"
@@ -332,7 +331,7 @@ def test_large_objects(rowtap, connect, tmp_path):
 # Programs.
 
 
-def test_dump_piped_into_psql_with_the_proxy_at_both_ends(rowtap, postgres, connect, redis_client):
+def test_dump_piped_into_psql_through_the_proxy_restores_and_is_captured(rowtap, postgres, connect, redis_client):
     direct = connect()
     direct.execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
     direct.execute("CREATE TABLE odd (a numeric, b bytea, c text[], d timestamptz DEFAULT now())")
@@ -364,7 +363,7 @@ def test_dump_piped_into_psql_with_the_proxy_at_both_ends(rowtap, postgres, conn
         with psycopg.connect(proxy.dsn(target), autocommit=True) as there:
             for query in digests:
                 assert there.execute(query).fetchone() == direct.execute(query).fetchone()
-            # The table came to be while the session that made it went by; it is captured from then on.
+            # The table was created through the proxy, and is captured from then on.
             there.execute("UPDATE users SET name = 'restored' WHERE id = 1")
             there.execute("SELECT id, name FROM users WHERE id = 2")
             proxy.settle()
@@ -372,7 +371,7 @@ def test_dump_piped_into_psql_with_the_proxy_at_both_ends(rowtap, postgres, conn
         assert redis_client.get("users:2") == b"user 2"
 
 
-def test_pgbench_makes_its_tables_and_runs(rowtap, connect, redis_client):
+def test_pgbench_runs_without_failed_transactions_or_stale_keys(rowtap, connect, redis_client):
     accounts = {"name": "pgbench_accounts", "key": "aid", "value": "abalance", "redis_key": "a:{aid}", "max_rows": 10}
     proxy = rowtap([accounts])
     there = {"port": proxy.port, "database": proxy.database}
@@ -415,7 +414,7 @@ def test_pgbench_makes_its_tables_and_runs(rowtap, connect, redis_client):
     assert {key: rows[key] for key in stored} == stored
 
 
-def test_1600_columns(rowtap, connect, redis_client):
+def test_row_of_1600_columns_fills(rowtap, connect, redis_client):
     names = [f"c{number}" for number in range(1, 1600)]
     direct = connect()
     direct.execute(f"CREATE TABLE users ({', '.join(f'{name} int' for name in names)}, name text)")
@@ -428,7 +427,7 @@ def test_1600_columns(rowtap, connect, redis_client):
     assert redis_client.get("wide:7") == b"last"
 
 
-def test_psql_copies_and_describes(rowtap, connect, tmp_path):
+def test_psql_copies_and_describes_tables(rowtap, connect, tmp_path):
     direct = connect()
     direct.execute("CREATE TABLE plain (id int PRIMARY KEY, note text)")
     proxy = rowtap([USERS])

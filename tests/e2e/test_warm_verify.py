@@ -1,4 +1,4 @@
-"""``rowtap warm`` and ``rowtap verify`` as their users run them: against a running proxy, PostgreSQL and Redis."""
+"""``rowtap warm`` and ``rowtap verify`` against a running proxy, PostgreSQL and Redis."""
 
 import json
 import signal
@@ -50,7 +50,7 @@ def proxy(rowtap, connect):
 
 @pytest.fixture
 def command(proxy, rowtap_command):
-    """`command("warm", …)`: with the proxy's configuration."""
+    """`command("warm", …)`: runs a command with the proxy's configuration."""
 
     def run(name, *args, **kwargs):
         return rowtap_command(name, "--dsn", f"user={proxy.user}", *args, config=proxy.config, **kwargs)
@@ -63,7 +63,7 @@ def lines(done, status=0):
     return done.stdout.splitlines()
 
 
-def test_every_key_is_there_after_warm_and_verify_finds_it_so(proxy, command, redis_client, connect):
+def test_every_key_is_present_after_warm_and_verify_finds_no_stale_key(proxy, command, redis_client, connect):
     connect().execute("INSERT INTO users VALUES (-1, NULL)")
     connect().execute(f"ALTER DATABASE {proxy.database} SET DateStyle TO 'German'")
     connect().execute(f"ALTER DATABASE {proxy.database} SET TimeZone TO 'Asia/Tokyo'")
@@ -85,12 +85,12 @@ def test_every_key_is_there_after_warm_and_verify_finds_it_so(proxy, command, re
     ]
 
 
-def test_stale_keys_are_named(proxy, command, redis_client):
+def test_verify_names_each_stale_key_with_the_reason(proxy, command, redis_client):
     lines(command("warm"))
     redis_client.set("users:17", "tampered")
     redis_client.set("users:99999", "an orphan")
     redis_client.set("users:99999999999999999999", "not even a bigint")
-    redis_client.set("users:x", "not a key of ours")
+    redis_client.set("users:x", "not a configured key")
     redis_client.delete("users:18")
     redis_client.set("detail:a%3A1:8", "a string")
     redis_client.hset("detail:a%3A2:9", "state", "lost")
@@ -128,7 +128,7 @@ def test_stale_keys_are_named(proxy, command, redis_client):
     assert plain[-1] == f"note: {proxy.database}.public.users: 1 of the stale keys have no row"
 
 
-def test_verify_while_rows_change(proxy, command):
+def test_verify_finds_no_stale_key_while_rows_change(proxy, command):
     lines(command("warm", "--table", "users"))
     script = (
         "import psycopg, sys, itertools\n"
@@ -147,7 +147,7 @@ def test_verify_while_rows_change(proxy, command):
     assert lines(command("verify", "--table", "users"))[0].endswith("0 stale")
 
 
-def test_a_warm_that_was_interrupted_goes_on(proxy, command, connect, tmp_path, redis_client):
+def test_interrupted_warm_continues_where_it_stopped(proxy, command, connect, tmp_path, redis_client):
     connect().execute("INSERT INTO users SELECT n, 'x' FROM generate_series(10000, 60000) n")
     path = tmp_path / "command.toml"
     path.write_text(toml(proxy.config))
@@ -161,10 +161,10 @@ def test_a_warm_that_was_interrupted_goes_on(proxy, command, connect, tmp_path, 
             assert first.poll() is None
             time.sleep(0.01)
         first.send_signal(signal.SIGINT)
-        _, said = first.communicate(timeout=20)
+        _, errors = first.communicate(timeout=20)
     assert first.returncode == 130
-    assert "run the same command again to go on" in said
-    assert "Traceback" not in said
+    assert "run the same command again to go on" in errors
+    assert "Traceback" not in errors
     done = json.loads(state.read_text())["tables"][f"{proxy.database}.public.users"]
     assert 0 < done["rows"] < 51_235
     redis_client.flushdb()
@@ -176,7 +176,7 @@ def test_a_warm_that_was_interrupted_goes_on(proxy, command, connect, tmp_path, 
     assert redis_client.get("users:1") is None, "what had been read was not read again"
 
 
-def test_warm_from_a_key_on(proxy, command, redis_client):
+def test_warm_with_from_key_begins_at_that_key(proxy, command, redis_client):
     (summary,) = lines(command("warm", "--table", "users", "--from-key", "1200"))
     assert summary.endswith(": 35 of 35 keys present")
     assert redis_client.get("users:1200") == b"name 1200"
@@ -186,7 +186,7 @@ def test_warm_from_a_key_on(proxy, command, redis_client):
     assert summary.endswith(": 29 of 29 keys present"), "the primary key's order counts, not the configuration's"
 
 
-def test_several_databases(rowtap, rowtap_command, postgres, connect, redis_client):
+def test_warm_and_verify_read_each_configured_database(rowtap, rowtap_command, postgres, connect, redis_client):
     connect().execute("CREATE TABLE users (id int PRIMARY KEY, name text); INSERT INTO users VALUES (1, 'here')")
     with fresh_database(postgres) as other:
         proxy = rowtap([USERS, USERS | {"database": other, "redis_key": "there:{id}"}])
@@ -203,7 +203,7 @@ def test_several_databases(rowtap, rowtap_command, postgres, connect, redis_clie
         assert lines(done, 1)[0] == f"stale: {other}.public.users: there:none: there is no such row"
 
 
-def test_a_table_that_is_not_captured_says_why(proxy, command, connect):
+def test_warm_and_verify_report_a_table_that_cannot_be_captured(proxy, command, connect):
     connect().execute("DROP TABLE shop.orders")
     for name in ("warm", "verify"):
         done = command(name)
@@ -212,7 +212,7 @@ def test_a_table_that_is_not_captured_says_why(proxy, command, connect):
         assert len(done.stdout.splitlines()) == 1, "the other table is done all the same"
 
 
-def test_warm_without_the_admin_endpoint(rowtap, rowtap_command, connect):
+def test_warm_works_without_the_admin_endpoint(rowtap, rowtap_command, connect):
     connect().execute(SCHEMA)
     proxy = rowtap([USERS])
     silent = proxy.config | {"admin": {"listen": "off"}}
@@ -221,7 +221,7 @@ def test_warm_without_the_admin_endpoint(rowtap, rowtap_command, connect):
     assert "note: the admin endpoint does not answer" in done.stderr
 
 
-def test_redis_is_down(proxy, rowtap_command):
+def test_unreachable_redis_is_reported_in_one_line_without_its_password(proxy, rowtap_command):
     from proxy.demo.servers import HOST, free_port
 
     config = proxy.config | {"redis": {"url": f"redis://:geheim@{HOST}:{free_port()}"}}
@@ -233,7 +233,7 @@ def test_redis_is_down(proxy, rowtap_command):
         assert "geheim" not in done.stderr
 
 
-def test_the_proxy_is_down(proxy, command):
+def test_warm_fails_and_verify_works_while_the_proxy_is_down(proxy, command):
     proxy.stop()
     done = command("warm")
     assert done.returncode == 1
@@ -245,21 +245,21 @@ def test_the_proxy_is_down(proxy, command):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("warm", "--table", "nobody"), "no [[table]] is configured for 'nobody'"),
+        (("warm", "--table", "absent"), "no [[table]] is configured for 'absent'"),
         (("verify", "--table", "a.b.c"), "no [[table]] is configured for 'a.b.c'"),
         (("verify", "--settle", "soon"), "must be a duration"),
         (("warm", "--from-key", "1"), "--from-key is for one table"),
         (("warm", "--state", "/proc/version"), "is no state file"),
     ],
 )
-def test_misuse_is_one_line(rowtap_command, arguments, words):
-    done = rowtap_command(*arguments, "--dsn", "user=nobody", config=NOWHERE)
+def test_misuse_is_reported_in_one_line(rowtap_command, arguments, words):
+    done = rowtap_command(*arguments, "--dsn", "user=absent", config=NOWHERE)
     assert done.returncode == 2
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_no_login(rowtap_command):
+def test_missing_login_is_reported_in_one_line(rowtap_command):
     for name in ("warm", "verify"):
         done = rowtap_command(name, config=NOWHERE)
         assert done.returncode == 2

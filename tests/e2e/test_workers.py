@@ -1,4 +1,4 @@
-"""Several workers behind one address: work is shared, the dead are replaced, signals reach all."""
+"""Several workers on one address: sessions are distributed, dead workers are replaced, signals reach all workers."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from protocol import backend, frontend
-from tests.e2e.processes import alive, children, descriptors, eventually, needs_proc
+from tests.e2e.processes import alive, children, descriptors, needs_proc, wait_until
 from tests.e2e.raw_sessions import await_message, log_in
 from tests.script import READY
 
@@ -29,47 +29,47 @@ def table(connect):
 
 @pytest.fixture
 def workers(rowtap):
-    """`workers(2, …)`: a proxy with so many, all of them at work."""
+    """`workers(2, …)`: a proxy with that number of workers, all of them running."""
 
     def start(number, tables=(), **proxy_settings):
         proxy = rowtap(tables, {"proxy": {"workers": number} | proxy_settings})
         expected = len(os.sched_getaffinity(0)) if number == "auto" else number
-        eventually(lambda: serving(proxy) == expected, why="not all workers came up")
+        wait_until(lambda: running_workers(proxy) == expected, why="not all workers came up")
         return proxy
 
     return start
 
 
-def serving(proxy):
+def running_workers(proxy):
     """How many workers answer."""
     return proxy.status()["workers"]
 
 
-def share(pid):
+def open_sockets(pid):
     """How many sockets a worker has open."""
     return descriptors(pid).count("socket")
 
 
-def spread(proxy, pids, count=12):
-    """Connections until every worker has at least one; they are returned."""
-    idle = {pid: share(pid) for pid in pids}
+def connect_to_every_worker(proxy, pids, count=12):
+    """Connect until every worker has at least one session; returns the connections."""
+    idle = {pid: open_sockets(pid) for pid in pids}
     connections: list[psycopg.Connection] = []
     while len(connections) < 200:
         connections += [proxy.connect() for _ in range(count)]
-        if all(share(pid) > idle[pid] for pid in pids):
+        if all(open_sockets(pid) > idle[pid] for pid in pids):
             return connections
     pytest.fail(f"{len(connections)} connections all went to one worker")
 
 
 @pytest.mark.parametrize("number", [2, "auto"])
-def test_work_is_shared_and_status_is_the_sum(workers, table, redis_client, number):
+def test_sessions_are_distributed_and_status_adds_the_workers_up(workers, table, redis_client, number):
     proxy = workers(number, [USERS])
     pids = children(proxy.pid)
     assert len(pids) == (2 if number == 2 else len(os.sched_getaffinity(0)))
-    clients = spread(proxy, pids)
+    clients = connect_to_every_worker(proxy, pids)
     assert proxy.status()["sessions"] == len(clients)
     for client in clients:
-        # A worker that has not heard of the other's flush at the start yet is told of it by this.
+        # This write tells each worker of the flush another one made at the start.
         client.execute("UPDATE users SET name = name WHERE id = 100")
     proxy.settle()
     (before,) = proxy.status()["tables"].values()
@@ -87,10 +87,10 @@ def test_work_is_shared_and_status_is_the_sum(workers, table, redis_client, numb
     assert len(set(re.findall(r'^process_\w+\{worker="(\d+)"', text, re.MULTILINE))) in (0, len(pids))
 
 
-def test_workers_that_are_slow_to_answer_are_not_given_up(rowtap):
-    """Asked without a pause from the first moment on, and stopped for a while."""
+def test_worker_that_does_not_answer_is_not_replaced(rowtap):
+    """The workers are asked without a pause from their start on, and one is stopped for a while."""
     proxy = rowtap(config={"proxy": {"workers": 2}})
-    eventually(lambda: serving(proxy) == 2, 30)
+    wait_until(lambda: running_workers(proxy) == 2, 30)
     pids = children(proxy.pid)
     os.kill(pids[0], signal.SIGSTOP)
     try:
@@ -98,29 +98,29 @@ def test_workers_that_are_slow_to_answer_are_not_given_up(rowtap):
         assert "1 of 2 workers do not answer" in proxy.get("/readyz")[1]
     finally:
         os.kill(pids[0], signal.SIGCONT)
-    eventually(lambda: serving(proxy) == 2)
+    wait_until(lambda: running_workers(proxy) == 2)
     assert proxy.status()["pending_changes"] == 0
     assert children(proxy.pid) == pids
     assert "worker ended unexpectedly" not in proxy.log_text()
 
 
-def test_a_killed_worker_is_replaced_and_its_tables_flushed(workers, table, redis_client):
+def test_killed_worker_is_replaced_and_its_tables_are_flushed(workers, table, redis_client):
     proxy = workers(2, [USERS])
     before = children(proxy.pid)
-    clients = spread(proxy, before)
-    warmed(proxy, clients[0], redis_client, {f"users:{n}": f"user {n}".encode() for n in range(1, 101)})
+    clients = connect_to_every_worker(proxy, before)
+    read_until_filled(proxy, clients[0], redis_client, {f"users:{n}": f"user {n}".encode() for n in range(1, 101)})
     victim = before[0]
     os.kill(victim, signal.SIGKILL)
-    eventually(lambda: len(pids := children(proxy.pid)) == 2 and victim not in pids, why="the worker was not replaced")
-    # Whether anything was on its way is known to nobody.
-    eventually(lambda: not redis_client.keys("users:*"), why="what the dead worker may have left was not flushed")
-    survivors = [client for client in clients if lives(client)]
+    wait_until(lambda: len(pids := children(proxy.pid)) == 2 and victim not in pids, why="the worker was not replaced")
+    # Whether the dead worker had changes that never reached Redis is unknown.
+    wait_until(lambda: not redis_client.keys("users:*"), why="the tables of the dead worker were not flushed")
+    survivors = [client for client in clients if is_connected(client)]
     assert 0 < len(survivors) < len(clients)
-    eventually(lambda: serving(proxy) == 2)
+    wait_until(lambda: running_workers(proxy) == 2)
     assert proxy.get("/healthz")[0] == 200
-    eventually(lambda: proxy.get("/readyz")[0] == 200)
-    # Both workers go on. For as long as a statement of the dead one may still commit unseen the table holds no values,
-    # and never wrong ones.
+    wait_until(lambda: proxy.get("/readyz")[0] == 200)
+    # Both workers continue. While a statement of the dead worker may still commit unobserved, the table has no keys;
+    # a stale one at no time.
     for number, client in enumerate([*survivors[:2], *(proxy.connect() for _ in range(8))]):
         client.execute("UPDATE users SET name = %s WHERE id = 5", [f"after {number}"])
         client.execute("SELECT id, name FROM users")
@@ -130,18 +130,18 @@ def test_a_killed_worker_is_replaced_and_its_tables_flushed(workers, table, redi
     assert table.execute("SELECT count(*) FROM users").fetchone() == (100,)
 
 
-def warmed(proxy, client, redis_client, expected):
-    """Reading brings these keys into Redis, once the flush before is older than the reading."""
+def read_until_filled(proxy, client, redis_client, expected):
+    """Read until these keys are in Redis: reads from before the flush do not fill."""
 
     def read():
         client.execute("SELECT id, name FROM users").fetchall()
         proxy.settle()
         return {key: redis_client.get(key) for key in expected} == expected
 
-    eventually(read, pause=0.05)
+    wait_until(read, pause=0.05)
 
 
-def lives(client):
+def is_connected(client):
     try:
         client.execute("SELECT 1")
     except psycopg.OperationalError:
@@ -149,9 +149,9 @@ def lives(client):
     return True
 
 
-def test_cancel_requests_arrive_at_any_worker(workers, table):
+def test_cancel_request_works_at_any_worker(workers, table):
     proxy = workers(2)
-    clients = spread(proxy, children(proxy.pid))
+    clients = connect_to_every_worker(proxy, children(proxy.pid))
     for client in clients[:10]:
         timer = threading.Timer(0.15, client.cancel_safe)
         timer.start()
@@ -160,14 +160,14 @@ def test_cancel_requests_arrive_at_any_worker(workers, table):
         timer.join()
 
 
-def test_sighup_reaches_every_worker(workers, table, redis_client):
-    """A table is added; sessions that are open capture it from then on, whichever worker has them."""
+def test_sighup_adds_a_table_in_every_worker(workers, table, redis_client):
+    """Open sessions capture the new table as well."""
     table.execute("CREATE TABLE pets (id int PRIMARY KEY, name text)")
     proxy = workers(2, [USERS])
-    clients = spread(proxy, children(proxy.pid))
+    clients = connect_to_every_worker(proxy, children(proxy.pid))
     proxy.write_config(table=[USERS, USERS | {"name": "pets", "redis_key": "pets:{id}"}])
     proxy.signal(signal.SIGHUP)
-    eventually(lambda: proxy.log_text().count("configuration reloaded") == 2)
+    wait_until(lambda: proxy.log_text().count("configuration reloaded") == 2)
     for number, client in enumerate(clients, 1):
         client.execute("INSERT INTO pets VALUES (%s, 'Rex')", [number])
 
@@ -177,7 +177,7 @@ def test_sighup_reaches_every_worker(workers, table, redis_client):
         proxy.settle()
         return all(redis_client.get(f"pets:{number}") == b"Rex" for number in range(1, len(clients) + 1))
 
-    eventually(filled, pause=0.05, why="not every worker captures the new table")
+    wait_until(filled, pause=0.05, why="not every worker captures the new table")
 
 
 def test_sigterm_drains_every_worker(workers, table):
@@ -199,7 +199,7 @@ def test_sigterm_drains_every_worker(workers, table):
     assert not any(alive(pid) for pid in pids)
 
 
-def test_a_second_sigterm_stops_every_worker_at_once(workers):
+def test_second_sigterm_stops_every_worker_at_once(workers):
     proxy = workers(2, shutdown_timeout="1h")
     pids = children(proxy.pid)
     with log_in(proxy), log_in(proxy) as busy:
@@ -214,22 +214,22 @@ def test_a_second_sigterm_stops_every_worker_at_once(workers):
     assert not any(alive(pid) for pid in pids)
 
 
-def test_workers_do_not_outlive_their_supervisor(workers, table, redis_client):
+def test_workers_drain_and_end_when_their_supervisor_is_killed(workers, table, redis_client):
     """Even killed, it takes them along; each drains what it has."""
     proxy = workers(2, [USERS], shutdown_timeout="500ms")
     pids = children(proxy.pid)
-    clients = spread(proxy, pids)
+    clients = connect_to_every_worker(proxy, pids)
     for number, client in enumerate(clients, 1):
         client.execute("UPDATE users SET name = 'last words' WHERE id = %s", [number])
     os.kill(proxy.pid, signal.SIGKILL)
-    eventually(lambda: not any(alive(pid) for pid in pids), why="orphaned workers went on")
+    wait_until(lambda: not any(alive(pid) for pid in pids), why="workers outlived their supervisor")
     proxy.kill()
     assert redis_client.get("users:1") == b"last words"
-    # They took their registrations back, so the next start has nothing to flush.
+    # They removed their registrations, so the next start flushes nothing.
     assert not [field for field in redis_client.hkeys("rowtap:state") if field.startswith(b"w:")]
 
 
-def test_many_clients_at_once(workers, table):
+def test_burst_of_clients_is_served_completely(workers, table):
     """A burst that no single accept takes; every client is served and none hangs."""
     proxy = workers(2, [USERS])
     clients = [log_in(proxy) for _ in range(60)]
@@ -238,4 +238,4 @@ def test_many_clients_at_once(workers, table):
     for client in clients:
         client.expect(backend.RowDescription, backend.DataRow([b"user 1"]), backend.CommandComplete, READY)
         client.close()
-    eventually(lambda: proxy.status()["sessions"] == 0)
+    wait_until(lambda: proxy.status()["sessions"] == 0)

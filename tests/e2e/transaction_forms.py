@@ -1,7 +1,7 @@
-"""The transactions a statement can stand in, each told to a session: `shape(session, send, sql, arguments)`.
+"""The transactions a statement can be part of. Each is a function `form(session, send, sql, arguments)`.
 
-`send` is one of the session's ways of sending (`session.simple`, …); the frame around the statement is sent alike.
-Each says whether what the statement wrote became true.
+`send` is one of the session's methods that send a statement (`session.simple`, …); BEGIN, COMMIT and the like are sent
+in the same mode. Each function returns whether the statement's effect was committed.
 """
 
 from protocol import frontend
@@ -57,7 +57,7 @@ def failed_block(session, send, sql, arguments):
 
 
 def failed_savepoint(session, send, sql, arguments):
-    """An error behind it, undone together with it."""
+    """An error after the statement; ROLLBACK TO undoes both."""
     _run(send, "BEGIN")
     _run(send, 'SAVEPOINT "A b"')
     _fine(send(sql, *arguments))
@@ -98,14 +98,14 @@ def pipeline_with_a_later_error(session, send, sql, arguments):
 
 
 def pipelined_block(session, send, sql, arguments):
-    """A whole block before anything is answered, a Sync after each statement."""
+    """A whole block sent before anything is answered, with a Sync after each statement."""
     pieces = (_piece("BEGIN"), _piece(sql, arguments), _piece("COMMIT"))
     session.send(*(piece + frontend.SYNC_FRAME for piece in pieces))
     _fine(session.answer(3))
     return True
 
 
-SHAPES = (
+TRANSACTION_FORMS = (
     autocommit,
     committed,
     rolled_back,
@@ -135,12 +135,12 @@ def _run(send, sql):
     _fine(send(sql))
 
 
-def combinations(cases, ways, *, every=1):
-    """Each case in every way outside a block, and in the other transactions (or one out of `every` of them,
-    taken in turn) in one way, taken in turn too."""
+def combinations(cases, modes, *, every=1):
+    """Each case in every mode outside a block; and in the other transaction forms (or in one of `every` of them, in
+    rotation) in one mode, also in rotation."""
     for number, case in enumerate(cases):
-        for way in ways:
-            yield case, way, autocommit
-        for offset, shape in enumerate(SHAPES[1:]):
+        for mode in modes:
+            yield case, mode, autocommit
+        for offset, form in enumerate(TRANSACTION_FORMS[1:]):
             if (number + offset) % every == 0:
-                yield case, ways[(number // every + offset) % len(ways)], shape
+                yield case, modes[(number // every + offset) % len(modes)], form
