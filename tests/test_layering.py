@@ -136,8 +136,8 @@ def test_every_package_is_in_the_table():
     assert found == set(MAY_IMPORT)
 
 
-def test_packages_import_in_one_direction():
-    """The table itself has no circle: its packages can be put in a line so that each imports earlier ones alone."""
+def test_table_of_imports_has_no_circle():
+    """The packages of the table can be put in an order in which each imports earlier ones only."""
     left = dict(MAY_IMPORT)
     while left:
         free = {package for package, others in left.items() if not others & (set(left) - {package})}
@@ -145,32 +145,32 @@ def test_packages_import_in_one_direction():
         left = {package: others for package, others in left.items() if package not in free}
 
 
-def test_no_modules_import_each_other():
-    """Not even under TYPE_CHECKING or inside a function."""
+def test_modules_import_each_other_in_no_circle():
+    """Imports under TYPE_CHECKING and inside functions count too."""
     graph = {
         module: {name for _, name in imports(path) if name in MODULES and name != module}
         for module, path in MODULES.items()
     }
     while free := {module for module, others in graph.items() if not others}:
         graph = {module: others - free for module, others in graph.items() if module not in free}
-    # What is left is on a circle or imports one; what only imports one is left out of the report.
+    # The modules left are in a circle or import one; those that only import one are left out of the report.
     while top := set(graph) - {name for others in graph.values() for name in others}:
         graph = {module: others for module, others in graph.items() if module not in top}
     assert graph == {}
 
 
-def test_folders_stay_small():
+def test_no_folder_has_more_than_16_modules():
     sizes = Counter(path.parent.as_posix() for path in MODULES.values())
     assert {folder: size for folder, size in sizes.items() if size > LARGEST_FOLDER} == {}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)
-def test_every_module_says_what_it_is_for(path):
+def test_every_module_has_a_docstring(path):
     assert ast.get_docstring(ast.parse((ROOT / path).read_bytes()))
 
 
-def test_every_module_has_its_test():
-    """In the same folder below tests/, under its own name, or under the one that TESTED_TOGETHER gives it."""
+def test_every_module_has_a_test():
+    """In the same folder below tests/, under its own name or under the one that TESTED_TOGETHER gives it."""
     missing = [
         str(path)
         for path in MODULES.values()
@@ -202,16 +202,16 @@ TESTED_TOGETHER = {
 
 
 def is_plain(path):
-    """A module that only declares things: there is nothing in it that could go wrong by itself."""
+    """A module that only declares things, so that there is nothing to test."""
     tree = ast.parse((ROOT / path).read_bytes())
     functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
-    return path.name == "__main__.py" or not any(decides(function) for function in functions)
+    return path.name == "__main__.py" or not any(has_logic(function) for function in functions)
 
 
-def decides(function):
-    """There is more to it than a docstring, and than setting attributes to what is given."""
+def has_logic(function):
+    """The function has more than a docstring and assignments to attributes."""
     return any(not isinstance(node, (ast.Expr, ast.Assign, ast.AnnAssign)) for node in function.body)
 
 
-def test_no_package_among_the_tests():
+def test_tests_folders_are_not_packages():
     assert list((ROOT / "tests").rglob("__init__.py")) == []

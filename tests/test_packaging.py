@@ -1,4 +1,5 @@
-"""What the project ships beside its code: image, compose file, Makefile, README. Judged without a container engine."""
+"""What the project ships beside its code: container image, compose file, Makefile, README; checked without a container
+engine."""
 
 import os
 import re
@@ -20,7 +21,7 @@ SERVICES = COMPOSE["services"]
 
 
 def instructions():
-    """The Dockerfile as (instruction, arguments), comments dropped and continued lines joined."""
+    """The Dockerfile as (instruction, arguments), without comments and with continued lines joined."""
     lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.lstrip().startswith("#")]
     joined = "\n".join(lines).replace("\\\n", " ")
     return [tuple(line.split(None, 1)) for line in joined.splitlines() if line.strip()]
@@ -46,12 +47,12 @@ def environment():
 # -- the image
 
 
-def test_instructions_are_known():
+def test_dockerfile_has_known_instructions_only():
     known = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
     assert {name for name, _ in DOCKERFILE} <= known
 
 
-def test_the_image_is_slim_and_of_a_supported_python():
+def test_image_is_a_slim_one_with_a_supported_python():
     for name, text in DOCKERFILE:
         if name == "FROM":
             version = re.fullmatch(r"python:3\.(\d+)-slim(?: AS \w+)?", text)
@@ -59,20 +60,20 @@ def test_the_image_is_slim_and_of_a_supported_python():
             assert 11 <= int(version[1]) <= 14
 
 
-def test_the_image_does_not_run_as_root():
+def test_image_does_not_run_as_root():
     names = [name for name, _ in final_stage()]
     assert argument("USER") not in {"root", "0"}
     assert names.index("USER") < names.index("ENTRYPOINT")
     assert f"--uid {argument('USER')}" in " ".join(text for name, text in final_stage() if name == "RUN")
 
 
-def test_the_entry_point_serves():
+def test_entry_point_is_rowtap_serve():
     command = yaml.safe_load(argument("ENTRYPOINT")) + yaml.safe_load(argument("CMD"))
     assert command == ["rowtap", "serve"]
     assert "rowtap" in PROJECT["project"]["scripts"]
 
 
-def test_the_image_has_all_it_copies_and_all_packages():
+def test_every_path_the_image_copies_exists_and_every_package_is_copied():
     copied = set()
     for name, text in DOCKERFILE:
         if name == "COPY":
@@ -83,7 +84,7 @@ def test_the_image_has_all_it_copies_and_all_packages():
     assert copied >= {*PROJECT["tool"]["setuptools"]["packages"], "pyproject.toml", "README.md", "config.toml"}
 
 
-def test_what_is_copied_is_not_ignored():
+def test_no_copied_path_is_in_dockerignore():
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     kept = {line[1:] for line in lines if line.startswith("!")}
     assert lines[0] == "*"
@@ -92,7 +93,7 @@ def test_what_is_copied_is_not_ignored():
             assert set(text.split()[:-1]) <= kept
 
 
-def test_the_image_listens_where_others_can_reach_it():
+def test_image_listens_on_every_address():
     found = config.load(ROOT / "config.toml", environment=environment())
     assert found.proxy.listen == (Address("", 6432),)
     assert found.admin.listen == Address("", 9432)
@@ -103,7 +104,7 @@ def test_the_image_listens_where_others_can_reach_it():
     )
 
 
-def test_the_health_check_asks_the_admin_endpoint():
+def test_health_check_of_the_image_requests_healthz():
     options, _, command = argument("HEALTHCHECK").partition("CMD")
     assert {"--interval", "--timeout", "--retries"} <= set(re.findall(r"--[a-z]+(?=[=-])|--[a-z]+", options))
     program, flag, script = yaml.safe_load(command)
@@ -128,7 +129,7 @@ def test_every_package_is_shipped():
 # -- the compose file
 
 
-def test_compose_has_the_three_and_waits_for_health():
+def test_compose_starts_rowtap_when_its_servers_are_healthy():
     assert set(SERVICES) == {"postgres", "redis", "rowtap"}
     for name in ("postgres", "redis"):
         assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
@@ -136,7 +137,7 @@ def test_compose_has_the_three_and_waits_for_health():
     assert SERVICES["rowtap"]["build"] == "."
 
 
-def test_compose_mounts_what_is_there():
+def test_every_path_compose_mounts_exists():
     for service in SERVICES.values():
         for mount in service.get("volumes", ()):
             source = mount.split(":")[0]
@@ -146,7 +147,7 @@ def test_compose_mounts_what_is_there():
                 assert source in COMPOSE["volumes"]
 
 
-def test_compose_runs_the_shipped_config_against_its_own_servers():
+def test_compose_uses_the_shipped_config_with_its_own_servers():
     given = environment() | SERVICES["rowtap"]["environment"]
     found = config.load(ROOT / "config.toml", environment=given)
     assert found.postgres.host == "postgres"
@@ -157,12 +158,12 @@ def test_compose_runs_the_shipped_config_against_its_own_servers():
     assert published == {"6432", "9432"}
 
 
-def test_compose_gives_a_stop_the_time_it_needs():
+def test_compose_waits_longer_than_shutdown_timeout():
     grace = int(SERVICES["rowtap"]["stop_grace_period"].removesuffix("s"))
     assert grace > config.load(ROOT / "config.toml", environment={}).proxy.shutdown_timeout
 
 
-def test_the_sample_is_what_the_config_captures(connect):
+def test_shipped_config_captures_a_table_of_the_sample(connect):
     """The SQL runs on a fresh database, and the shipped entry means a table of it."""
     connection = connect()
     connection.execute((ROOT / "docs" / "sample.sql").read_text())
@@ -183,16 +184,16 @@ def make(*arguments):
 @pytest.mark.parametrize(
     "target", ["install", "demo", "test", "check", "format", "lint", "types", "layering", "suite", "bench"]
 )
-def test_targets(target):
+def test_make_target_exists_and_is_in_the_help(target):
     assert make("--dry-run", target).returncode == 0
     assert f"  make {target} " in make("help").stdout
 
 
-def test_make_alone_is_help():
+def test_make_without_a_target_prints_the_help():
     assert make().stdout == make("help").stdout
 
 
-def test_ci_calls_the_readmes_test_command_and_nothing_else():
+def test_ci_runs_exactly_make_test():
     path = ROOT / ".ci" / "run"
     assert os.access(path, os.X_OK)
     commands = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
@@ -200,8 +201,8 @@ def test_ci_calls_the_readmes_test_command_and_nothing_else():
     assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
 
 
-def test_an_old_python_is_refused_in_words(tmp_path):
-    """A fresh checkout where the named Python is too old: one clear message, and nothing half made."""
+def test_make_install_refuses_an_old_python_with_a_message(tmp_path):
+    """One message, and no environment is created."""
     old = tmp_path / "old-python"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
@@ -219,21 +220,21 @@ def test_an_old_python_is_refused_in_words(tmp_path):
 
 
 def commands_of(name):
-    """The commands in a document's shell examples, comments cut off."""
+    """The commands in a document's shell examples, without comments."""
     text = (ROOT / name).read_text()
     blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-def test_the_readme_names_the_commands():
+def test_readme_names_the_first_commands():
     commands = commands_of("README.md")
     for expected in (["make", "demo"], ["make", "test"], ["docker", "compose", "up"]):
         assert expected in commands
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/operations.md", "docs/configuration.md"])
-def test_commands_exist(name):
+def test_every_command_in_the_document_exists(name):
     from proxy.cli import app
 
     known = {command.callback.__name__ for command in app.registered_commands if command.callback}
@@ -247,19 +248,8 @@ def test_commands_exist(name):
             assert words[3] in SERVICES
 
 
-@pytest.mark.parametrize(
-    "name", [str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]]
-)
-def test_links_lead_somewhere(name):
-    path = ROOT / name
-    prose = re.sub(r"```.*?```|`[^`\n]*`|^ {4}[^\n]*$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
-    for target in re.findall(r"\]\(([^)#\s]+)", prose):
-        if "://" not in target:
-            assert (path.parent / target).exists(), f"{name} links to {target}"
-
-
 @pytest.mark.parametrize("name", ["README.md", "docs/configuration.md"])
-def test_toml_examples_are_valid_configurations(name):
+def test_every_toml_example_is_a_valid_configuration(name):
     text = (ROOT / name).read_text()
     blocks = re.findall(r"^```toml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     assert blocks
@@ -269,7 +259,7 @@ def test_toml_examples_are_valid_configurations(name):
         assert config.Config.model_validate(tree)
 
 
-def test_every_key_is_documented():
+def test_every_configuration_key_is_documented():
     text = (ROOT / "docs" / "configuration.md").read_text()
     for section, field in config.Config.model_fields.items():
         model = config._model(field.annotation)
