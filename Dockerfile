@@ -6,7 +6,7 @@ COPY pyproject.toml README.md ./
 COPY protocol protocol
 COPY cache cache
 COPY proxy proxy
-# Wheels only: nothing is compiled, so no stage needs a compiler, and a missing wheel is noticed here.
+# Wheels only: no stage needs a compiler, and the build fails here if a wheel is missing.
 RUN pip wheel --no-cache-dir --wheel-dir /wheels --only-binary=:all: '.[tools]'
 
 FROM python:3.13-slim
@@ -15,7 +15,7 @@ RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
     && useradd --system --uid 6432 --no-create-home --shell /usr/sbin/nologin rowtap
 COPY config.toml /etc/rowtap/config.toml
 
-# The shipped file listens on the loopback address, which nobody outside a container could reach.
+# The shipped file listens on the loopback address, which cannot be reached from outside a container.
 ENV ROWTAP_CONFIG=/etc/rowtap/config.toml \
     ROWTAP_PROXY__LISTEN=*:6432 \
     ROWTAP_ADMIN__LISTEN=*:9432 \

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: Rowtap beside the floor, as benchmarks/relay.py measures it, with its arguments."""
+"""`python -m benchmarks`: Rowtap compared with the floor, by benchmarks/relay.py and with its arguments."""
 
 from benchmarks.relay import main
 

@@ -1,10 +1,10 @@
-"""What the codec costs: the scanner per message beside a bare struct walk, and each decode beside the same walk.
+"""The cost of the codec: the scanner per message, and each decode, compared with a loop that only unpacks headers.
 
     python benchmarks/codec.py
 
-Prints ratios: the machine's speed is in both numbers of a line, so they may be compared between machines and runs, the
-nanoseconds may not. The best of several rounds counts; rounds of all cases alternate, so that a busy neighbour slows
-all of them.
+Prints ratios, which may be compared between machines and runs, because both numbers depend on the machine's speed; the
+nanoseconds may not be compared. The best of several rounds counts; the rounds of all cases alternate, so that other
+work on the machine slows all of them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Case(NamedTuple):
 
 
 def walk() -> int:
-    """The least a reader in Python can do: unpack each header and step over the body."""
+    """The least a reader in Python can do: unpack each header and skip the body."""
     unpack = Struct("!BI").unpack_from
     chunk = ROWS
     size = len(chunk)
@@ -69,7 +69,7 @@ def scan(handler: Handler | None, chunks: list[bytes]) -> Callable[[], None]:
 
 
 def ignore(buffer: bytes, start: int, end: int) -> None:
-    """A handler that does nothing: what remains is the scanner's own cost and the call."""
+    """A handler that does nothing: what remains is the cost of the scanner and of the call."""
 
 
 def read_values(buffer: bytes, start: int, end: int) -> None:
@@ -87,14 +87,14 @@ COLUMNS = backend.RowDescription(
 )
 
 SCANS = (
-    Case("bare walk of 200 rows", walk, MESSAGES),
-    Case("scanner, unwanted", scan(None, [ROWS]), MESSAGES),
-    Case("scanner, wanted", scan(ignore, [ROWS]), MESSAGES),
-    Case("scanner, unwanted, chunks of 1000 bytes", scan(None, PIECES), MESSAGES),
-    Case("scanner, wanted, chunks of 1000 bytes", scan(ignore, PIECES), MESSAGES),
+    Case("headers of 200 rows only", walk, MESSAGES),
+    Case("scanner, no handler", scan(None, [ROWS]), MESSAGES),
+    Case("scanner, handler", scan(ignore, [ROWS]), MESSAGES),
+    Case("scanner, no handler, chunks of 1000 bytes", scan(None, PIECES), MESSAGES),
+    Case("scanner, handler, chunks of 1000 bytes", scan(ignore, PIECES), MESSAGES),
     Case("scanner and column_values (3 columns)", scan(read_values, [ROWS]), MESSAGES),
-    Case("scanner, one unwanted row a chunk", scan(None, [ROW])),
-    Case("scanner, one wanted row a chunk", scan(ignore, [ROW])),
+    Case("scanner, no handler, one row a chunk", scan(None, [ROW])),
+    Case("scanner, handler, one row a chunk", scan(ignore, [ROW])),
 )
 
 DECODES = (
@@ -118,7 +118,7 @@ DECODES = (
 
 
 def measure(cases: tuple[Case, ...]) -> dict[str, float]:
-    """Nanoseconds a message, best round."""
+    """Nanoseconds per message in the best round."""
     repeats = {case.name: max(1, ROUND_NS // max(1, once(case, 20))) for case in cases}
     best: dict[str, float] = {}
     for _ in range(ROUNDS):
@@ -129,7 +129,7 @@ def measure(cases: tuple[Case, ...]) -> dict[str, float]:
 
 
 def once(case: Case, repeats: int) -> int:
-    """Nanoseconds of one run, over several."""
+    """Nanoseconds of one run, averaged over `repeats`."""
     run = case.run
     begin = perf_counter_ns()
     for _ in range(repeats):
@@ -140,7 +140,7 @@ def once(case: Case, repeats: int) -> int:
 def main() -> None:
     best = measure(SCANS + DECODES)
     reference = best[SCANS[0].name]
-    print(f"{'per message':44} {'ns':>8}  {'÷ walk':>7}")
+    print(f"{'per message':44} {'ns':>8}  {'ratio':>7}")
     for name, nanoseconds in best.items():
         print(f"{name:44} {nanoseconds:8.0f}  {nanoseconds / reference:7.2f}")
 

@@ -1,10 +1,10 @@
-"""How many keys are stale when everything has settled: Rowtap, Rowtap without fences, and textbook cache-aside.
+"""How many keys are stale when no change is pending: Rowtap, Rowtap without fences, and textbook cache-aside.
 
     .venv/bin/python -m benchmarks.consistency --operations 100000
 
-The workload is that of tests/consistency, in rounds of 500 operations; when one has settled, every key in Redis is
-compared with its row. Rowtap runs as two hosts that share one PostgreSQL and one Redis, with random delays of up to
-`--delay` seconds towards Redis; the clients of cache-aside talk to both servers directly and without delay.
+The workload is that of tests/consistency, in rounds of 500 operations; after each round every key in Redis is compared
+with its row. Rowtap runs as two hosts that share one PostgreSQL and one Redis, with random delays of up to `--delay`
+seconds to Redis; the clients of cache-aside connect to both servers directly and without delay.
 """
 
 import argparse
@@ -29,7 +29,7 @@ WAYS = ("rowtap", "without fences", "cache-aside")
 
 
 def main() -> None:
-    """Print one line for each way."""
+    """Print one line for each of WAYS."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--operations", type=int, default=20_000, metavar="N", help="for each way")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 async def measure(way: str, choices: argparse.Namespace) -> tuple[int, int]:
-    """Stale keys found, and operations done, with servers of their own."""
+    """(stale keys found, operations done), with servers of its own."""
     async with contextlib.AsyncExitStack() as stack:
         postgres = stack.enter_context(Postgres(settings=SETTINGS))
         valkey = stack.enter_context(Valkey())
@@ -58,7 +58,7 @@ async def measure(way: str, choices: argparse.Namespace) -> tuple[int, int]:
         if way == "cache-aside":
             CacheAside.redis_url = valkey.url
             return await world.count([], client=CacheAside, **more)
-        make_proxy: Any = Proxy  # The tests are annotated in part.
+        make_proxy: Any = Proxy  # The tests have annotations in part only.
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         hosts = []
         for number in range(choices.hosts):
