@@ -46,7 +46,7 @@ CONTENT = """
     INSERT INTO younger VALUES (1, 'child'), (2, 'kid');
     INSERT INTO owners VALUES (1, 'Zoe'), (2, 'Yan');
     INSERT INTO pets VALUES (1, 1), (2, 1), (3, 2);
-    INSERT INTO notes VALUES (1, 'Ada'), (2, 'Ben'), (2, 'Cyd'), (7, 'nobody');
+    INSERT INTO notes VALUES (1, 'Ada'), (2, 'Ben'), (2, 'Cyd'), (7, 'Dot');
 """
 RULES = [
     {"name": "users", "key": "id", "value": "name"},

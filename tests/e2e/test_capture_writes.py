@@ -35,7 +35,7 @@ CASES = [
     Write("UPDATE users SET name = $tag$it's $1$tag$ WHERE id = 1"),
     Write("UPDATE users SET name = 'a' /* , name = 'b' */ WHERE id = 1 -- AND false\n"),
     Write("UPDATE users SET name = '' WHERE id = 1"),
-    Write("UPDATE users SET name = 'Eve' WHERE id = 1 AND name = 'nobody'"),
+    Write("UPDATE users SET name = 'Eve' WHERE id = 1 AND name = 'absent'"),
     Write("UPDATE users SET name = 'Eve' WHERE id = 99"),
     Write('UPDATE "Odd Table" SET "Val ue" = $1 WHERE "Key" = $2', arguments=CID),
     Write("UPDATE codes SET label = $1 WHERE code = $2", arguments=(text("L"), text("b:%"))),

@@ -233,9 +233,8 @@ def test_key_is_evicted_when_the_client_disconnects_before_the_answer(warm, sess
     run(warm.direct, "BEGIN", "SELECT name FROM users WHERE id = 1 FOR UPDATE")
     session.send(frontend.Query(b"UPDATE users SET name = 'late' WHERE id = 1"))
     waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%late%'"
-    warm.wait_until(
-        lambda: warm.session().simple(waiting).rows
-    )  # not warm.direct, whose open transaction has an old view of it
+    # Not by warm.direct: an open transaction sees pg_stat_activity as it was at its first look.
+    warm.wait_until(lambda: warm.session().simple(waiting).rows)
     sessions = warm.proxy.status()["sessions"]
     session.abort()
     time.sleep(0.05)  # the proxy may notice that before the statement ends, or not
