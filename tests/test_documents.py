@@ -129,7 +129,7 @@ def test_no_word_that_hides_who_acts(path):
     assert found == []
 
 
-def test_every_exception_is_needed():
+def test_every_listed_phrase_with_the_account_occurs():
     unused = [
         (name, phrase)
         for name, phrases in ACCOUNT.items()

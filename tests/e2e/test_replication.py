@@ -87,7 +87,7 @@ def position(lsn):
     return int(high, 16) << 32 | int(low, 16)
 
 
-def test_pg_recvlogical(rowtap, table, slot, tmp_path):
+def test_pg_recvlogical_receives_every_change(rowtap, table, slot, tmp_path):
     proxy = rowtap([USERS])
     there = {"port": proxy.port, "database": proxy.database}
     words = ("--slot", slot, "-d", proxy.database)
