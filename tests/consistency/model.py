@@ -160,9 +160,9 @@ class Model:
     def redate(self, item, recent):
         if recent is None:
             return item
-        settled_ns, seq, seq = recent
+        settled_ns, seq, fence = recent
         later = item.sent_ns > settled_ns or not self.has("a new date needs a write that began later")
-        return item._replace(seq=seq) if later and seq <= item.seq < seq else item
+        return item._replace(seq=fence) if later and seq <= item.seq < fence else item
 
     def merge(self, waiting, item):
         if waiting is None:
