@@ -52,8 +52,9 @@ class Change:
     """HASH STORE only: ``value`` holds only the columns written; apply it only to a hash that is there."""
     removed: tuple[bytes, ...] = ()
     """HASH STORE with ``partial`` only: fields that became NULL, to be deleted from the hash."""
-    hold: bool = False
-    """EVICT and FLUSH only: the write may commit later still (connection lost); refuse Fills for a fence's life."""
+    may_commit_later: bool = False
+    """EVICT and FLUSH only: the session ended before the outcome was known, so the write may commit after this change
+    was applied. Redis refuses every value of the key, or of the rule, for a fence's life."""
 
 
 def weight(value: Value | None) -> int:

@@ -114,11 +114,6 @@ class Counts:
         """Count one exception that no rule expects, caught by the part ``where``."""
         self.internal_errors[where] = self.internal_errors.get(where, 0) + 1
 
-    def statement(self, label: str, reason: str) -> None:
-        """Count one finished statement that concerns the rule ``label`` under one reason code."""
-        key = (label, reason)
-        self.statements[key] = self.statements.get(key, 0) + 1
-
     def row_unfilled(self, label: str, reason: str, rows: int = 1) -> None:
         """Count rows that were read but could not fill ``label``'s keys."""
         key = (label, reason)

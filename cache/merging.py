@@ -44,7 +44,7 @@ def _read_later(read: Change, other: Change) -> bool:
 
 def _read_over_write(waiting: Change, read: Change) -> Change:
     """A read that began after the write ended saw it, and whatever the write's own value was, this one is as new."""
-    if waiting.hold or read.sent_ns <= waiting.settled_ns:
+    if waiting.may_commit_later or read.sent_ns <= waiting.settled_ns:
         return waiting
     if waiting.sent_ns > waiting.settled_ns and not _read_later(read, waiting):
         return waiting
@@ -56,10 +56,10 @@ def _read_over_write(waiting: Change, read: Change) -> Change:
 
 
 def _write_over_write(waiting: Change, write: Change) -> Change:
-    if waiting.hold or write.sent_ns <= waiting.settled_ns:
+    if waiting.may_commit_later or write.sent_ns <= waiting.settled_ns:
         # Every later statement that may be ordered after this one was dated no earlier than either.
         write.seq = max(write.seq, waiting.seq)
-        write.hold = write.hold or waiting.hold
+        write.may_commit_later = write.may_commit_later or waiting.may_commit_later
         return evict(write)
     return follow(waiting, write)
 

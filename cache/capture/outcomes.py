@@ -289,20 +289,20 @@ class Outcomes:
 
     def blinded(self, outstanding: Sequence[Execution], stamp: tuple[int, int]) -> None:
         """The session is not followed any more: whatever it wrote or will write is in doubt."""
-        self.lost(outstanding, hold=False)
+        self.lost(outstanding, may_commit_later=False)
         self._backlog.put(self.everything(stamp))
 
-    def lost(self, outstanding: Sequence[Execution], *, hold: bool) -> None:
+    def lost(self, outstanding: Sequence[Execution], *, may_commit_later: bool) -> None:
         """The session ended with ``outstanding`` unanswered statements.
 
         Args:
-            hold: the server may still be running them, so nothing read meanwhile may fill.
+            may_commit_later: the server may still be running them, so nothing read meanwhile may fill.
         """
         changes = self.buffer.lost(unanswered=bool(outstanding))
         for execution in outstanding:
             changes += self._doubted_writes(execution)
         for change in changes:
-            change.hold = hold
+            change.may_commit_later = may_commit_later
         if changes:
             self._backlog.put(changes)
         if self._ddl_open:

@@ -103,7 +103,7 @@ class Backlog:
                     del waiting[label]
             self._fenced[f"{label} {id(lane)}"] = lane
             if label in self._lanes:
-                self._flush(self._lanes[label], hold=True)
+                self._flush(self._lanes[label], may_commit_later=True)
         self._event.set()
 
     # What sessions do.
@@ -123,7 +123,7 @@ class Backlog:
             elif change.kind is _FILL:
                 self._put_fill(lane, change)
             elif change.kind is Kind.FLUSH:
-                self._flush(lane, hold=change.hold)
+                self._flush(lane, may_commit_later=change.may_commit_later)
             else:
                 self._put_write(lane, change)
         if not self._event.is_set():
@@ -183,7 +183,7 @@ class Backlog:
     def _put_former(self, lane: Lane, change: Change) -> None:
         """A session that still goes by the former meaning of a rule: which of today's keys it wrote cannot be told."""
         if change.kind is not Kind.FILL:
-            self._flush(lane, hold=change.hold)
+            self._flush(lane, may_commit_later=change.may_commit_later)
 
     def _put_fill(self, lane: Lane, change: Change) -> None:
         key = change.key
@@ -223,14 +223,14 @@ class Backlog:
         lane.writes[change.key] = merged
 
     def _put_write(self, lane: Lane, change: Change) -> None:
-        if lane.flush and not change.hold:
+        if lane.flush and not change.may_commit_later:
             return  # The Flush's fence will be newer than this write, and its keys are looked for after that.
         self._own.redate(change)
         self._add_write(lane, change)
 
     def _add_write(self, lane: Lane, change: Change) -> None:
         key = change.key
-        if change.hold:
+        if change.may_commit_later:
             self._held_until = max(self._held_until, time.monotonic_ns() + self.fence_life * 1_000_000)
         waiting = lane.writes.get(key) or lane.fills.pop(key, None)
         if waiting is not None:
@@ -259,24 +259,24 @@ class Backlog:
         fullest = max(self._lanes.values(), key=lambda lane: len(lane.writes))
         self.counts.collapses += 1
         # A key that refuses Fills for a while makes its whole table do so: it is not worth keeping track of here.
-        hold = any(change.hold for change in fullest.writes.values())
-        self._flush(fullest, hold=hold)
+        may_commit_later = any(change.may_commit_later for change in fullest.writes.values())
+        self._flush(fullest, may_commit_later=may_commit_later)
         self._drop_writes(fullest, {})
         return fullest is not arriving
 
-    def _flush(self, lane: Lane, *, hold: bool) -> None:
+    def _flush(self, lane: Lane, *, may_commit_later: bool) -> None:
         if not lane.flush:
             lane.flush_since = time.monotonic_ns()
         lane.flush = True
-        if hold:
-            lane.hold = True
+        if may_commit_later:
+            lane.may_commit_later = True
             self._held_until = max(self._held_until, time.monotonic_ns() + self.fence_life * 1_000_000)
         self._flushing.add(lane.rule.label)
         self._keys -= len(lane.fills)
         self._bytes -= sum(map(size, lane.fills.values()))
         lane.counts.refused += len(lane.fills)
         lane.fills = {}
-        self._drop_writes(lane, {key: change for key, change in lane.writes.items() if change.hold})
+        self._drop_writes(lane, {key: change for key, change in lane.writes.items() if change.may_commit_later})
         self._event.set()
 
     def _drop_writes(self, lane: Lane, kept: dict[bytes, Change]) -> None:
@@ -343,8 +343,8 @@ class Backlog:
         flushes = []
         for label in self._flushing:
             lane = self._lanes[label]
-            flushes.append((lane, lane.hold))
-            lane.flush = lane.hold = False
+            flushes.append((lane, lane.may_commit_later))
+            lane.flush = lane.may_commit_later = False
         self._flushing.clear()
         parts = []
         left, room = max_keys, max_bytes
@@ -451,7 +451,7 @@ class Backlog:
     def _note(self, lane: Lane, changes: list[Change], outcomes: bytes, seq: int) -> None:
         """What follows these writes may be dated by them, where nobody else's came between."""
         for change, outcome in zip(changes, outcomes, strict=True):
-            if outcome == OVERLAPPED or change.hold or not change.seq:
+            if outcome == OVERLAPPED or change.may_commit_later or not change.seq:
                 continue
             self._own.note(change, seq)
             waiting = lane.writes.get(change.key) or lane.fills.get(change.key)
@@ -475,11 +475,11 @@ class Backlog:
                     lane.counts.dropped += 1
                     continue
                 self._put_fill_back(lane, change)
-            elif not lane.flush or change.hold:
+            elif not lane.flush or change.may_commit_later:
                 self._put_write_back(lane, evict(change) if unknown else change)
-        for lane, hold in batch.flushes:
+        for lane, may_commit_later in batch.flushes:
             if self._lanes.get(lane.rule.label) is lane:
-                self._flush(lane, hold=hold)
+                self._flush(lane, may_commit_later=may_commit_later)
         self._event.set()
 
     def _put_fill_back(self, lane: Lane, change: Change) -> None:
@@ -536,18 +536,18 @@ class Backlog:
         self._scanning = {}
         self._blocks.end_scan(complete=complete)
 
-    def flush(self, labels: Iterable[str], *, hold: bool = False) -> None:
+    def flush(self, labels: Iterable[str], *, may_commit_later: bool = False) -> None:
         """Flush rules for a reason that no statement gave."""
         for label in labels:
             lane = self._lanes.get(label)
             if lane is not None:
-                self._flush(lane, hold=hold)
+                self._flush(lane, may_commit_later=may_commit_later)
 
     def renew(self) -> None:
         """A new epoch has begun: what Redis holds, and what it remembers of writes, is not what it was."""
-        hold = time.monotonic_ns() < self._held_until
+        may_commit_later = time.monotonic_ns() < self._held_until
         self._own.forget()
-        self.flush(self._lanes, hold=hold)
+        self.flush(self._lanes, may_commit_later=may_commit_later)
         self._blocks.ask_again()
 
     def forget(self) -> None:

@@ -25,7 +25,7 @@ class Lane:
     fills: dict[bytes, Change] = field(default_factory=dict)
     flush: bool = False
     """Every key is to be removed; stands for all writes of the rule that came before."""
-    hold: bool = False
+    may_commit_later: bool = False
     """``flush`` refuses Fills for a fence's life."""
     holder: str = ""
     """The last block whose keys are to be looked for; Redis is told when that is done."""

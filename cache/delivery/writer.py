@@ -67,8 +67,8 @@ class Writer:
     """Sends ``backlog`` to the Redis at ``url``: redis://, rediss://, unix:// or redis+sentinel://.
 
     ``worker`` names this worker among all that share the Redis, and must be the same when it is started again in its
-    place. Times are in seconds. ``on_state`` is told when the connection is there (registered, not only open) or gone;
-    ``on_event`` gets a line for the log: level name, event, facts.
+    place. Times are in seconds. ``on_event`` gets a line for the log: level name, event, facts. ``connected`` is true
+    while this worker is registered there, not as soon as the connection is open.
     """
 
     def __init__(
@@ -82,7 +82,6 @@ class Writer:
         heartbeat: float = HEARTBEAT,
         lease: float = LEASE,
         max_delay: float = MAX_DELAY,
-        on_state: Callable[[bool], None] | None = None,
         on_event: Callable[[str, str, dict[str, object]], None] | None = None,
         on_internal_error: ErrorReport | None = None,
     ) -> None:
@@ -97,7 +96,6 @@ class Writer:
         self._heartbeat = heartbeat
         self._lease = lease
         self._max_delay = max_delay
-        self._on_state = on_state
         self._on_event = on_event
         self._on_internal_error = on_internal_error
         self._connection: Link | None = None
@@ -224,8 +222,6 @@ class Writer:
         if connected != self.connected:
             self.connected = connected
             self._backlog.reachable(up=connected)
-            if self._on_state is not None:
-                self._on_state(connected)
 
     def _log(self, level: str, event: str, **facts: object) -> None:
         if self._on_event is not None:
@@ -279,7 +275,7 @@ class Writer:
         dead = [label.decode() for label in orphans]
         if dead:
             self._log("warning", "a worker died: flushing its tables", tables=dead)
-            self._backlog.flush(dead, hold=True)
+            self._backlog.flush(dead, may_commit_later=True)
         if changed:
             self._backlog.flush(label.decode() for label in changed)
         self._enter(epoch, first=first)
@@ -405,8 +401,8 @@ class Writer:
         ]
         arguments += [label.encode() for label in labels]
         arguments += lifts
-        for lane, hold in batch.flushes:
-            arguments += (labels[lane.rule.label], self._backlog.fence_life if hold else 0)
+        for lane, may_commit_later in batch.flushes:
+            arguments += (labels[lane.rule.label], self._backlog.fence_life if may_commit_later else 0)
         for part in batch.parts:
             number = b"%d" % labels[part.lane.rule.label]
             if frugal and part.fills:
@@ -425,7 +421,7 @@ class Writer:
             if jitter:
                 ttl = max(1, int(life * (1 - jitter * random.random())))  # noqa: S311 - spreads expiry, no secret
             if value is None or frugal:
-                arguments += (b"E", rule, change.seq, self._backlog.fence_life if change.hold else 0)
+                arguments += (b"E", rule, change.seq, self._backlog.fence_life if change.may_commit_later else 0)
             elif type(value) is bytes:
                 arguments += (plain, rule, change.seq, ttl, value)
             elif isinstance(value, dict):

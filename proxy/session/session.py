@@ -170,8 +170,8 @@ class Session:
                 return
             if self._turning:
                 self._turn_into_requests()
-            hold = not (backend_ended or self._replies.fatal)
-            self._outcomes.lost(list(self._replies.outstanding()), hold=hold)
+            may_commit_later = not (backend_ended or self._replies.fatal)
+            self._outcomes.lost(list(self._replies.outstanding()), may_commit_later=may_commit_later)
         except Exception as error:  # noqa: BLE001 - the last resort is to forget everything the session could touch
             self._go_blind(error)
         finally:

@@ -13,14 +13,19 @@ def test_configured_rules_show_from_the_start():
     assert {label: rule.fills for label, rule in counts.rules.items()} == {"a": 1, "b": 0, "c": 2}
 
 
-def test_statements_and_rows_by_reason():
+def test_rows_that_could_not_fill_add_up_by_rule_and_reason():
     counts = Counts()
-    counts.statement("a", "update")
-    counts.statement("a", "update")
     counts.row_unfilled("a", "null key")
     counts.row_unfilled("a", "null key", 3)
-    assert counts.statements == {("a", "update"): 2}
-    assert counts.unfilled == {("a", "null key"): 4}
+    counts.row_unfilled("b", "type")
+    assert counts.unfilled == {("a", "null key"): 4, ("b", "type"): 1}
+
+
+def test_internal_errors_add_up_by_the_part_that_caught_them():
+    counts = Counts()
+    for where in ("writer", "session", "writer"):
+        counts.internal_error(where)
+    assert counts.internal_errors == {"writer": 2, "session": 1}
 
 
 def test_histogram_bounds_are_inclusive():

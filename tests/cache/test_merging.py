@@ -74,12 +74,12 @@ def test_a_write_replaces_a_fill_whenever_it_began():
 
 
 def test_hold_stays_through_everything():
-    held = evict(1, 3, hold=True)
+    held = evict(1, 3, may_commit_later=True)
     assert merge(held, fill(4, 5)) is held
     merged = merge(held, store(6, 7))
-    assert (merged.kind, merged.hold) == (Kind.EVICT, True)
-    merged = merge(store(1, 2), evict(3, 4, hold=True))
-    assert (merged.kind, merged.hold) == (Kind.EVICT, True)
+    assert (merged.kind, merged.may_commit_later) == (Kind.EVICT, True)
+    merged = merge(store(1, 2), evict(3, 4, may_commit_later=True))
+    assert (merged.kind, merged.may_commit_later) == (Kind.EVICT, True)
 
 
 def test_a_partial_value_goes_over_a_whole_one():

@@ -15,7 +15,7 @@ def worker(number=0, *, postgres_up=True, redis_up=True):
     counts, traffic = Counts.of(["app.public.users", 'app.public."odd"']), Traffic()
     rule = counts.rules["app.public.users"]
     rule.fills, rule.stores, rule.evicts, rule.flushes, rule.refused, rule.dropped = 10, 20, 30, 40, 50, 60
-    counts.statement("app.public.users", "point-select")
+    counts.statements["app.public.users", "point-select"] = 1
     counts.row_unfilled("app.public.users", "type", 7)
     counts.sessions_blinded, counts.redis_errors, counts.redis_reconnects = 1, 2, 3
     counts.epochs, counts.collapses, counts.batches = 4, 5, 6

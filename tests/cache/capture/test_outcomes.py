@@ -255,12 +255,12 @@ def test_a_lost_session():
     server = Server()
     server.begin()
     server.update(1, status=IN_BLOCK)
-    server.outcomes.lost([], hold=False)
+    server.outcomes.lost([], may_commit_later=False)
     assert server.told() == [], "it was rolled back"
     server.begin()
     server.update(1, status=IN_BLOCK)
-    server.outcomes.lost([server.execution("COMMIT")], hold=True)
-    assert [change.hold for change in server.sink.changes] == [True]
+    server.outcomes.lost([server.execution("COMMIT")], may_commit_later=True)
+    assert [change.may_commit_later for change in server.sink.changes] == [True]
     assert server.told() == ["EVICT users:1@4"]
 
 

@@ -81,7 +81,7 @@ def test_a_flush_is_pending_until_its_keys_are_gone(backlog):
     flush(backlog)
     assert backlog.pending == 1
     batch = take(backlog)
-    assert [(lane.rule, hold) for lane, hold in batch.flushes] == [(A, False)]
+    assert [(lane.rule, late) for lane, late in batch.flushes] == [(A, False)]
     backlog.confirm(batch, 11, b"")
     assert backlog.pending == 1
     assert backlog.start_scan() == (A,)
@@ -98,15 +98,15 @@ def test_a_flush_is_pending_until_its_keys_are_gone(backlog):
 def test_a_waiting_flush_stands_for_all_but_holds(backlog):
     fill(backlog)
     store(backlog, b"a:2")
-    evict(backlog, b"a:3", hold=True)
+    evict(backlog, b"a:3", may_commit_later=True)
     store(backlog, b"b:1", rule=B)
     flush(backlog)
     store(backlog, b"a:4")
     fill(backlog, b"a:5")
-    evict(backlog, b"a:6", hold=True)
+    evict(backlog, b"a:6", may_commit_later=True)
     batch = take(backlog)
     assert kinds(batch) == {b"a:3": Kind.EVICT, b"a:6": Kind.EVICT, b"b:1": Kind.STORE}
-    assert all(change.hold for change in batch.changes if change.rule is A)
+    assert all(change.may_commit_later for change in batch.changes if change.rule is A)
     assert backlog.counts.rule(A.label).refused == 2
 
 
@@ -126,13 +126,13 @@ def test_too_many_writes_collapse_into_a_flush_of_the_fullest_rule():
     backlog = make_backlog(3)
     store(backlog, b"b:1", rule=B)
     store(backlog, b"a:1")
-    evict(backlog, b"a:2", hold=True)
+    evict(backlog, b"a:2", may_commit_later=True)
     store(backlog, b"b:2", rule=B)
     assert backlog.pending == 3
     assert backlog.counts.collapses == 1
     batch = take(backlog)
     assert set(kinds(batch)) == {b"b:1", b"b:2"}
-    assert [(lane.rule, hold) for lane, hold in batch.flushes] == [(A, True)]
+    assert [(lane.rule, late) for lane, late in batch.flushes] == [(A, True)]
 
 
 def test_the_arriving_key_may_be_part_of_the_collapse():
@@ -259,11 +259,11 @@ def test_what_overlaps_this_workers_own_write_keeps_its_date(backlog):
 def test_a_new_epoch_flushes_all_and_keeps_refusing_for_holds(backlog):
     store(backlog)
     backlog.renew()
-    assert [hold for _, hold in take(backlog).flushes] == [False, False]
+    assert [late for _, late in take(backlog).flushes] == [False, False]
     backlog = make_backlog()
-    evict(backlog, hold=True)
+    evict(backlog, may_commit_later=True)
     backlog.renew()
-    assert [hold for _, hold in take(backlog).flushes] == [True, True]
+    assert [late for _, late in take(backlog).flushes] == [True, True]
 
 
 def test_refused_fills_are_counted(backlog):

@@ -110,7 +110,7 @@ async def test_several_rules_flush_in_one_pass(redis_url, redis_client):
 
 async def test_hold_refuses_fills_and_stores_that_come_later(redis_url, redis_client):
     async with working(redis_url, fence_life=1000, heartbeat=0.1) as w:
-        w.evict(hold=True)
+        w.evict(may_commit_later=True)
         await w.settle()
         w.fill(b"f")
         w.store(b"f", key=b"users:2")
@@ -128,7 +128,7 @@ async def test_hold_refuses_fills_and_stores_that_come_later(redis_url, redis_cl
 async def test_a_held_flush_refuses_fills_of_its_table(redis_url, redis_client):
     rules = [make_rule("users"), make_rule("b")]
     async with working(redis_url, rules=rules, fence_life=1000, heartbeat=0.1) as w:
-        w.flush(hold=True)
+        w.flush(may_commit_later=True)
         await w.settle()
         w.fill(b"f")
         w.fill(b"f", key=b"b:1", rule=rules[1])
@@ -437,7 +437,7 @@ async def test_evicted_fences_take_no_hold_with_them(redis_url, redis_client, ho
         if hold == "block":
             assert await w.backlog.block([w.change(Kind.EVICT)]).wait(5)
         else:
-            getattr(w, hold)(hold=True)
+            getattr(w, hold)(may_commit_later=True)
             await w.settle()
         redis_client.delete("rowtap:fences:0", "rowtap:fences:1")
         x.evict(key=b"users:9")

@@ -187,7 +187,7 @@ def test_a_lost_connection_with_a_write_under_way_evicts():
     d.client(q("UPDATE users SET name = 'a' WHERE id = 1"))
     d.session.closed(backend_ended=False)
     (change,) = d.sink.changes
-    assert change.hold, "the server may still commit it"
+    assert change.may_commit_later, "the server may still commit it"
     assert d.got() == ["EVICT users:1"]
 
 
@@ -198,7 +198,7 @@ def test_a_commit_under_way_evicts_what_its_block_wrote():
     d.client(q("COMMIT"))
     d.session.closed(backend_ended=True)
     (change,) = d.sink.changes
-    assert not change.hold
+    assert not change.may_commit_later
     assert d.got() == ["EVICT users:1"]
 
 
