@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
+PACKAGES = {pattern.removesuffix("*") for pattern in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]}
+"""The top-level packages, each with everything below it."""
 
 
 def instructions():
@@ -81,7 +83,7 @@ def test_every_path_the_image_copies_exists_and_every_package_is_copied():
             copied |= set(sources)
     for source in copied:
         assert (ROOT / source).exists(), source
-    assert copied >= {*PROJECT["tool"]["setuptools"]["packages"], "pyproject.toml", "README.md", "config.toml"}
+    assert copied >= {*PACKAGES, "pyproject.toml", "README.md", "config.toml"}
 
 
 def test_no_copied_path_is_in_dockerignore():
@@ -113,17 +115,28 @@ def test_health_check_of_the_image_requests_healthz():
     assert "http://127.0.0.1:9432/healthz" in script
 
 
-def test_data_files_travel_with_their_package():
+def test_every_data_file_is_shipped_with_its_package():
     patterns = PROJECT["tool"]["setuptools"]["package-data"]
-    for package in PROJECT["tool"]["setuptools"]["packages"]:
-        shipped = {path for pattern in patterns.get(package, ()) for path in (ROOT / package).glob(pattern)}
-        found = {path for path in (ROOT / package).rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}}
-        assert found == shipped
+    shipped = {
+        path
+        for package, globs in patterns.items()
+        for pattern in globs
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    found = {
+        path
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and path.suffix not in {".py", ".pyc"}
+    }
+    assert found == shipped
+    assert ROOT / "cache" / "delivery" / "lua" / "apply.lua" in shipped
 
 
 def test_every_package_is_shipped():
-    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"benchmarks"}
-    assert packages == set(PROJECT["tool"]["setuptools"]["packages"])
+    assert {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"benchmarks"} == PACKAGES
+    folders = {path.parent for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
 
 
 # -- the compose file

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from hashlib import sha1
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
@@ -43,24 +42,6 @@ MAX_DELAY = 5.0
 
 class WrongRedisError(RedisError):
     """What answers cannot be worked with, now at least; says why."""
-
-
-class Script:
-    """A script by its digest, sent whole when Redis does not have it."""
-
-    __slots__ = ("digest", "source")
-
-    def __init__(self, source: str) -> None:
-        self.source = source.encode()
-        # Not a matter of security: it is how Redis names scripts.
-        self.digest = sha1(self.source, usedforsecurity=False).hexdigest().encode()
-
-
-_JOIN = Script(scripts.JOIN)
-_APPLY = Script(scripts.APPLY)
-_BLOCK = Script(scripts.BLOCK)
-_SCANNED = Script(scripts.SCANNED)
-_LEAVE = Script(scripts.LEAVE)
 
 
 class Writer:
@@ -157,7 +138,7 @@ class Writer:
                 await connection.send_packed_command(pack((b"INFO",)), check_health=False)
                 found = problems(facts_of(await connection.read_response()))
                 if all(problem.startswith("maxmemory-policy") for problem in found):
-                    await connection.send_packed_command(pack((b"EVAL", scripts.PROBE.encode(), 0)), check_health=False)
+                    await connection.send_packed_command(pack((b"EVAL", scripts.PROBE.text, 0)), check_health=False)
                     try:
                         await connection.read_response()
                     except ResponseError as error:
@@ -236,12 +217,12 @@ class Writer:
             await connection.send_packed_command(pack(command), check_health=False)
             return await connection.read_response(disconnect_on_error=False)
 
-    async def _script(self, script: Script, *arguments: bytes | int) -> Any:
+    async def _script(self, script: scripts.Script, *arguments: bytes | int) -> Any:
         """``arguments`` begin with the number of keys."""
         try:
             return await self._call(b"EVALSHA", script.digest, *arguments)
         except NoScriptError:
-            return await self._call(b"EVAL", script.source, *arguments)
+            return await self._call(b"EVAL", script.text, *arguments)
 
     # Registration, epochs and clocks.
 
@@ -252,7 +233,7 @@ class Writer:
         for rule in rules:
             arguments += (rule.label.encode(), definition(rule).encode())
         reply = await self._script(
-            _JOIN,
+            scripts.JOIN,
             0,
             self._worker.encode(),
             self._token.encode(),
@@ -344,7 +325,7 @@ class Writer:
             for label, block in asking.labels:
                 arguments += (label.encode(), block.holder.encode())
             arguments += [block.holder.encode() for _, block in asking.keys]
-            reply = await self._script(_BLOCK, *arguments)
+            reply = await self._script(scripts.BLOCK, *arguments)
             if reply[0] == scripts.REJOIN:
                 await self._join()
                 return
@@ -409,7 +390,7 @@ class Writer:
                 arguments += (b"F", number, 0, 0, b"") * len(part.changes)  # Dated so that they are refused.
             else:
                 self._pack(part, number, arguments, frugal=frugal)
-        return await self._script(_APPLY, *arguments), sent
+        return await self._script(scripts.APPLY, *arguments), sent
 
     def _pack(self, part: Part, rule: bytes, arguments: list[bytes | int], *, frugal: bool) -> None:
         plain, fields = (b"F", b"f") if part.fills else (b"S", b"s")
@@ -447,14 +428,14 @@ class Writer:
         scan.cursor = int(cursor)
         if scan.cursor == 0:
             if blocked := self._backlog.blocked:
-                await self._script(_SCANNED, 0, *(fact.encode() for pair in blocked for fact in pair))
+                await self._script(scripts.SCANNED, 0, *(fact.encode() for pair in blocked for fact in pair))
             self._scan = None
             self._backlog.end_scan(complete=True)
 
     async def _leave(self) -> None:
         if self._connection is not None and self.connected:
             try:
-                await self._script(_LEAVE, 0, self._worker.encode(), self._token.encode())
+                await self._script(scripts.LEAVE, 0, self._worker.encode(), self._token.encode())
             except (RedisError, OSError, TimeoutError, EOFError) as error:
                 self._log("warning", "could not take leave of redis", error=words(error))
         self._state(connected=False)

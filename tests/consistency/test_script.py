@@ -20,12 +20,12 @@ class Script:
 
     def __init__(self, client):
         self.client = client
-        self._apply = client.register_script(scripts.APPLY)
-        self._block = client.register_script(scripts.BLOCK)
-        self._scanned = client.register_script(scripts.SCANNED)
+        self._apply = client.register_script(scripts.APPLY.text)
+        self._block = client.register_script(scripts.BLOCK.text)
+        self._scanned = client.register_script(scripts.SCANNED.text)
         self._blocked = self._looked_for = ""
         client.flushdb()
-        joined = client.eval(scripts.JOIN, 0, "w", "t", 0, 0, "r", 30_000, LIFE, LABEL, "definition")
+        joined = client.eval(scripts.JOIN.text, 0, "w", "t", 0, 0, "r", 30_000, LIFE, LABEL, "definition")
         self.first = self.seen = joined[1]
 
     def seq(self, seq):

@@ -18,7 +18,7 @@ class Caller:
 
     def join(self, *rules, registered=0, run="r", lease=30_000):
         reply = self.client.eval(
-            scripts.JOIN,
+            scripts.JOIN.text,
             0,
             self.name,
             self.token,
@@ -36,7 +36,7 @@ class Caller:
     def apply(self, key, *change, sent=None, frugal=0, writes=1):
         now = int(time.time() * 1000) if sent is None else sent
         facts = (self.name, self.token, self.seen, now, frugal, writes, LIFE)
-        reply = self.client.eval(scripts.APPLY, 1, key, *facts, 1, 1, 0, 0, "rule", *change)
+        reply = self.client.eval(scripts.APPLY.text, 1, key, *facts, 1, 1, 0, 0, "rule", *change)
         if reply[0] == scripts.DONE:
             self.seen = reply[1]
         return reply

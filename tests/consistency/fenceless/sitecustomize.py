@@ -11,10 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from cache.delivery import scripts
 
-_RULE = """  local newest = not late and date >= state.floor and seq <= date and table_seq[rule] <= date
-    and not holds and not table_holds[rule]
-"""
+_RULE = b"  local accepted = alone and not blocks and not table_blocks[rule]\n"
 
-if scripts.APPLY.count(_RULE) != 1:
-    raise RuntimeError("cache/delivery/scripts.py decides in another way now")
-scripts.APPLY = scripts.APPLY.replace(_RULE, "  local newest = true\n")
+if scripts.APPLY.text.count(_RULE) != 1:
+    raise RuntimeError("cache/delivery/lua/apply.lua decides in another way now")
+scripts.APPLY = scripts.Script(scripts.APPLY.text.replace(_RULE, b"  local accepted = true\n").decode())
