@@ -52,7 +52,9 @@ ONLY_IN = {
     "sqlglot": {"cache/sql/statements.py", "cache/sql/expressions.py"},
     "sqlglotc": {"cache/sql/statements.py"},
     "redis": {
+        "cache/delivery/client.py",
         "cache/delivery/connections.py",
+        "cache/delivery/faults.py",
         "cache/delivery/writer.py",
         "proxy/demo/session.py",
         "proxy/demo/servers.py",
@@ -72,7 +74,12 @@ ONLY_IN = {
 WAITING = {"asyncio", "uvloop", "socket", "selectors", "threading"}
 SANS_IO = {"protocol", "cache", "cache.catalog", "cache.sql", "cache.values", "cache.capture", "proxy.session"}
 """Packages without I/O: they import nothing that waits."""
-SANS_IO_MODULES = {"proxy/net/startup.py", "proxy/net/exchange.py", "cache/delivery/queues.py"}
+SANS_IO_MODULES = {
+    "proxy/net/startup.py",
+    "proxy/net/exchange.py",
+    *(f"cache/delivery/{name}.py" for name in
+      ("batches", "faults", "flushes", "own_writes", "packing", "queues", "scanning", "scripts", "server_info")),
+}  # fmt: skip
 """Modules without I/O in packages that have it."""
 
 STANDARD = sys.stdlib_module_names | {"_typeshed"}

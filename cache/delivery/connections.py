@@ -1,4 +1,4 @@
-"""Connections to Redis: how a URL makes one, how commands are packed for it, and what servers say of themselves."""
+"""Connections to Redis: how a URL makes one, also by way of sentinels, and how commands are packed for it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,11 @@ import hiredis
 from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ExecAbortError,
-    NoPermissionError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+
+from cache.delivery.faults import describe, is_expected
+from cache.delivery.server_info import facts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,38 +25,15 @@ LOOK_INTERVAL = 1.0
 """Seconds between two questions to a sentinel whether the primary is still the same, as long as commands are sent."""
 LOOK_PATIENCE = 0.25
 """Seconds for the answer: commands wait for it."""
-MEMORY = "command not allowed when used memory"
-_UNDONE = (
-    MEMORY,
-    "MISCONF",
-    "READONLY",
-    "NOREPLICAS",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "BUSY ",
-    "NOAUTH",
-    "NOPERM",
-    "TRYAGAIN",
-    "LOADING",
-    "EXECABORT",
-)
-"""Parts of error replies that a script gets at its first write at the latest: nothing of the batch was applied."""
-_UNDONE_ERRORS = (
-    AuthenticationError,
-    BusyLoadingError,
-    ExecAbortError,
-    NoPermissionError,
-    ReadOnlyError,
-    TryAgainError,
-)
-"""The same where redis-py cuts the code off the text."""
 
+_SENTINEL_LOGIN = {"sentinel_username", "sentinel_password"}
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 pack = cast("Callable[[tuple[bytes | int, ...]], bytes]", hiredis.pack_command)
 """A command as Redis reads it. redis-py's own way, in Python, costs several times as much."""
 
 
-class Link(Protocol):
+class RedisConnection(Protocol):
     """What is used of redis-py's connections, which are annotated in part."""
 
     @property
@@ -77,7 +48,7 @@ class Link(Protocol):
     async def disconnect(self, *, nowait: bool = False) -> None: ...
 
 
-def connector(url: str, timeout: float) -> Callable[[], Link]:
+def connector(url: str, timeout: float) -> Callable[[], RedisConnection]:
     """How to make a connection to ``url``; connections are made unconnected, and open within ``timeout`` seconds.
 
     Raises ValueError for a malformed URL; no message repeats what may be a password.
@@ -116,10 +87,6 @@ def connector(url: str, timeout: float) -> Callable[[], Link]:
     return _opener(pool)
 
 
-_SENTINEL_LOGIN = {"sentinel_username", "sentinel_password"}
-_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-
-
 def _options(timeout: float) -> dict[str, Any]:
     return {
         "socket_timeout": None,  # The writer bounds each exchange as a whole.
@@ -142,7 +109,7 @@ def _pool(url: str, timeout: float) -> Any:
     return pool
 
 
-def _opener(pool: Any) -> Callable[[], Link]:
+def _opener(pool: Any) -> Callable[[], RedisConnection]:
     try:
         pool.make_connection()
     except TypeError as error:
@@ -150,7 +117,7 @@ def _opener(pool: Any) -> Callable[[], Link]:
         raise ValueError(f"has an option that is not known: {name}") from None
     except RedisError as error:
         raise ValueError(f"has an option that cannot be: {error}") from None
-    return cast("Callable[[], Link]", pool.make_connection)
+    return cast("Callable[[], RedisConnection]", pool.make_connection)
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -164,14 +131,14 @@ def _address(text: str) -> tuple[str, int]:
 
 
 class _Sentinels:
-    """Who knows where the primary of a service is: asked one after the other, who helped last comes first."""
+    """The sentinels that know where the primary of ``service`` is: the one that helped last is asked first."""
 
     def __init__(
         self,
         addresses: list[tuple[str, int]],
         service: str,
         timeout: float,
-        connection: Callable[..., Link],
+        connection: Callable[..., RedisConnection],
         options: dict[str, Any],
     ) -> None:
         self.service = service
@@ -182,29 +149,30 @@ class _Sentinels:
         self._options = options
 
     def each(self) -> Iterator[tuple[str, int]]:
-        """Every sentinel, once, the last one that helped first. Taken from the front at once, so that whoever gives up
-        in the middle goes on from there next time."""
+        """Every sentinel, once, the last one that helped first. Each goes to the end as it is asked: a caller that stops
+        in the middle goes on from there the next time."""
         for address in list(self._addresses):
             self._addresses.remove(address)
             self._addresses.append(address)
             yield address
 
     def helped(self, address: tuple[str, int]) -> None:
+        """This one led to the primary: ask it first from now on."""
         self._addresses.remove(address)
         self._addresses.insert(0, address)
 
     async def ask(self, address: tuple[str, int], patience: float = math.inf) -> tuple[str, int]:
-        """Where the primary is, as one sentinel has it."""
+        """Host and port of the primary, as one sentinel has them; within ``patience`` seconds."""
         seconds = min(self._timeout, patience)
         limits = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
-        link = self._connection(host=address[0], port=address[1], **self._options | limits)
+        connection = self._connection(host=address[0], port=address[1], **self._options | limits)
         try:
-            await link.connect()
+            await connection.connect()
             command = pack((b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self.service.encode()))
-            await link.send_packed_command(command, check_health=False)
-            reply = await link.read_response()
+            await connection.send_packed_command(command, check_health=False)
+            reply = await connection.read_response()
         finally:
-            await link.disconnect(nowait=True)
+            await connection.disconnect(nowait=True)
         if not reply:
             raise RedisConnectionError("does not know the service")
         return bytes(reply[0]).decode(), int(reply[1])
@@ -213,8 +181,8 @@ class _Sentinels:
 class _Primary(Connection):
     """A connection to what the first of ``sentinels`` calls primary that can be reached and is one.
 
-    It ends when another one is called so. A primary that was replaced while it lives takes what it is sent for ten
-    seconds more, and one that nobody but us can reach takes it for ever.
+    It ends when another server is called so. A primary that is replaced while it lives takes commands for ten seconds
+    more; one that is cut off from the sentinels, and not from us, takes them for ever.
     """
 
     def __init__(self, *, sentinels: _Sentinels, **options: Any) -> None:
@@ -233,8 +201,10 @@ class _Primary(Connection):
                 self.host, self.port = await self._sentinels.ask(sentinel)
                 await connect()
                 await self._refuse_replica()
-            except (RedisError, OSError, EOFError) as error:
-                failures.append(f"{sentinel[0]}:{sentinel[1]}: {words(error)}")
+            except Exception as error:
+                if not is_expected(error):
+                    raise
+                failures.append(f"{sentinel[0]}:{sentinel[1]}: {describe(error)}")
                 await self.disconnect(nowait=True)
             else:
                 self._sentinels.helped(sentinel)
@@ -256,7 +226,9 @@ class _Primary(Connection):
         sentinel = next(self._sentinels.each())
         try:
             place = await self._sentinels.ask(sentinel, LOOK_PATIENCE)
-        except (RedisError, OSError, EOFError):
+        except Exception as error:
+            if not is_expected(error):
+                raise
             self._next_look += 4 * LOOK_INTERVAL  # What is sent waits meanwhile.
             return
         self._sentinels.helped(sentinel)
@@ -276,63 +248,3 @@ class _Primary(Connection):
 
 class _PrimaryWithTLS(_Primary, SSLConnection):
     pass
-
-
-def problems(info: dict[str, str]) -> list[str]:
-    """What INFO says against working with this server."""
-    found = []
-    valkey = info.get("valkey_version")
-    version = _version(valkey or info.get("redis_version", ""))
-    if not version:
-        found.append("Redis does not say which version it is: Redis 6.2 or Valkey 7.2 or later is needed")
-    elif valkey is not None and version < (7, 2):
-        found.append(f"Valkey {valkey} is too old: 7.2 or later is needed")
-    elif valkey is None and version < (6, 2):
-        found.append(f"Redis {info.get('redis_version', '?')} is too old: 6.2 or later is needed")
-    if info.get("redis_mode") == "cluster":
-        found.append("Redis is in cluster mode, which is not supported: use one primary, with Sentinel if need be")
-    if info.get("role") == "slave":
-        found.append("Redis is a read-only replica: give the primary's address")
-    policy = info.get("maxmemory_policy", "noeviction")
-    if info.get("maxmemory", "0") != "0":
-        if policy == "noeviction":
-            found.append("maxmemory-policy is noeviction: when Redis is full, keys are removed but none are written")
-        elif policy == "allkeys-random":
-            found.append(
-                "maxmemory-policy is allkeys-random: when it evicts Rowtap's own keys, all tables are flushed; "
-                "allkeys-lru or allkeys-lfu keeps them"
-            )
-        elif policy.startswith("volatile-"):
-            found.append(
-                f"maxmemory-policy is {policy}: only keys that have a ttl make room; when none is left, keys are "
-                "removed but none are written"
-            )
-    return found
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".") if part.isdigit())
-
-
-def facts_of(reply: Any) -> dict[str, str]:
-    if isinstance(reply, dict):
-        return {str(name): str(value) for name, value in reply.items()}
-    facts = {}
-    for line in bytes(reply).decode(errors="replace").splitlines():
-        name, colon, value = line.partition(":")
-        if colon:
-            facts[name] = value
-    return facts
-
-
-def undone(error: BaseException) -> bool:
-    """Whether an error says that a script did nothing."""
-    if isinstance(error, _UNDONE_ERRORS):
-        return True
-    return isinstance(error, ResponseError) and any(part in str(error) for part in _UNDONE)
-
-
-def words(error: BaseException) -> str:
-    if isinstance(error, TimeoutError) and not str(error):
-        return "no answer in time"
-    return str(error) or type(error).__name__

@@ -1,6 +1,6 @@
-"""What this worker itself wrote of late: a statement ordered after such a write may be dated by it.
+"""What this worker itself wrote of late: a statement that follows such a write may be dated by the write's fence.
 
-Without this, each statement forwarded between a write of the same key and Redis's answer to it would be refused for
+Without this, each statement sent between a write of the same key and Redis's answer to it would be refused because of
 that write's fence, though it is known to be newer. docs/ordering.md, "Dates and fences".
 """
 
@@ -12,43 +12,50 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cache.changes import Change
 
-MOST_KEYS = 20_000
-LIFE = 250_000_000
-"""Nanoseconds; what is forgotten at once, or up to twice as late, costs no more than a Fill."""
+MAX_KEYS = 20_000
+LIFE_NS = 250_000_000
+"""Nanoseconds for which a write is remembered at least, and twice as long at most. To forget costs a Fill, no more."""
+
+
+_Write = tuple[int, int, int]
+"""When a write settled (``time.monotonic_ns()``), its date, and its fence. From its date until its fence no other write
+of the key was applied."""
 
 
 class OwnWrites:
-    """For each key: when its write was answered, from which date on nobody else had written it, and its fence."""
+    """The last write of each key that this worker sent, with its fence."""
 
-    __slots__ = ("_earlier", "_recent", "_since", "noted")
+    __slots__ = ("_earlier", "_recent", "_recent_since_ns", "any_known")
 
     def __init__(self) -> None:
-        self.noted = False
-        """There may be something to date a statement by."""
-        self._recent: dict[bytes, tuple[int, int, int]] = {}
-        self._earlier: dict[bytes, tuple[int, int, int]] = {}
-        self._since = 0
+        self.any_known = False
+        """False: ``redate`` would do nothing."""
+        self._recent: dict[bytes, _Write] = {}
+        self._earlier: dict[bytes, _Write] = {}
+        self._recent_since_ns = 0
 
-    def note(self, change: Change, seq: int) -> None:
-        """``change`` has the fence ``seq`` now, and between its date and ``seq`` nobody else wrote its key."""
-        self._recent[change.key] = (change.settled_ns, change.seq, seq)
-        self.noted = True
+    def note(self, write: Change, fence: int) -> None:
+        """``write`` has the fence ``fence`` now, and no other write of its key came between its date and that."""
+        self._recent[write.key] = (write.settled_ns, write.seq, fence)
+        self.any_known = True
 
     def redate(self, change: Change) -> None:
-        """Date a statement from the fence that this worker set, if it is ordered after the write that set it."""
+        """Date ``change`` by the fence of this worker's write of its key, if it was sent after that write settled."""
         own = self._recent.get(change.key) or self._earlier.get(change.key)
-        if own is not None and change.sent_ns > own[0] and own[1] <= change.seq < own[2]:
-            change.seq = own[2]
+        if own is not None:
+            settled_ns, seq, fence = own
+            if change.sent_ns > settled_ns and seq <= change.seq < fence:
+                change.seq = fence
 
-    def age(self) -> None:
-        """To be called every now and then: forgets what is old."""
+    def forget_old(self) -> None:
+        """Forget writes of long ago, or the older half of too many. To be called with every batch."""
         now = monotonic_ns()
-        if now - self._since > LIFE or len(self._recent) > MOST_KEYS:
-            self._earlier, self._recent, self._since = self._recent, {}, now
-            self.noted = bool(self._earlier)
+        if now - self._recent_since_ns > LIFE_NS or len(self._recent) > MAX_KEYS:
+            self._earlier, self._recent, self._recent_since_ns = self._recent, {}, now
+            self.any_known = bool(self._earlier)
 
     def forget(self) -> None:
-        """Fences may be gone."""
-        self.noted = False
+        """Forget all: fences may be gone."""
+        self.any_known = False
         self._recent = {}
         self._earlier = {}

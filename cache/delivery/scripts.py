@@ -68,29 +68,39 @@ SHARED: dict[str, bytes | int] = {
 }
 """What the Lua files may call by name, and its value."""
 
-_INCLUDE = re.compile(r"^-- include (\S+)$", re.MULTILINE)
+_INCLUDE = re.compile(r"-- include (\S+)")
 
 
 class Script:
     """A script as it is sent: its text, and the digest by which Redis knows it once it has it."""
 
-    __slots__ = ("digest", "text")
+    __slots__ = ("_origins", "digest", "text")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, origins: tuple[str, ...] = ()) -> None:
         self.text = text.encode()
         # Not a matter of security: it is how Redis names scripts.
         self.digest = sha1(self.text, usedforsecurity=False).hexdigest().encode()
+        self._origins = origins
 
-
-def read(name: str) -> str:
-    """The text of a file in ``lua/``."""
-    return (files(__package__) / "lua" / name).read_text("utf-8")
+    def origin(self, line: int) -> str:
+        """The file, and the line in it, that ``line`` of the text was taken from; Redis counts from 1."""
+        return self._origins[line - 1] if 0 < line <= len(self._origins) else f"line {line}"
 
 
 def load(name: str) -> Script:
     """The script in ``lua/<name>``, with the files it includes, and with the names it shares with Python defined."""
-    body = _INCLUDE.sub(lambda found: read(found[1]), read(name))
-    return Script("".join(f"local {word} = {_literal(value)}\n" for word, value in SHARED.items()) + body)
+    words = " ".join(f"local {word} = {_literal(value)}" for word, value in SHARED.items())
+    lines = [(words, "scripts.SHARED")]
+    for line, origin in _lines(name):
+        include = _INCLUDE.fullmatch(line)
+        lines += _lines(include[1]) if include else [(line, origin)]
+    return Script("".join(line + "\n" for line, _ in lines), tuple(origin for _, origin in lines))
+
+
+def _lines(name: str) -> list[tuple[str, str]]:
+    """The lines of a file in ``lua/``, each with where it stands."""
+    text = (files(__package__) / "lua" / name).read_text("utf-8")
+    return [(line, f"{name}:{number}") for number, line in enumerate(text.splitlines(), 1)]
 
 
 def _literal(value: bytes | int) -> str:

@@ -1,6 +1,6 @@
 """The one task of a worker that speaks to Redis: sends the backlog's batches, one at a time, over one connection.
 
-Nothing waits for it. It survives everything Redis does: whatever a batch's fate, its keys end up right or absent.
+Sessions never wait for it. It survives everything Redis does: whatever a batch's fate, its keys end up right or absent.
 docs/ordering.md says which rule answers which failure.
 """
 
@@ -9,24 +9,23 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from cache.delivery import scripts
-from cache.delivery.connections import MEMORY, connector, facts_of, pack, problems, undone, words
-from cache.delivery.queues import definition
+from cache.delivery.client import RedisClient
+from cache.delivery.faults import Faults, describe, is_expected, is_out_of_memory, is_undone
+from cache.delivery.packing import apply_arguments, block_arguments, scanned_arguments
+from cache.delivery.registration import Registration
+from cache.delivery.scanning import Scan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from cache.counts import ErrorReport
     from cache.delivery.backlog import Backlog
-    from cache.delivery.blocks import Lift
-    from cache.delivery.connections import Link
-    from cache.delivery.queues import Batch, Part
-    from cache.rules import TableRule
+    from cache.delivery.batches import Batch
 
 MAX_KEYS = 500
 """Keys in one batch: a script of this size keeps Redis from others for a few milliseconds."""
@@ -40,16 +39,12 @@ TIMEOUT = 5.0
 MAX_DELAY = 5.0
 
 
-class WrongRedisError(RedisError):
-    """What answers cannot be worked with, now at least; says why."""
-
-
 class Writer:
     """Sends ``backlog`` to the Redis at ``url``: redis://, rediss://, unix:// or redis+sentinel://.
 
     ``worker`` names this worker among all that share the Redis, and must be the same when it is started again in its
-    place. Times are in seconds. ``on_event`` gets a line for the log: level name, event, facts. ``connected`` is true
-    while this worker is registered there, not as soon as the connection is open.
+    place. Times are in seconds. ``on_event`` gets a line for the log: level name, event, facts. ``on_internal_error``
+    gets the first of each kind of faults of our own; all are counted.
     """
 
     def __init__(
@@ -67,28 +62,17 @@ class Writer:
         on_internal_error: ErrorReport | None = None,
     ) -> None:
         self.connected = False
+        """This worker is registered in Redis; an open connection alone does not count."""
         self._backlog = backlog
         self._counts = backlog.counts
-        self._open = connector(url, timeout)
-        self._worker = worker
-        self._token = token_hex(8)
         self._flush_interval = flush_interval
-        self._timeout = timeout
-        self._heartbeat = heartbeat
-        self._lease = lease
         self._max_delay = max_delay
         self._on_event = on_event
-        self._on_internal_error = on_internal_error
-        self._connection: Link | None = None
-        self._run_id = b""
-        self._registered = False
-        self._seen = 0
-        self._epoch = 0
-        self._offset: int | None = None
-        """Redis's clock less ours, ms."""
-        self._next_heartbeat = 0.0
+        self._client = RedisClient(url, timeout)
+        self._faults = Faults("writer", backlog.counts, on_internal_error)
+        self.registration = Registration(backlog, worker, lease=lease, heartbeat=heartbeat, log=self._log)
+        self._scan: Scan | None = None
         self._ever_connected = False
-        self._scan: _Scan | None = None
         self._ending = False
         self._ended = asyncio.Event()
         self._running = False
@@ -104,15 +88,13 @@ class Writer:
                     failures = 0
                     await self._serve()
                 except Exception as error:  # noqa: BLE001 - ending here would leave what waits stale for ever
-                    # Beside what Redis and sockets raise: uvloop answers a write to a connection that was reset with
-                    # RuntimeError.
                     failures += 1
-                    await self._lost(error, first=failures == 1)
-                    await self._pause(failures)
+                    await self._give_up_connection(error, first=failures == 1)
+                    await self._pause(max(failures, self._faults.in_a_row))
             await self._leave()
         finally:
             self._running = False
-            await self._close()
+            await self._client.close()
             self._ended.set()
 
     async def drain(self, seconds: float) -> bool:
@@ -131,359 +113,155 @@ class Writer:
 
     async def check(self) -> list[str]:
         """What is wrong with this Redis, in words, over a connection of its own; raises nothing."""
-        connection = self._open()
         try:
-            async with asyncio.timeout(self._timeout):
-                await connection.connect()
-                await connection.send_packed_command(pack((b"INFO",)), check_health=False)
-                found = problems(facts_of(await connection.read_response()))
-                if all(problem.startswith("maxmemory-policy") for problem in found):
-                    await connection.send_packed_command(pack((b"EVAL", scripts.PROBE.text, 0)), check_health=False)
-                    try:
-                        await connection.read_response()
-                    except ResponseError as error:
-                        found.append(f"Redis refuses what Rowtap needs: {words(error)}")
-                return found
-        except (RedisError, OSError, TimeoutError, EOFError) as error:
-            return [f"Redis does not answer: {words(error)}"]
-        finally:
-            await connection.disconnect(nowait=True)
+            return await self._client.problems()
+        except Exception as error:  # noqa: BLE001 - a check that fails must not end what asked for it
+            if is_expected(error):
+                return [f"Redis does not answer: {describe(error)}"]
+            self._faults.report(error)
+            return [f"Redis could not be checked: {describe(error)}"]
 
     def reconfigured(self) -> None:
         """The backlog's rules changed: tell Redis at the next opportunity."""
-        self._next_heartbeat = 0.0
+        self.registration.due = 0.0
         self._backlog.wake()
 
     # The connection.
 
     async def _connect(self) -> None:
-        connection = self._open()
-        self._connection = connection
-        async with asyncio.timeout(self._timeout):
-            await connection.connect()
-            try:
-                facts = facts_of(await self._call(b"INFO", b"server"))
-            except ResponseError:
-                facts = {}  # Not permitted: the registration still tells whether Redis is the one we knew.
-        self._run_id = facts.get("run_id", "").encode()
-        await self._join()
+        facts = await self._client.connect()
+        await self.registration.join(self._client)
         if self._ever_connected:
             self._counts.redis_reconnects += 1
         self._ever_connected = True
         self._log("info", "redis connected", version=facts.get("valkey_version") or facts.get("redis_version"))
-        self._state(connected=True)
+        self._set_connected(True)
 
-    async def _lost(self, error: BaseException, *, first: bool) -> None:
-        self._counts.redis_errors += 1
-        self._log("warning" if first else "debug", "redis lost", error=words(error))
-        self._state(connected=False)
-        if self._scan is not None:
-            self._scan = None
-            self._backlog.end_scan(complete=False)
-        await self._close()
-
-    async def _close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        stream = getattr(connection, "_writer", None)
-        if stream is not None:
-            # At once, and without what is still unsent: it must not reach a Redis that was only slow.
-            stream.transport.abort()
-        await connection.disconnect(nowait=True)
+    async def _give_up_connection(self, error: Exception, *, first: bool) -> None:
+        if is_expected(error):
+            self._counts.redis_errors += 1
+            self._log("warning" if first else "debug", "redis lost", error=describe(error))
+        else:
+            self._faults.report(error)
+        self._set_connected(False)
+        self._scan = None
+        self._backlog.flushes.end_scan(complete=False)
+        await self._client.close()
 
     async def _pause(self, failures: int) -> None:
+        """Before the next try: longer with each of ``failures`` in a row."""
         delay = min(self._max_delay, 0.05 * 2 ** min(failures, 12)) * (0.5 + random.random() / 2)  # noqa: S311 - jitter
-        if not self._ending:
-            await asyncio.sleep(delay)
-        else:
-            await asyncio.sleep(min(delay, 0.1))
+        await asyncio.sleep(min(delay, 0.1) if self._ending else delay)
 
-    def _state(self, *, connected: bool) -> None:
+    def _set_connected(self, connected: bool) -> None:
         if connected != self.connected:
             self.connected = connected
-            self._backlog.reachable(up=connected)
+            self._backlog.blocks.set_reachable(connected)
 
-    def _log(self, level: str, event: str, **facts: object) -> None:
+    def _log(self, level: str, event: str, /, **facts: object) -> None:
         if self._on_event is not None:
             self._on_event(level, event, facts)
-
-    async def _call(self, *command: bytes | int) -> Any:
-        """One command, one reply. Whatever interrupts it leaves the connection unusable: the caller drops it."""
-        connection = self._connection
-        if connection is None or not connection.is_connected:
-            raise ConnectionResetError("connection is gone")
-        async with asyncio.timeout(self._timeout):
-            await connection.send_packed_command(pack(command), check_health=False)
-            return await connection.read_response(disconnect_on_error=False)
-
-    async def _script(self, script: scripts.Script, *arguments: bytes | int) -> Any:
-        """``arguments`` begin with the number of keys."""
-        try:
-            return await self._call(b"EVALSHA", script.digest, *arguments)
-        except NoScriptError:
-            return await self._call(b"EVAL", script.text, *arguments)
-
-    # Registration, epochs and clocks.
-
-    async def _join(self) -> None:
-        rules = self._backlog.rules
-        sent = time.monotonic_ns()
-        arguments: list[bytes | int] = []
-        for rule in rules:
-            arguments += (rule.label.encode(), definition(rule).encode())
-        reply = await self._script(
-            scripts.JOIN,
-            0,
-            self._worker.encode(),
-            self._token.encode(),
-            self._seen,
-            int(self._registered),
-            self._run_id,
-            int(self._lease * 1000),
-            self._backlog.fence_life,
-            *arguments,
-        )
-        if reply[0] == scripts.REJOIN:
-            self._rename()
-            raise WrongRedisError("another worker goes by this one's name")
-        _, seq, epoch, clock, changed, orphans = reply
-        self._next_heartbeat = time.monotonic() + self._heartbeat
-        first = not self._registered
-        self._registered = True
-        self._heard(seq, clock, sent)
-        # A table of a dead worker: its last statements may still commit.
-        dead = [label.decode() for label in orphans]
-        if dead:
-            self._log("warning", "a worker died: flushing its tables", tables=dead)
-            self._backlog.flush(dead, may_commit_later=True)
-        if changed:
-            self._backlog.flush(label.decode() for label in changed)
-        self._enter(epoch, first=first)
-        self._backlog.seq = max(self._backlog.seq, seq)
-
-    def _rename(self) -> None:
-        """Another process took this worker's place while it lives: go on beside it under a name of its own."""
-        self._log("error", "another worker goes by this one's name", worker=self._worker)
-        self._worker = f"{self._worker}#{token_hex(4)}"
-        self._registered = False
-
-    def _enter(self, epoch: int, *, first: bool = False) -> None:
-        if epoch == self._epoch:
-            return
-        known = self._epoch
-        self._epoch = epoch
-        if not first or known:
-            self._counts.epochs += 1
-            self._log("warning", "redis lost what it knew: flushing all tables", epoch=epoch)
-            self._backlog.renew()
-
-    def _heard(self, seq: int, clock: int, sent: int) -> None:
-        """Note what a reply says of Redis's counter and clock; ``sent`` is when its command was, monotonic ns."""
-        self._seen = seq
-        now = time.monotonic_ns()
-        # The reply's clock reading lies between the two; the later end can only make ours look slow, never fast.
-        offset = clock - now // 1_000_000
-        if (
-            self._offset is not None
-            and offset + (now - sent) // 1_000_000 - self._offset > self._backlog.fence_life // 12
-        ):
-            self._log("warning", "clocks jumped: statements under way will not fill")
-            self._backlog.forget()
-        self._offset = offset
 
     # Work.
 
     async def _serve(self) -> None:
-        backlog = self._backlog
+        backlog, flushes, registration = self._backlog, self._backlog.flushes, self.registration
         while not self._finished():
-            if self._scan is None and not backlog.scan_waits:
-                await backlog.wait(max(self._next_heartbeat - time.monotonic(), 0))
-                await self._send_blocks()
+            if self._scan is None and not flushes.scan_waits:
+                await backlog.wait(max(registration.due - time.monotonic(), 0))
+                await self._send_block_requests()
                 if self._flush_interval and 0 < backlog.waiting < MAX_KEYS:
                     await backlog.linger(self._flush_interval)
-            if time.monotonic() >= self._next_heartbeat:
-                await self._join()
-                backlog.renew_blocks()
-            await self._send_blocks()
-            batch = backlog.take(MAX_KEYS, MAX_BYTES)
+            if time.monotonic() >= registration.due:
+                await registration.join(self._client)
+                backlog.blocks.renew()
+            await self._send_block_requests()
+            batch = backlog.batches.take(MAX_KEYS, MAX_BYTES)
             if batch is not None:
                 await self._send(batch)
-            if self._scan is not None or backlog.scan_waits:
+            if self._scan is not None or flushes.scan_waits:
                 await self._scan_slice()
 
     def _finished(self) -> bool:
         return self._ending and self._backlog.pending == 0
 
-    async def _send_blocks(self) -> None:
+    async def _send_block_requests(self) -> None:
         """Ask Redis for blocks as long as there are any: sessions wait for them."""
-        while (asking := self._backlog.take_blocks(MAX_KEYS)) is not None:
-            arguments: list[bytes | int] = [len(asking.keys)]
-            arguments += [key for key, _ in asking.keys]
-            arguments += (self._worker.encode(), self._token.encode(), self._seen, self._backlog.fence_life)
-            arguments.append(len(asking.labels))
-            for label, block in asking.labels:
-                arguments += (label.encode(), block.holder.encode())
-            arguments += [block.holder.encode() for _, block in asking.keys]
-            reply = await self._script(scripts.BLOCK, *arguments)
+        while (request := self._backlog.blocks.take_request(MAX_KEYS)) is not None:
+            arguments = block_arguments(request, self.registration.identity, self._backlog.fence_life)
+            reply = await self._client.run(scripts.BLOCK, arguments)
             if reply[0] == scripts.REJOIN:
-                await self._join()
+                await self.registration.join(self._client)
                 return
-            self._backlog.confirm_blocks(asking)
+            self._backlog.confirm_blocks(request)
 
     async def _send(self, batch: Batch) -> None:
         try:
             try:
-                reply, sent = await self._apply(batch, frugal=False)
+                reply, sent_ns = await self._apply(batch, out_of_memory=False)
             except ResponseError as error:
-                if MEMORY not in str(error):
+                if not is_out_of_memory(error):
                     raise
                 self._counts.redis_errors += 1
-                reply, sent = await self._apply(batch, frugal=True)
+                reply, sent_ns = await self._apply(batch, out_of_memory=True)
             if reply[0] == scripts.REJOIN:
-                self._backlog.put_back(batch, unknown=False)
-                await self._join()
+                self._backlog.batches.put_back(batch, outcome_unknown=False)
+                await self.registration.join(self._client)
                 return
-            _, seq, epoch, clock, outcomes, scans = reply
+            _, seq, epoch, clock_ms, outcomes, scans = reply
+            self.registration.heard(seq, clock_ms, sent_ns)
+            self._backlog.batches.confirm(batch, seq, outcomes, scans)
         except BaseException as error:
-            if self._backlog.flying is batch:
-                self._backlog.put_back(batch, unknown=not undone(error))
+            if self._backlog.batches.in_flight is batch:
+                self._put_back(batch, outcome_unknown=not is_undone(error))
             raise
-        self._heard(seq, clock, sent)
-        self._backlog.confirm(batch, seq, outcomes, scans)
-        self._enter(epoch)
+        self.registration.enter(epoch)
 
-    async def _apply(self, batch: Batch, *, frugal: bool) -> tuple[Any, int]:
-        """``frugal``: Redis has no memory to spare, so values are not written and writes only remove."""
-        sent = time.monotonic_ns()
-        assert self._offset is not None
-        changes = batch.changes
-        labels: dict[str, int] = {}
-        for part in batch.parts:
-            labels.setdefault(part.lane.rule.label, len(labels) + 1)
-        for lane, _ in batch.flushes:
-            labels.setdefault(lane.rule.label, len(labels) + 1)
-        keys = [change.key for change in changes]
-        lifts = _number(batch.lifts, keys, labels) if batch.lifts else []
-        arguments: list[bytes | int] = [
-            len(keys),
-            *keys,
-            self._worker.encode(),
-            self._token.encode(),
-            self._seen,
-            sent // 1_000_000 + self._offset,
-            int(frugal),
-            int(batch.writes),
+    async def _apply(self, batch: Batch, *, out_of_memory: bool) -> tuple[Any, int]:
+        """Redis's reply to ``batch``, and when that was sent."""
+        sent_ns = time.monotonic_ns()
+        arguments = apply_arguments(
+            batch,
+            self.registration.identity,
+            self.registration.redis_clock_ms(sent_ns),
             self._backlog.fence_life,
-            len(changes),
-            len(labels),
-            len(batch.lifts),
-            len(batch.flushes),
-        ]
-        arguments += [label.encode() for label in labels]
-        arguments += lifts
-        for lane, may_commit_later in batch.flushes:
-            arguments += (labels[lane.rule.label], self._backlog.fence_life if may_commit_later else 0)
-        for part in batch.parts:
-            number = b"%d" % labels[part.lane.rule.label]
-            if frugal and part.fills:
-                arguments += (b"F", number, 0, 0, b"") * len(part.changes)  # Dated so that they are refused.
-            else:
-                self._pack(part, number, arguments, frugal=frugal)
-        return await self._script(scripts.APPLY, *arguments), sent
+            out_of_memory=out_of_memory,
+        )
+        return await self._client.run(scripts.APPLY, arguments), sent_ns
 
-    def _pack(self, part: Part, rule: bytes, arguments: list[bytes | int], *, frugal: bool) -> None:
-        plain, fields = (b"F", b"f") if part.fills else (b"S", b"s")
-        life = part.lane.rule.ttl or 0
-        jitter = part.lane.rule.ttl_jitter if life else 0
-        ttl: bytes | int = b"%d" % life
-        for change in part.changes:
-            value = change.value
-            if jitter:
-                ttl = max(1, int(life * (1 - jitter * random.random())))  # noqa: S311 - spreads expiry, no secret
-            if value is None or frugal:
-                arguments += (b"E", rule, change.seq, self._backlog.fence_life if change.may_commit_later else 0)
-            elif type(value) is bytes:
-                arguments += (plain, rule, change.seq, ttl, value)
-            elif isinstance(value, dict):
-                if change.partial:
-                    arguments += (b"p", rule, change.seq, len(value))
-                else:
-                    arguments += (fields, rule, change.seq, ttl, len(value))
-                for pair in value.items():
-                    arguments += pair
-                if change.partial:
-                    arguments.append(len(change.removed))
-                    arguments += change.removed
+    def _put_back(self, batch: Batch, *, outcome_unknown: bool) -> None:
+        try:
+            self._backlog.batches.put_back(batch, outcome_unknown=outcome_unknown)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the batch's keys must not stay as they are
+            self._faults.report(error)
+            # Which changes are lost cannot be told any more.
+            self._backlog.flush([rule.label for rule in self._backlog.rules], may_commit_later=True)
 
     async def _scan_slice(self) -> None:
         """Look at one more slice of Redis's keys for those of the rules being flushed."""
+        flushes = self._backlog.flushes
         if self._scan is None:
-            self._scan = _Scan(self._backlog.start_scan())
+            self._scan = Scan(flushes.start_scan())
         scan = self._scan
-        cursor, keys = await self._call(b"SCAN", scan.cursor, b"MATCH", scan.pattern, b"COUNT", SCAN_COUNT)
-        owned = [key for key in keys if any(rule.template.owns(key) for rule in scan.rules)]
+        cursor, keys = await self._client.call(b"SCAN", scan.cursor, b"MATCH", scan.pattern, b"COUNT", SCAN_COUNT)
+        owned = scan.owned(keys)
         if owned:
-            await self._call(b"UNLINK", *owned)
+            await self._client.call(b"UNLINK", *owned)
         scan.cursor = int(cursor)
         if scan.cursor == 0:
-            if blocked := self._backlog.blocked:
-                await self._script(scripts.SCANNED, 0, *(fact.encode() for pair in blocked for fact in pair))
+            if flushes.scanned_blocks:
+                await self._client.run(scripts.SCANNED, scanned_arguments(flushes.scanned_blocks))
             self._scan = None
-            self._backlog.end_scan(complete=True)
+            flushes.end_scan(complete=True)
 
     async def _leave(self) -> None:
-        if self._connection is not None and self.connected:
+        """Nothing is left to be sent: remove the registration, if that can be done now."""
+        if self.connected:
             try:
-                await self._script(scripts.LEAVE, 0, self._worker.encode(), self._token.encode())
-            except (RedisError, OSError, TimeoutError, EOFError) as error:
-                self._log("warning", "could not take leave of redis", error=words(error))
-        self._state(connected=False)
-
-
-class _Scan:
-    """One pass over all keys for one or more rules."""
-
-    __slots__ = ("cursor", "pattern", "rules")
-
-    def __init__(self, rules: tuple[TableRule, ...]) -> None:
-        self.rules = rules
-        self.cursor = 0
-        patterns = [rule.template.pattern for rule in rules]
-        if len(patterns) == 1:
-            self.pattern = patterns[0]
-        else:
-            # Cut where any pattern stops being plain text, so that the prefix is one pattern's and all others'.
-            plain = [_plain_prefix(pattern) for pattern in patterns]
-            self.pattern = _common(plain) + b"*"
-
-
-def _number(lifts: Iterable[Lift], keys: list[bytes], labels: dict[str, int]) -> list[bytes | int]:
-    """Lifts as the script wants them; adds to ``keys`` and ``labels`` what no change is there for."""
-    places = {key: place for place, key in enumerate(keys, 1)}
-    arguments: list[bytes | int] = []
-    for lift in lifts:
-        if not lift.key:
-            number = -labels.setdefault(lift.label, len(labels) + 1)
-        else:
-            number = places.setdefault(lift.key, len(places) + 1)
-            if number > len(keys):
-                keys.append(lift.key)
-        arguments += (number, lift.block.holder.encode())
-    return arguments
-
-
-def _plain_prefix(pattern: bytes) -> bytes:
-    """What a glob begins with before its first special character."""
-    for i, byte in enumerate(pattern):
-        if byte in b"*?[]\\":
-            return pattern[:i]
-    return pattern
-
-
-def _common(texts: list[bytes]) -> bytes:
-    first, last = min(texts), max(texts)
-    for i, byte in enumerate(first):
-        if last[i : i + 1] != bytes((byte,)):
-            return first[:i]
-    return first
+                await self.registration.leave(self._client)
+            except Exception as error:  # noqa: BLE001 - the worker ends; its tables are flushed by the next one
+                if is_expected(error):
+                    self._log("warning", "could not take leave of redis", error=describe(error))
+                else:
+                    self._faults.report(error)
+        self._set_connected(False)

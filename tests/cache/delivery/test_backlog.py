@@ -7,7 +7,7 @@ import pytest
 from cache.changes import Change, Kind
 from cache.counts import Counts
 from cache.delivery.backlog import Backlog
-from cache.delivery.scripts import FILLED, OVERLAPPED, REFUSED, REMOVED, STORED
+from cache.delivery.scripts import FILLED, OVERLAPPED, REFUSED, REMOVED, SCAN, STORED
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
 
@@ -55,7 +55,7 @@ def flush(backlog, **facts):
 
 
 def take(backlog, keys=1000, size=1 << 20):
-    return backlog.take(keys, size)
+    return backlog.batches.take(keys, size)
 
 
 def kinds(batch):
@@ -70,7 +70,7 @@ def test_pending_until_confirmed(backlog):
     assert backlog.pending == 2
     batch = take(backlog)
     assert backlog.pending == 2
-    backlog.confirm(batch, 11, bytes([STORED, FILLED]))
+    backlog.batches.confirm(batch, 11, bytes([STORED, FILLED]), b"")
     assert (backlog.pending, backlog.seq) == (0, 11)
     counts = backlog.counts.rule(A.label)
     assert (counts.stores, counts.fills, backlog.counts.lag.count) == (1, 1, 2)
@@ -81,16 +81,16 @@ def test_a_flush_is_pending_until_its_keys_are_gone(backlog):
     flush(backlog)
     assert backlog.pending == 1
     batch = take(backlog)
-    assert [(lane.rule, late) for lane, late in batch.flushes] == [(A, False)]
-    backlog.confirm(batch, 11, b"")
+    assert [(queue.rule, late) for queue, late in batch.flushes] == [(A, False)]
+    backlog.batches.confirm(batch, 11, b"", bytes([SCAN]))
     assert backlog.pending == 1
-    assert backlog.start_scan() == (A,)
+    assert backlog.flushes.start_scan() == (A,)
     flush(backlog)
     assert backlog.pending == 2, "what was written since the scan began needs another"
-    backlog.end_scan(complete=False)
-    assert backlog.scan_waits
-    backlog.start_scan()
-    backlog.end_scan(complete=True)
+    backlog.flushes.end_scan(complete=False)
+    assert backlog.flushes.scan_waits
+    backlog.flushes.start_scan()
+    backlog.flushes.end_scan(complete=True)
     assert backlog.pending == 1
     assert backlog.counts.rule(A.label).flushes == 1
 
@@ -132,7 +132,7 @@ def test_too_many_writes_collapse_into_a_flush_of_the_fullest_rule():
     assert backlog.counts.collapses == 1
     batch = take(backlog)
     assert set(kinds(batch)) == {b"b:1", b"b:2"}
-    assert [(lane.rule, late) for lane, late in batch.flushes] == [(A, True)]
+    assert [(queue.rule, late) for queue, late in batch.flushes] == [(A, True)]
 
 
 def test_the_arriving_key_may_be_part_of_the_collapse():
@@ -158,7 +158,7 @@ def test_too_many_bytes_drop_fills_and_turn_stores_into_evicts():
         b"a:3": Kind.FILL,
         b"a:5": Kind.FILL,
     }
-    backlog.put_back(batch, unknown=True)
+    backlog.batches.put_back(batch, outcome_unknown=True)
     store(backlog, b"a:6", b"x" * 90)
     assert kinds(take(backlog))[b"a:6"] is Kind.STORE, "bytes are given back"
 
@@ -173,7 +173,7 @@ def test_batches_are_bounded_and_take_turns(backlog):
         batch = take(backlog, 2)
         seen += [change.key for change in batch.changes]
         assert len(batch.changes) <= 2
-        backlog.confirm(batch, 11, bytes([STORED]) * len(batch.changes))
+        backlog.batches.confirm(batch, 11, bytes([STORED]) * len(batch.changes), b"")
     assert sorted(seen) == [b"a:0", b"a:1", b"a:2", b"a:3", b"a:4", b"a:9", b"b:1"]
     assert seen[-1] == b"a:9", "writes go first"
     assert seen.index(b"b:1") < 4, "no rule waits for all of another"
@@ -194,7 +194,7 @@ def test_too_old_is_evicted_or_dropped():
 
 def test_forget_makes_what_is_under_way_too_old(backlog):
     sent_ns = time.monotonic_ns()
-    backlog.forget()
+    backlog.distrust_fences()
     store(backlog, sent_ns=sent_ns)
     store(backlog, b"a:2")
     assert kinds(take(backlog)) == {b"a:1": Kind.EVICT, b"a:2": Kind.STORE}
@@ -208,14 +208,14 @@ def test_an_unknown_outcome_comes_back_as_evicts_beneath_what_is_newer(backlog):
     batch = take(backlog)
     store(backlog, b"a:2", b"new")
     fill(backlog, b"a:1", b"read")
-    backlog.put_back(batch, unknown=True)
+    backlog.batches.put_back(batch, outcome_unknown=True)
     assert backlog.pending == 3
     batch = take(backlog)
     assert {c.key: (c.kind, c.value) for c in batch.changes} == {
         b"a:1": (Kind.STORE, b"read"),
         b"a:2": (Kind.STORE, b"new"),
     }
-    assert [lane.rule for lane, _ in batch.flushes] == [B]
+    assert [queue.rule for queue, _ in batch.flushes] == [B]
     assert backlog.counts.rule(A.label).dropped == 1
 
 
@@ -226,7 +226,7 @@ def test_what_surely_was_not_applied_comes_back_as_it_was(backlog):
     store(backlog, b"a:3")
     batch = take(backlog)
     store(backlog, b"a:3", sent_ns=sent_ns)
-    backlog.put_back(batch, unknown=False)
+    backlog.batches.put_back(batch, outcome_unknown=False)
     assert backlog.pending == 3
     assert kinds(take(backlog)) == {b"a:1": Kind.STORE, b"a:2": Kind.FILL, b"a:3": Kind.EVICT}
 
@@ -241,7 +241,7 @@ def test_what_follows_this_workers_own_write_is_dated_from_it(backlog, outcome, 
     sent_ns = time.monotonic_ns()
     if when == "in flight":
         read = fill(backlog, sent_ns=sent_ns)
-    backlog.confirm(batch, 20, bytes([outcome]))
+    backlog.batches.confirm(batch, 20, bytes([outcome]), b"")
     if when == "after":
         read = fill(backlog, sent_ns=sent_ns, seq=10)
     assert read.seq == seq
@@ -250,7 +250,7 @@ def test_what_follows_this_workers_own_write_is_dated_from_it(backlog, outcome, 
 def test_what_overlaps_this_workers_own_write_keeps_its_date(backlog):
     sent_ns = time.monotonic_ns()
     store(backlog)
-    backlog.confirm(take(backlog), 20, bytes([STORED]))
+    backlog.batches.confirm(take(backlog), 20, bytes([STORED]), b"")
     assert fill(backlog, sent_ns=sent_ns, seq=10).seq == 10
     assert fill(backlog, b"a:2", seq=10).seq == 10
     assert fill(backlog, seq=9).seq == 9, "dated before the write was: somebody may have written in between"
@@ -258,17 +258,17 @@ def test_what_overlaps_this_workers_own_write_keeps_its_date(backlog):
 
 def test_a_new_epoch_flushes_all_and_keeps_refusing_for_holds(backlog):
     store(backlog)
-    backlog.renew()
+    backlog.begin_epoch()
     assert [late for _, late in take(backlog).flushes] == [False, False]
     backlog = make_backlog()
     evict(backlog, may_commit_later=True)
-    backlog.renew()
+    backlog.begin_epoch()
     assert [late for _, late in take(backlog).flushes] == [True, True]
 
 
 def test_refused_fills_are_counted(backlog):
     fill(backlog)
-    backlog.confirm(take(backlog), 10, bytes([REFUSED]))
+    backlog.batches.confirm(take(backlog), 10, bytes([REFUSED]), b"")
     assert backlog.counts.rule(A.label).refused == 1
 
 

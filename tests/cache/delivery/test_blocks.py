@@ -8,7 +8,7 @@ import pytest
 from cache.changes import Change, Kind
 from cache.counts import Counts
 from cache.delivery.backlog import BLOCK_KEYS, Backlog
-from cache.delivery.scripts import STORED
+from cache.delivery.scripts import SCAN, STORED
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
 
@@ -24,7 +24,7 @@ A, B = make_rule("a"), make_rule("b")
 @pytest.fixture
 def backlog():
     made = Backlog([A, B], max_backlog=100_000, counts=Counts.of([A.label, B.label]), fence_life=600)
-    made.reachable(up=True)
+    made.blocks.set_reachable(True)
     return made
 
 
@@ -41,30 +41,30 @@ def store(key, value=b"v", rule=A):
 
 
 def ask(backlog, most=1000):
-    asking = backlog.take_blocks(most)
-    backlog.confirm_blocks(asking)
-    return asking
+    request = backlog.blocks.take_request(most)
+    backlog.confirm_blocks(request)
+    return request
 
 
 def confirm(backlog, most=1000):
     """Send one batch: which keys it changes, and which keys and labels it lifts."""
-    batch = backlog.take(most, 1 << 20)
+    batch = backlog.batches.take(most, 1 << 20)
     if batch is None:
         return None
-    backlog.confirm(batch, 11, bytes([STORED]) * len(batch.changes))
-    return {change.key for change in batch.changes}, {lift.key or lift.label for lift in batch.lifts}
+    backlog.batches.confirm(batch, 11, bytes([STORED]) * len(batch.changes), bytes([SCAN]) * len(batch.flushes))
+    return {change.key for change in batch.changes}, {release.key or release.label for release in batch.releases}
 
 
 async def test_a_block_of_keys(backlog):
     block = backlog.block([evict(b"a:1"), evict(b"b:1", B), evict(b"a:1")])
     assert (backlog.pending, backlog.waiting) == (1, 1)
     assert not block.confirmed
-    asking = backlog.take_blocks(10)
-    assert {key for key, _ in asking.keys} == {b"a:1", b"b:1"}
+    request = backlog.blocks.take_request(10)
+    assert {key for key, _ in request.keys} == {b"a:1", b"b:1"}
     assert backlog.pending == 1
-    backlog.confirm_blocks(asking)
+    backlog.confirm_blocks(request)
     assert await block.wait(0)
-    assert backlog.take_blocks(10) is None
+    assert backlog.blocks.take_request(10) is None
     assert backlog.pending == 0, "what is blocked is no change yet"
     backlog.put([store(b"a:1")])
     backlog.release(block)
@@ -86,19 +86,19 @@ async def test_nothing_to_block(backlog):
 async def test_a_block_of_a_rule_waits_for_a_scan_that_began_after_it(backlog):
     backlog.put([flush()])
     confirm(backlog)
-    backlog.start_scan()
+    backlog.flushes.start_scan()
     block = backlog.block([flush(), evict(b"b:1", B), evict(b"a:1")])
-    asking = ask(backlog)
-    assert [label for label, _ in asking.labels] == [A.label]
-    assert [key for key, _ in asking.keys] == [b"b:1"], "a rule's block covers its keys"
-    backlog.end_scan(complete=True)
+    request = ask(backlog)
+    assert [label for label, _ in request.labels] == [A.label]
+    assert [key for key, _ in request.keys] == [b"b:1"], "a rule's block covers its keys"
+    backlog.flushes.end_scan(complete=True)
     assert not await block.wait(0)
     assert backlog.pending == 1
-    assert backlog.start_scan() == (A,)
-    backlog.end_scan(complete=False)
+    assert backlog.flushes.start_scan() == (A,)
+    backlog.flushes.end_scan(complete=False)
     assert not await block.wait(0)
-    backlog.start_scan()
-    backlog.end_scan(complete=True)
+    backlog.flushes.start_scan()
+    backlog.flushes.end_scan(complete=True)
     assert await block.wait(0)
     assert backlog.pending == 0
 
@@ -123,12 +123,14 @@ async def test_nobody_waits_while_redis_cannot_be_reached(backlog):
     early = backlog.block([evict(b"a:1")])
     waiting = asyncio.create_task(early.wait(60))
     await asyncio.sleep(0)
-    backlog.reachable(up=False)
+    backlog.blocks.set_reachable(False)
     async with asyncio.timeout(5):
         assert not await waiting
         late = backlog.block([evict(b"a:2")])
         assert not await late.wait(60)
-    assert {key for key, _ in backlog.take_blocks(10).keys} == {b"a:1", b"a:2"}, "they are asked for all the same"
+    assert {key for key, _ in backlog.blocks.take_request(10).keys} == {b"a:1", b"a:2"}, (
+        "they are asked for all the same"
+    )
 
 
 async def test_a_cancelled_wait_is_cancelled(backlog):
@@ -146,15 +148,15 @@ async def test_released_before_it_was_sent(backlog):
     backlog.release(block)
     assert backlog.pending == 0
     assert not await block.wait(60)
-    assert backlog.take_blocks(10) is None
+    assert backlog.blocks.take_request(10) is None
     assert confirm(backlog) is None
 
 
 async def test_released_while_it_was_sent(backlog):
     block = backlog.block([evict(b"a:1"), flush(B)])
-    asking = backlog.take_blocks(10)
+    request = backlog.blocks.take_request(10)
     backlog.release(block)
-    backlog.confirm_blocks(asking)
+    backlog.confirm_blocks(request)
     assert not block.confirmed
     assert confirm(backlog) == (set(), {b"a:1", B.label})
     assert backlog.pending == 0
@@ -164,11 +166,11 @@ async def test_a_block_goes_in_parts(backlog):
     block = backlog.block([evict(b"a:%d" % i) for i in range(25)])
     other = backlog.block([evict(b"a:99")])
     seen = []
-    while (asking := backlog.take_blocks(10)) is not None:
-        assert len(asking.keys) <= 10
+    while (request := backlog.blocks.take_request(10)) is not None:
+        assert len(request.keys) <= 10
         assert not block.confirmed
-        seen += [key for key, _ in asking.keys]
-        backlog.confirm_blocks(asking)
+        seen += [key for key, _ in request.keys]
+        backlog.confirm_blocks(request)
     assert sorted(seen) == sorted([b"a:%d" % i for i in range(25)] + [b"a:99"])
     assert block.confirmed
     assert other.confirmed
@@ -176,17 +178,17 @@ async def test_a_block_goes_in_parts(backlog):
 
 def test_a_block_of_too_many_keys_blocks_the_rule(backlog):
     backlog.block([evict(b"a:%d" % i) for i in range(BLOCK_KEYS + 1)] + [evict(b"b:1", B)])
-    asking = backlog.take_blocks(10)
-    assert [label for label, _ in asking.labels] == [A.label]
-    assert [key for key, _ in asking.keys] == [b"b:1"]
+    request = backlog.blocks.take_request(10)
+    assert [label for label, _ in request.labels] == [A.label]
+    assert [key for key, _ in request.keys] == [b"b:1"]
 
 
 def test_a_lift_never_goes_before_its_outcome(backlog):
     keys = [b"a:%d" % i for i in range(10)]
     block = backlog.block([evict(key) for key in keys] + [flush(B)])
     ask(backlog)
-    backlog.start_scan()
-    backlog.end_scan(complete=True)
+    backlog.flushes.start_scan()
+    backlog.flushes.end_scan(complete=True)
     backlog.put([store(key) for key in keys] + [store(b"b:%d" % i, rule=B) for i in range(3)])
     backlog.release(block)
     sent, lifted = set(), set()
@@ -204,9 +206,9 @@ def test_a_lift_goes_with_its_rules_flush(backlog):
     ask(backlog)
     backlog.put([store(b"a:1"), flush()])
     backlog.release(block)
-    batch = backlog.take(10, 1000)
-    assert [lane.rule for lane, _ in batch.flushes] == [A]
-    assert [lift.key for lift in batch.lifts] == [b"a:1"]
+    batch = backlog.batches.take(10, 1000)
+    assert [queue.rule for queue, _ in batch.flushes] == [A]
+    assert [release.key for release in batch.releases] == [b"a:1"]
 
 
 @pytest.mark.parametrize("unknown", [True, False])
@@ -215,9 +217,9 @@ def test_a_lift_comes_back_with_its_batch(backlog, unknown):
     ask(backlog)
     backlog.put([store(b"a:1")])
     backlog.release(block)
-    batch = backlog.take(10, 1000)
+    batch = backlog.batches.take(10, 1000)
     assert backlog.pending == 2
-    backlog.put_back(batch, unknown=unknown)
+    backlog.batches.put_back(batch, outcome_unknown=unknown)
     assert backlog.pending == 2
     assert confirm(backlog) == ({b"a:1"}, {b"a:1"})
     assert backlog.pending == 0
@@ -226,75 +228,75 @@ def test_a_lift_comes_back_with_its_batch(backlog, unknown):
 def test_blocks_are_renewed_before_redis_lets_go(backlog):
     block = backlog.block([evict(b"a:1"), flush(B)])
     ask(backlog)
-    backlog.start_scan()
-    backlog.end_scan(complete=True)
+    backlog.flushes.start_scan()
+    backlog.flushes.end_scan(complete=True)
     assert block.confirmed
-    backlog.renew_blocks()
-    assert backlog.take_blocks(10) is None, "it was asked for just now"
+    backlog.blocks.renew()
+    assert backlog.blocks.take_request(10) is None, "it was asked for just now"
     time.sleep(0.21)
-    backlog.renew_blocks()
-    asking = ask(backlog)
-    assert [key for key, _ in asking.keys] == [b"a:1"]
-    assert [label for label, _ in asking.labels] == [B.label]
-    assert not backlog.scan_waits
+    backlog.blocks.renew()
+    request = ask(backlog)
+    assert [key for key, _ in request.keys] == [b"a:1"]
+    assert [label for label, _ in request.labels] == [B.label]
+    assert not backlog.flushes.scan_waits
     time.sleep(0.21)
     backlog.release(block)
-    backlog.renew_blocks()
-    assert backlog.take_blocks(10) is None
+    backlog.blocks.renew()
+    assert backlog.blocks.take_request(10) is None
 
 
 async def test_a_new_epoch_asks_again(backlog):
     done, waits, gone = (backlog.block([evict(b"a:%d" % i)]) for i in range(3))
     rule = backlog.block([flush(B)])
     ask(backlog)
-    backlog.start_scan()
+    backlog.flushes.start_scan()
     backlog.release(gone)
-    backlog.renew()
-    backlog.end_scan(complete=True)
+    backlog.begin_epoch()
+    backlog.flushes.end_scan(complete=True)
     assert (done.confirmed, waits.confirmed, rule.confirmed) == (True, True, False)
-    asking = ask(backlog)
-    assert {key for key, _ in asking.keys} == {b"a:0", b"a:1"}
-    assert [label for label, _ in asking.labels] == [B.label]
+    request = ask(backlog)
+    assert {key for key, _ in request.keys} == {b"a:0", b"a:1"}
+    assert [label for label, _ in request.labels] == [B.label]
     confirm(backlog)
-    backlog.start_scan()
-    backlog.end_scan(complete=True)
+    backlog.flushes.start_scan()
+    backlog.flushes.end_scan(complete=True)
     assert rule.confirmed
 
 
 async def test_rules_that_change_meanwhile(backlog):
     former = make_rule("a")
     block = backlog.block([flush(), flush(B)])
-    asking = backlog.take_blocks(10)
+    request = backlog.blocks.take_request(10)
     backlog.configure([former])
-    backlog.confirm_blocks(asking)
-    assert set(backlog.start_scan()) == {former, B}
-    backlog.end_scan(complete=True)
+    backlog.confirm_blocks(request)
+    assert set(backlog.flushes.start_scan()) == {former, B}
+    backlog.flushes.end_scan(complete=True)
     assert block.confirmed
     only = backlog.block([flush(former)])
-    asking = backlog.take_blocks(10)
+    request = backlog.blocks.take_request(10)
     backlog.configure([])
-    backlog.confirm_blocks(asking)
+    backlog.confirm_blocks(request)
     assert only.confirmed, "nothing of it is left to be looked for but what is being removed anyway"
 
 
 async def test_a_session_with_the_former_meaning_of_a_rule_blocks_all_of_it(backlog):
     former = TableRule("d", "s", "a", ("id",), ("other",), A.template, label=A.label)
     backlog.block([evict(b"a:1", former)])
-    assert [label for label, _ in backlog.take_blocks(10).labels] == [A.label]
+    assert [label for label, _ in backlog.blocks.take_request(10).labels] == [A.label]
 
 
 async def test_a_flush_whose_keys_redis_knows_to_be_gone(backlog):
     block = backlog.block([flush()])
     ask(backlog)
-    backlog.start_scan()
-    assert backlog.blocked == [(A.label, block.holder)]
-    backlog.end_scan(complete=True)
+    backlog.flushes.start_scan()
+    assert backlog.flushes.scanned_blocks == [(A.label, block.name)]
+    backlog.flushes.end_scan(complete=True)
     backlog.put([flush(), flush(B)])
     backlog.release(block)
-    batch = backlog.take(10, 1000)
-    backlog.confirm(batch, 11, b"", b"".join(b"0" if lane.rule is A else b"1" for lane, _ in batch.flushes))
-    assert backlog.start_scan() == (B,)
-    assert backlog.blocked == []
+    batch = backlog.batches.take(10, 1000)
+    backlog.batches.confirm(batch, 11, b"", b"".join(b"0" if queue.rule is A else b"1" for queue, _ in batch.flushes))
+    assert backlog.flushes.start_scan() == (B,)
+    assert backlog.flushes.scanned_blocks == []
     assert backlog.counts.rule(A.label).flushes == 2
 
 

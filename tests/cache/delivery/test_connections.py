@@ -4,7 +4,9 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
 
-from cache.delivery.connections import connector, facts_of, pack, problems, undone
+from cache.delivery.connections import connector, pack
+from cache.delivery.faults import is_undone
+from cache.delivery.server_info import facts_of, problems
 
 
 @pytest.mark.parametrize(
@@ -80,11 +82,11 @@ def test_urls_that_are_none(url, words):
 
 
 async def test_what_is_counted_on_is_not_the_url_s_to_say(redis_url):
-    link = connector(f"{redis_url}?decode_responses=true&protocol=3&socket_timeout=0.000001", 5)()
-    await link.connect()
-    await link.send_packed_command(pack((b"HGETALL", b"none")), check_health=False)
-    assert await link.read_response() == [], "lists of bytes, as RESP2 has it"
-    await link.disconnect()
+    connection = connector(f"{redis_url}?decode_responses=true&protocol=3&socket_timeout=0.000001", 5)()
+    await connection.connect()
+    await connection.send_packed_command(pack((b"HGETALL", b"none")), check_health=False)
+    assert await connection.read_response() == [], "lists of bytes, as RESP2 has it"
+    await connection.disconnect()
 
 
 def test_facts():
@@ -106,7 +108,7 @@ def test_facts():
     ids=str,
 )
 def test_what_was_surely_not_done(error, surely):
-    assert undone(error) is surely
+    assert is_undone(error) is surely
 
 
 def test_packing():

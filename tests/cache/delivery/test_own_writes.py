@@ -53,27 +53,27 @@ def test_a_newer_date_stays(own):
 
 
 def test_it_is_forgotten(own, monkeypatch):
-    assert own.noted
-    own.age()
-    assert dated(own, seq=5, sent_ns=101) == 9, "young, or kept for once more"
-    monkeypatch.setattr(own_writes, "LIFE", -1)
-    own.age()
-    own.age()
+    assert own.any_known
+    own.forget_old()
+    assert dated(own, seq=5, sent_ns=101) == 9, "recent, or kept for once more"
+    monkeypatch.setattr(own_writes, "LIFE_NS", -1)
+    own.forget_old()
+    own.forget_old()
     assert dated(own, seq=5, sent_ns=101) == 5
-    assert not own.noted
+    assert not own.any_known
 
 
 def test_many_are_forgotten_sooner(own, monkeypatch):
-    monkeypatch.setattr(own_writes, "MOST_KEYS", 10)
-    own.age()
+    monkeypatch.setattr(own_writes, "MAX_KEYS", 10)
+    own.forget_old()
     for generation in range(3):
         for number in range(11):
             own.note(change(b"users:%d" % (100 + number), seq=5, sent_ns=50, settled_ns=100 + generation), 9)
-        own.age()
+        own.forget_old()
     assert dated(own, seq=5, sent_ns=101) == 5
 
 
 def test_without_fences_nothing_is_known(own):
     own.forget()
-    assert not own.noted
+    assert not own.any_known
     assert dated(own, seq=5, sent_ns=101) == 5

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from cache.changes import Change, Kind
-from cache.delivery.queues import Batch, Lane, Part, definition
+from cache.counts import RuleCounts
+from cache.delivery.batches import Batch, Part
+from cache.delivery.queues import Budget, RuleQueue, definition
 from cache.keys import KeyTemplate
 from cache.rules import TableRule, ValueFormat
 
@@ -47,11 +49,11 @@ def test_other_keys_or_values(other):
 
 
 def test_whether_a_batch_writes():
-    lane = Lane(RULE, definition(RULE))
-    fills, writes = Part(lane, True, [change(Kind.FILL, b"")]), Part(lane, False, [change(Kind.EVICT)] * 2)
-    assert not Batch([], []).writes
-    assert not Batch([fills], []).writes
-    assert Batch([], [(lane, False)]).writes
+    queue = RuleQueue(RULE, Budget(10, 100), RuleCounts())
+    fills, writes = Part(queue, True, [change(Kind.FILL, b"")]), Part(queue, False, [change(Kind.EVICT)] * 2)
+    assert not Batch([], []).has_write
+    assert not Batch([fills], []).has_write
+    assert Batch([], [(queue, False)]).has_write
     both = Batch([writes, fills], [])
-    assert both.writes
-    assert both.length == len(both.changes) == 3
+    assert both.has_write
+    assert both.pending == len(both.changes) == 3

@@ -76,7 +76,7 @@ async def test_a_write_after_this_workers_own_unanswered_one_stays(server):
     async with working(server.url, timeout=5) as w:
         server.pause()
         w.store(b"1")
-        await w.until(lambda: w.backlog.flying)
+        await w.until(lambda: w.backlog.batches.in_flight)
         w.store(b"2")
         server.resume()
         await w.settle()
@@ -563,7 +563,7 @@ async def test_lost_beneath_a_live_connection(redis_url, redis_client, command):
             redis_client.flushall()
         elif command == "rewind":
             redis_client.hset("rowtap:state", "seq", 5)
-            redis_client.hset("rowtap:state", "w:w", f"5 {int(time.time() * 1000)} {w.writer._token}")
+            redis_client.hset("rowtap:state", "w:w", f"5 {int(time.time() * 1000)} {w.writer.registration.token}")
         else:
             redis_client.hdel("rowtap:state", "w:w")
         w.fill(b"old", key=b"users:2", stamp=stamp)
