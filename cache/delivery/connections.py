@@ -149,8 +149,8 @@ class _Sentinels:
         self._options = options
 
     def each(self) -> Iterator[tuple[str, int]]:
-        """Every sentinel, once, the last one that helped first. Each goes to the end as it is asked: a caller that stops
-        in the middle goes on from there the next time."""
+        """Every sentinel, once, the last one that helped first. Each goes to the end as it is asked, so a caller that
+        stops in the middle goes on from there the next time."""
         for address in list(self._addresses):
             self._addresses.remove(address)
             self._addresses.append(address)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 
 def problems(info: dict[str, str]) -> list[str]:
-    """What INFO says against working with this server."""
+    """What INFO says against working with this server, in words; ``[]`` if nothing."""
     found = []
     valkey = info.get("valkey_version")
     version = _version(valkey or info.get("redis_version", ""))
@@ -41,11 +39,10 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
-def facts_of(reply: Any) -> dict[str, str]:
-    if isinstance(reply, dict):
-        return {str(name): str(value) for name, value in reply.items()}
+def facts_of(reply: bytes) -> dict[str, str]:
+    """What INFO answered, by name."""
     facts = {}
-    for line in bytes(reply).decode(errors="replace").splitlines():
+    for line in reply.decode(errors="replace").splitlines():
         name, colon, value = line.partition(":")
         if colon:
             facts[name] = value

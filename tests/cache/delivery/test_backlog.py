@@ -1,23 +1,30 @@
-"""The backlog without Redis: bounds, batches, what is pending, and what comes back."""
+"""What sessions put into the backlog, without Redis: what waits, what is given up for want of room, what is flushed."""
 
+import asyncio
+import random
 import time
 
 import pytest
 
-from cache.changes import Change, Kind
-from cache.counts import Counts
-from cache.delivery.backlog import Backlog
-from cache.delivery.scripts import FILLED, OVERLAPPED, REFUSED, REMOVED, SCAN, STORED
-from cache.keys import KeyTemplate
-from cache.rules import TableRule
-
-
-def make_rule(table):
-    template = KeyTemplate.default(database="d", schema="s", table=table, key_columns=("id",))
-    return TableRule("d", "s", table, ("id",), ("v",), template, label=f"s.{table}")
-
-
-A, B = make_rule("a"), make_rule("b")
+from cache.changes import Kind
+from tests.cache.delivery.offline import (
+    A,
+    B,
+    change,
+    confirm,
+    counted_anew,
+    evict,
+    fill,
+    flush,
+    flushes,
+    kinds,
+    make_backlog,
+    make_rule,
+    put,
+    scan,
+    store,
+    take,
+)
 
 
 @pytest.fixture
@@ -25,77 +32,36 @@ def backlog():
     return make_backlog()
 
 
-def make_backlog(max_backlog=100, **options):
-    made = Backlog([A, B], max_backlog=max_backlog, counts=Counts.of([A.label, B.label]), **options)
-    made.seq = 10
-    return made
-
-
-def put(backlog, kind, key=b"", value=None, rule=A, *, sent_ns=None, **facts):
-    facts.setdefault("seq", backlog.seq)
-    change = Change(kind, rule, key, value, sent_ns=sent_ns or time.monotonic_ns(), **facts)
-    backlog.put([change])
-    return change
-
-
-def fill(backlog, key=b"a:1", value=b"f", **facts):
-    return put(backlog, Kind.FILL, key, value, **facts)
-
-
-def store(backlog, key=b"a:1", value=b"s", **facts):
-    return put(backlog, Kind.STORE, key, value, **facts)
-
-
-def evict(backlog, key=b"a:1", **facts):
-    return put(backlog, Kind.EVICT, key, **facts)
-
-
-def flush(backlog, **facts):
-    return put(backlog, Kind.FLUSH, **facts)
-
-
-def take(backlog, keys=1000, size=1 << 20):
-    return backlog.batches.take(keys, size)
-
-
-def kinds(batch):
-    return {change.key: change.kind for change in batch.changes}
-
-
-def test_pending_until_confirmed(backlog):
+def test_nothing_is_pending_at_first(backlog):
     assert backlog.pending == 0
     assert take(backlog) is None
+
+
+def test_changes_are_pending_until_redis_confirms_them(backlog):
     store(backlog)
     fill(backlog, b"a:2")
-    assert backlog.pending == 2
+    assert (backlog.pending, backlog.waiting) == (2, 2)
     batch = take(backlog)
-    assert backlog.pending == 2
-    backlog.batches.confirm(batch, 11, bytes([STORED, FILLED]), b"")
-    assert (backlog.pending, backlog.seq) == (0, 11)
+    assert (backlog.pending, backlog.waiting) == (2, 0)
+    confirm(backlog, batch)
+    assert backlog.pending == 0
     counts = backlog.counts.rule(A.label)
     assert (counts.stores, counts.fills, backlog.counts.lag.count) == (1, 1, 2)
 
 
-def test_a_flush_is_pending_until_its_keys_are_gone(backlog):
-    flush(backlog)
-    flush(backlog)
-    assert backlog.pending == 1
-    batch = take(backlog)
-    assert [(queue.rule, late) for queue, late in batch.flushes] == [(A, False)]
-    backlog.batches.confirm(batch, 11, b"", bytes([SCAN]))
-    assert backlog.pending == 1
-    assert backlog.flushes.start_scan() == (A,)
-    flush(backlog)
-    assert backlog.pending == 2, "what was written since the scan began needs another"
-    backlog.flushes.end_scan(complete=False)
-    assert backlog.flushes.scan_waits
-    backlog.flushes.start_scan()
-    backlog.flushes.end_scan(complete=True)
-    assert backlog.pending == 1
-    assert backlog.counts.rule(A.label).flushes == 1
+def test_counter_value_never_goes_back(backlog):
+    backlog.note_seq(12)
+    backlog.note_seq(11)
+    assert backlog.seq == 12
 
 
-def test_a_waiting_flush_stands_for_all_but_holds(backlog):
+def test_change_of_a_rule_that_is_not_configured_is_ignored(backlog):
+    put(backlog, Kind.STORE, b"c:1", b"v", rule=make_rule("c"))
+    backlog.put([])
+    assert backlog.pending == 0
+
+
+def test_waiting_flush_stands_for_all_changes_but_writes_that_may_commit_later(backlog):
     fill(backlog)
     store(backlog, b"a:2")
     evict(backlog, b"a:3", may_commit_later=True)
@@ -106,11 +72,14 @@ def test_a_waiting_flush_stands_for_all_but_holds(backlog):
     evict(backlog, b"a:6", may_commit_later=True)
     batch = take(backlog)
     assert kinds(batch) == {b"a:3": Kind.EVICT, b"a:6": Kind.EVICT, b"b:1": Kind.STORE}
-    assert all(change.may_commit_later for change in batch.changes if change.rule is A)
+    assert all(each.may_commit_later for each in batch.changes if each.rule is A)
     assert backlog.counts.rule(A.label).refused == 2
 
 
-def test_too_many_keys_drop_fills_first(backlog):
+# Too much.
+
+
+def test_fills_are_dropped_first_when_too_many_keys_wait():
     backlog = make_backlog(3)
     fill(backlog, b"a:1")
     fill(backlog, b"a:2")
@@ -122,7 +91,16 @@ def test_too_many_keys_drop_fills_first(backlog):
     assert set(kinds(take(backlog))) == {b"a:1", b"a:3", b"a:5"}
 
 
-def test_too_many_writes_collapse_into_a_flush_of_the_fullest_rule():
+def test_write_of_a_key_that_waits_needs_no_room():
+    backlog = make_backlog(2)
+    store(backlog, b"a:1")
+    store(backlog, b"a:2")
+    store(backlog, b"a:2", b"newer")
+    assert backlog.counts.collapses == 0
+    assert {each.value for each in take(backlog).changes} == {b"s", b"newer"}
+
+
+def test_writes_of_the_fullest_rule_become_a_flush_when_too_many_keys_wait():
     backlog = make_backlog(3)
     store(backlog, b"b:1", rule=B)
     store(backlog, b"a:1")
@@ -132,24 +110,29 @@ def test_too_many_writes_collapse_into_a_flush_of_the_fullest_rule():
     assert backlog.counts.collapses == 1
     batch = take(backlog)
     assert set(kinds(batch)) == {b"b:1", b"b:2"}
-    assert [(queue.rule, late) for queue, late in batch.flushes] == [(A, True)]
+    assert flushes(batch) == {A: True}
 
 
-def test_the_arriving_key_may_be_part_of_the_collapse():
+@pytest.mark.parametrize("may_commit_later", [False, True])
+def test_flush_of_the_fullest_rule_covers_the_key_that_arrives(may_commit_later):
     backlog = make_backlog(2)
-    for i in range(3):
-        store(backlog, b"a:%d" % i)
+    store(backlog, b"a:1")
+    store(backlog, b"a:2")
+    evict(backlog, b"a:3", may_commit_later=may_commit_later)
     assert backlog.pending == 1
-    assert kinds(take(backlog)) == {}
+    batch = take(backlog)
+    assert kinds(batch) == {}
+    assert flushes(batch) == {A: may_commit_later}
 
 
-def test_too_many_bytes_drop_fills_and_turn_stores_into_evicts():
+def test_fills_are_dropped_and_stores_become_evicts_when_values_are_too_large():
     backlog = make_backlog(max_bytes=100)
     store(backlog, b"a:1", b"x" * 90)
     store(backlog, b"a:2", b"x" * 90)
     fill(backlog, b"a:3", b"x" * 5)
     store(backlog, b"a:4", b"x" * 10)
-    fill(backlog, b"a:5", b"x")
+    fill(backlog, b"a:5", b"x" * 5)
+    fill(backlog, b"a:6", b"x")
     batch = take(backlog)
     assert kinds(batch) == {
         b"a:1": Kind.STORE,
@@ -158,41 +141,121 @@ def test_too_many_bytes_drop_fills_and_turn_stores_into_evicts():
         b"a:3": Kind.FILL,
         b"a:5": Kind.FILL,
     }
+    assert backlog.counts.rule(A.label).dropped == 1
     backlog.batches.put_back(batch, outcome_unknown=True)
     store(backlog, b"a:6", b"x" * 90)
-    assert kinds(take(backlog))[b"a:6"] is Kind.STORE, "bytes are given back"
+    assert kinds(take(backlog))[b"a:6"] is Kind.STORE, "the room is given back"
 
 
-def test_batches_are_bounded_and_take_turns(backlog):
-    for i in range(5):
-        store(backlog, b"a:%d" % i)
-    store(backlog, b"b:1", rule=B)
-    fill(backlog, b"a:9")
-    seen = []
-    for _ in range(4):
-        batch = take(backlog, 2)
-        seen += [change.key for change in batch.changes]
-        assert len(batch.changes) <= 2
-        backlog.batches.confirm(batch, 11, bytes([STORED]) * len(batch.changes), b"")
-    assert sorted(seen) == [b"a:0", b"a:1", b"a:2", b"a:3", b"a:4", b"a:9", b"b:1"]
-    assert seen[-1] == b"a:9", "writes go first"
-    assert seen.index(b"b:1") < 4, "no rule waits for all of another"
-    store(backlog, b"a:1", b"x" * 500)
-    store(backlog, b"a:2", b"x" * 500)
-    assert len(take(backlog, 10, 100).changes) == 1
+@pytest.mark.parametrize("seed", range(20))
+def test_keys_and_bytes_are_counted_right_whatever_happens(seed):
+    """Random changes, batches, flushes and reloads; after each, the budget is what a count anew finds."""
+    dice = random.Random(seed)
+    max_keys, max_bytes = 12, 60
+    backlog = make_backlog(max_keys, max_bytes=max_bytes)
+    stamps = [time.monotonic_ns()]
+    for _ in range(400):
+        budget = backlog._budget
+        assert (budget.keys, max_bytes - budget.bytes_left) == counted_anew(backlog)
+        batch = backlog.batches.in_flight
+        step = dice.choice(["fill", "fill", "store", "store", "evict", "flush", "batch", "batch", "batch", "configure"])
+        rule = dice.choice([A, B])
+        key = b"%b:%d" % (rule.table.encode(), dice.randrange(10))
+        value = b"x" * dice.randrange(12)
+        stamps.append(time.monotonic_ns())
+        facts = {"rule": rule, "sent_ns": dice.choice(stamps)}
+        if step == "fill":
+            fill(backlog, key, value, **facts)
+        elif step == "store":
+            store(backlog, key, value, **facts)
+        elif step == "evict":
+            evict(backlog, key, may_commit_later=dice.random() < 0.1, **facts)
+        elif step == "flush":
+            if dice.random() < 0.2:
+                flush(backlog, **facts)
+        elif step == "configure":
+            if dice.random() < 0.1:
+                backlog.configure(dice.choice([[A], [A, B], [make_rule("a", "other"), B]]))
+        elif batch is None:
+            take(backlog, dice.randrange(1, 6), dice.randrange(1, 500))
+        elif dice.random() < 0.5:
+            confirm(backlog, batch)
+        else:
+            backlog.batches.put_back(batch, outcome_unknown=dice.random() < 0.5)
 
 
-def test_too_old_is_evicted_or_dropped():
-    backlog = make_backlog(fence_life=1000)
-    old = time.monotonic_ns() - 501_000_000
-    store(backlog, b"a:1", sent_ns=old)
-    fill(backlog, b"a:2", sent_ns=old)
-    store(backlog, b"a:3")
-    assert kinds(take(backlog)) == {b"a:1": Kind.EVICT, b"a:3": Kind.STORE}
-    assert backlog.counts.rule(A.label).refused == 1
+# Rules that change.
 
 
-def test_forget_makes_what_is_under_way_too_old(backlog):
+def test_rule_with_the_same_meaning_keeps_what_waits(backlog):
+    store(backlog)
+    same = make_rule("a")
+    backlog.configure([same, B])
+    assert backlog.rules == (same, B)
+    assert kinds(take(backlog)) == {b"a:1": Kind.STORE}
+    assert not backlog.flushes.scan_waits
+
+
+def test_keys_of_a_rule_that_is_gone_are_looked_for(backlog):
+    store(backlog)
+    fill(backlog, b"a:2")
+    flush(backlog)
+    backlog.configure([B])
+    assert backlog.pending == 1
+    assert take(backlog) is None
+    assert scan(backlog) == (A,)
+    assert backlog.pending == 0
+
+
+def test_rule_that_means_other_keys_is_flushed_and_refuses_values(backlog):
+    store(backlog)
+    other = make_rule("a", "other")
+    backlog.configure([other, B])
+    batch = take(backlog)
+    assert flushes(batch) == {other: True}
+    assert kinds(batch) == {}
+    assert scan(backlog) == (A,)
+
+
+def test_write_by_the_former_meaning_of_a_rule_flushes_and_a_fill_is_ignored(backlog):
+    former = make_rule("a", "other")
+    fill(backlog, rule=former)
+    assert backlog.pending == 0
+    store(backlog, rule=former)
+    assert flushes(take(backlog)) == {A: False}
+
+
+# For reasons that no statement gave.
+
+
+def test_flush_without_a_statement(backlog):
+    store(backlog)
+    backlog.flush([A.label, "unknown"])
+    batch = take(backlog)
+    assert flushes(batch) == {A: False}
+    assert kinds(batch) == {}
+
+
+def test_new_epoch_flushes_all_rules(backlog):
+    store(backlog)
+    backlog.begin_epoch()
+    assert flushes(take(backlog)) == {A: False, B: False}
+
+
+@pytest.mark.parametrize("late", [evict, flush])
+def test_new_epoch_refuses_values_while_a_write_may_commit_later(late):
+    backlog = make_backlog(fence_life=100)
+    late(backlog, may_commit_later=True)
+    confirm(backlog, take(backlog), scans=b"") if late is evict else confirm(backlog, take(backlog))
+    backlog.begin_epoch()
+    assert flushes(take(backlog)) == {A: True, B: True}
+    time.sleep(0.11)
+    confirm(backlog, backlog.batches.in_flight)
+    backlog.begin_epoch()
+    assert flushes(take(backlog)) == {A: False, B: False}
+
+
+def test_statements_sent_before_fences_were_distrusted_are_too_old(backlog):
     sent_ns = time.monotonic_ns()
     backlog.distrust_fences()
     store(backlog, sent_ns=sent_ns)
@@ -200,85 +263,10 @@ def test_forget_makes_what_is_under_way_too_old(backlog):
     assert kinds(take(backlog)) == {b"a:1": Kind.EVICT, b"a:2": Kind.STORE}
 
 
-def test_an_unknown_outcome_comes_back_as_evicts_beneath_what_is_newer(backlog):
-    store(backlog, b"a:1")
-    store(backlog, b"a:2", b"old")
-    fill(backlog, b"a:3")
-    flush(backlog, rule=B)
-    batch = take(backlog)
-    store(backlog, b"a:2", b"new")
-    fill(backlog, b"a:1", b"read")
-    backlog.batches.put_back(batch, outcome_unknown=True)
-    assert backlog.pending == 3
-    batch = take(backlog)
-    assert {c.key: (c.kind, c.value) for c in batch.changes} == {
-        b"a:1": (Kind.STORE, b"read"),
-        b"a:2": (Kind.STORE, b"new"),
-    }
-    assert [queue.rule for queue, _ in batch.flushes] == [B]
-    assert backlog.counts.rule(A.label).dropped == 1
+# How the writer waits.
 
 
-def test_what_surely_was_not_applied_comes_back_as_it_was(backlog):
-    store(backlog, b"a:1")
-    fill(backlog, b"a:2")
-    sent_ns = time.monotonic_ns()
-    store(backlog, b"a:3")
-    batch = take(backlog)
-    store(backlog, b"a:3", sent_ns=sent_ns)
-    backlog.batches.put_back(batch, outcome_unknown=False)
-    assert backlog.pending == 3
-    assert kinds(take(backlog)) == {b"a:1": Kind.STORE, b"a:2": Kind.FILL, b"a:3": Kind.EVICT}
-
-
-@pytest.mark.parametrize(
-    ("outcome", "seq"), [(STORED, 20), (REMOVED, 20), (OVERLAPPED, 10)], ids=["stored", "removed", "overlapped"]
-)
-@pytest.mark.parametrize("when", ["in flight", "after"])
-def test_what_follows_this_workers_own_write_is_dated_from_it(backlog, outcome, seq, when):
-    store(backlog)
-    batch = take(backlog)
-    sent_ns = time.monotonic_ns()
-    if when == "in flight":
-        read = fill(backlog, sent_ns=sent_ns)
-    backlog.batches.confirm(batch, 20, bytes([outcome]), b"")
-    if when == "after":
-        read = fill(backlog, sent_ns=sent_ns, seq=10)
-    assert read.seq == seq
-
-
-def test_what_overlaps_this_workers_own_write_keeps_its_date(backlog):
-    sent_ns = time.monotonic_ns()
-    store(backlog)
-    backlog.batches.confirm(take(backlog), 20, bytes([STORED]), b"")
-    assert fill(backlog, sent_ns=sent_ns, seq=10).seq == 10
-    assert fill(backlog, b"a:2", seq=10).seq == 10
-    assert fill(backlog, seq=9).seq == 9, "dated before the write was: somebody may have written in between"
-
-
-def test_a_new_epoch_flushes_all_and_keeps_refusing_for_holds(backlog):
-    store(backlog)
-    backlog.begin_epoch()
-    assert [late for _, late in take(backlog).flushes] == [False, False]
-    backlog = make_backlog()
-    evict(backlog, may_commit_later=True)
-    backlog.begin_epoch()
-    assert [late for _, late in take(backlog).flushes] == [True, True]
-
-
-def test_refused_fills_are_counted(backlog):
-    fill(backlog)
-    backlog.batches.confirm(take(backlog), 10, bytes([REFUSED]), b"")
-    assert backlog.counts.rule(A.label).refused == 1
-
-
-def test_unknown_rules_and_nothing_at_all(backlog):
-    put(backlog, Kind.STORE, b"c:1", b"v", rule=make_rule("c"))
-    backlog.put([])
-    assert backlog.pending == 0
-
-
-async def test_wait_returns_when_something_waits(backlog):
+async def test_wait_ends_in_time_or_when_something_waits(backlog):
     begun = time.monotonic()
     await backlog.wait(0.02)
     assert time.monotonic() - begun >= 0.015
@@ -286,3 +274,37 @@ async def test_wait_returns_when_something_waits(backlog):
     begun = time.monotonic()
     await backlog.wait(10)
     assert time.monotonic() - begun < 1
+
+
+@pytest.mark.parametrize("event", ["put", "wake", "block", "flush"])
+async def test_wait_is_ended_by(backlog, event):
+    does = {
+        "put": lambda: store(backlog),
+        "wake": backlog.wake,
+        "block": lambda: backlog.block([change(Kind.EVICT, b"a:1")]),
+        "flush": lambda: backlog.flush([A.label]),
+    }
+    asyncio.get_running_loop().call_later(0.01, does[event])
+    async with asyncio.timeout(5):
+        await backlog.wait(60)
+
+
+async def test_linger_ends_in_time_or_for_a_block(backlog):
+    begun = time.monotonic()
+    await backlog.linger(0.02)
+    assert time.monotonic() - begun >= 0.015
+    asyncio.get_running_loop().call_later(0.01, backlog.block, [change(Kind.EVICT, b"a:1")])
+    begun = time.monotonic()
+    await backlog.linger(60)
+    assert time.monotonic() - begun < 1
+    await backlog.linger(60)
+    assert time.monotonic() - begun < 1, "the block still waits to be requested"
+
+
+async def test_several_blocks_end_one_linger(backlog):
+    lingering = asyncio.create_task(backlog.linger(60))
+    await asyncio.sleep(0)
+    for key in (b"a:1", b"a:2"):
+        backlog.block([change(Kind.EVICT, key)])
+    async with asyncio.timeout(5):
+        await lingering

@@ -1,43 +1,32 @@
-"""Blocks without Redis: what is asked for, who may go on when, and what is lifted with which batch."""
+"""Blocks without Redis: what is requested, when a session may go on, and which batch releases what."""
 
 import asyncio
 import time
 
 import pytest
 
-from cache.changes import Change, Kind
-from cache.counts import Counts
-from cache.delivery.backlog import BLOCK_KEYS, Backlog
-from cache.delivery.scripts import SCAN, STORED
-from cache.keys import KeyTemplate
-from cache.rules import TableRule
-
-
-def make_rule(table):
-    template = KeyTemplate.default(database="d", schema="s", table=table, key_columns=("id",))
-    return TableRule("d", "s", table, ("id",), ("v",), template, label=f"s.{table}")
-
-
-A, B = make_rule("a"), make_rule("b")
+from cache.changes import Kind
+from cache.delivery.backlog import BLOCK_KEYS
+from cache.delivery.scripts import NO_SCAN, SCAN
+from tests.cache.delivery import offline
+from tests.cache.delivery.offline import A, B, change, make_backlog, make_rule, scan
 
 
 @pytest.fixture
 def backlog():
-    made = Backlog([A, B], max_backlog=100_000, counts=Counts.of([A.label, B.label]), fence_life=600)
-    made.blocks.set_reachable(True)
-    return made
+    return make_backlog(100_000, fence_life=600)
 
 
 def evict(key, rule=A):
-    return Change(Kind.EVICT, rule, key, None, 10, time.monotonic_ns())
+    return change(Kind.EVICT, key, rule=rule)
 
 
 def flush(rule=A):
-    return Change(Kind.FLUSH, rule, b"", None, 10, time.monotonic_ns())
+    return change(Kind.FLUSH, rule=rule)
 
 
 def store(key, value=b"v", rule=A):
-    return Change(Kind.STORE, rule, key, value, 10, time.monotonic_ns())
+    return change(Kind.STORE, key, value, rule)
 
 
 def ask(backlog, most=1000):
@@ -47,15 +36,15 @@ def ask(backlog, most=1000):
 
 
 def confirm(backlog, most=1000):
-    """Send one batch: which keys it changes, and which keys and labels it lifts."""
+    """Send one batch: which keys it changes, and which keys and labels it releases."""
     batch = backlog.batches.take(most, 1 << 20)
     if batch is None:
         return None
-    backlog.batches.confirm(batch, 11, bytes([STORED]) * len(batch.changes), bytes([SCAN]) * len(batch.flushes))
-    return {change.key for change in batch.changes}, {release.key or release.label for release in batch.releases}
+    offline.confirm(backlog, batch)
+    return {each.key for each in batch.changes}, {release.key or release.label for release in batch.releases}
 
 
-async def test_a_block_of_keys(backlog):
+async def test_block_of_keys_is_confirmed_by_redis_and_pending_until_it_is_released(backlog):
     block = backlog.block([evict(b"a:1"), evict(b"b:1", B), evict(b"a:1")])
     assert (backlog.pending, backlog.waiting) == (1, 1)
     assert not block.confirmed
@@ -75,15 +64,15 @@ async def test_a_block_of_keys(backlog):
     assert backlog.pending == 0
 
 
-async def test_nothing_to_block(backlog):
-    block = backlog.block([Change(Kind.FILL, A, b"a:1", b"v", 1, 1), evict(b"c:1", make_rule("c"))])
+async def test_block_of_nothing_is_confirmed_at_once(backlog):
+    block = backlog.block([change(Kind.FILL, b"a:1", b"v"), evict(b"c:1", make_rule("c"))])
     assert backlog.pending == 0
     assert await block.wait(0)
     backlog.release(block)
     assert confirm(backlog) is None
 
 
-async def test_a_block_of_a_rule_waits_for_a_scan_that_began_after_it(backlog):
+async def test_block_of_a_rule_is_confirmed_by_a_scan_that_began_after_it(backlog):
     backlog.put([flush()])
     confirm(backlog)
     backlog.flushes.start_scan()
@@ -97,13 +86,12 @@ async def test_a_block_of_a_rule_waits_for_a_scan_that_began_after_it(backlog):
     assert backlog.flushes.start_scan() == (A,)
     backlog.flushes.end_scan(complete=False)
     assert not await block.wait(0)
-    backlog.flushes.start_scan()
-    backlog.flushes.end_scan(complete=True)
+    scan(backlog)
     assert await block.wait(0)
     assert backlog.pending == 0
 
 
-async def test_a_wait_ends_in_time_and_leaves_the_block(backlog):
+async def test_wait_ends_in_time_and_leaves_the_block(backlog):
     block = backlog.block([evict(b"a:1")])
     begun = time.monotonic()
     assert not await block.wait(0.02)
@@ -112,14 +100,14 @@ async def test_a_wait_ends_in_time_and_leaves_the_block(backlog):
     assert await block.wait(0)
 
 
-async def test_a_wait_ends_when_the_block_is_confirmed(backlog):
+async def test_wait_ends_when_the_block_is_confirmed(backlog):
     block = backlog.block([evict(b"a:1")])
     asyncio.get_running_loop().call_later(0.01, ask, backlog)
     async with asyncio.timeout(5):
         assert await block.wait(60)
 
 
-async def test_nobody_waits_while_redis_cannot_be_reached(backlog):
+async def test_wait_ends_at_once_while_redis_cannot_be_reached(backlog):
     early = backlog.block([evict(b"a:1")])
     waiting = asyncio.create_task(early.wait(60))
     await asyncio.sleep(0)
@@ -128,12 +116,11 @@ async def test_nobody_waits_while_redis_cannot_be_reached(backlog):
         assert not await waiting
         late = backlog.block([evict(b"a:2")])
         assert not await late.wait(60)
-    assert {key for key, _ in backlog.blocks.take_request(10).keys} == {b"a:1", b"a:2"}, (
-        "they are asked for all the same"
-    )
+    request = backlog.blocks.take_request(10)
+    assert {key for key, _ in request.keys} == {b"a:1", b"a:2"}, "both are still requested when it can be reached"
 
 
-async def test_a_cancelled_wait_is_cancelled(backlog):
+async def test_cancelled_wait_leaves_the_block(backlog):
     block = backlog.block([evict(b"a:1")])
     waiting = asyncio.create_task(block.wait(60))
     await asyncio.sleep(0)
@@ -143,7 +130,7 @@ async def test_a_cancelled_wait_is_cancelled(backlog):
     assert backlog.pending == 1
 
 
-async def test_released_before_it_was_sent(backlog):
+async def test_block_released_before_it_was_sent_is_forgotten(backlog):
     block = backlog.block([evict(b"a:1"), flush(B)])
     backlog.release(block)
     assert backlog.pending == 0
@@ -152,7 +139,7 @@ async def test_released_before_it_was_sent(backlog):
     assert confirm(backlog) is None
 
 
-async def test_released_while_it_was_sent(backlog):
+async def test_block_released_while_it_was_sent_is_released_in_redis(backlog):
     block = backlog.block([evict(b"a:1"), flush(B)])
     request = backlog.blocks.take_request(10)
     backlog.release(block)
@@ -162,7 +149,7 @@ async def test_released_while_it_was_sent(backlog):
     assert backlog.pending == 0
 
 
-async def test_a_block_goes_in_parts(backlog):
+async def test_block_of_many_keys_is_requested_in_parts(backlog):
     block = backlog.block([evict(b"a:%d" % i) for i in range(25)])
     other = backlog.block([evict(b"a:99")])
     seen = []
@@ -176,32 +163,39 @@ async def test_a_block_goes_in_parts(backlog):
     assert other.confirmed
 
 
-def test_a_block_of_too_many_keys_blocks_the_rule(backlog):
+def test_block_of_too_many_keys_blocks_the_rule(backlog):
     backlog.block([evict(b"a:%d" % i) for i in range(BLOCK_KEYS + 1)] + [evict(b"b:1", B)])
     request = backlog.blocks.take_request(10)
     assert [label for label, _ in request.labels] == [A.label]
     assert [key for key, _ in request.keys] == [b"b:1"]
 
 
-def test_a_lift_never_goes_before_its_outcome(backlog):
+def test_block_of_several_rules_needs_one_scan_of_all_of_them(backlog):
+    block = backlog.block([flush(), flush(B)])
+    ask(backlog)
+    assert not block.confirmed
+    assert set(scan(backlog)) == {A, B}
+    assert block.confirmed
+
+
+def test_release_never_goes_before_its_outcome(backlog):
     keys = [b"a:%d" % i for i in range(10)]
     block = backlog.block([evict(key) for key in keys] + [flush(B)])
     ask(backlog)
-    backlog.flushes.start_scan()
-    backlog.flushes.end_scan(complete=True)
+    scan(backlog)
     backlog.put([store(key) for key in keys] + [store(b"b:%d" % i, rule=B) for i in range(3)])
     backlog.release(block)
-    sent, lifted = set(), set()
+    sent, released = set(), set()
     while (step := confirm(backlog, 4)) is not None:
         sent |= step[0]
-        lifted |= step[1]
-        assert {key for key in keys if key in lifted} <= sent
-        assert B.label not in lifted or sent >= {b"b:0", b"b:1", b"b:2"}
-    assert lifted == {*keys, B.label}
+        released |= step[1]
+        assert {key for key in keys if key in released} <= sent
+        assert B.label not in released or sent >= {b"b:0", b"b:1", b"b:2"}
+    assert released == {*keys, B.label}
     assert backlog.pending == 0
 
 
-def test_a_lift_goes_with_its_rules_flush(backlog):
+def test_release_goes_with_the_flush_of_its_rule(backlog):
     block = backlog.block([evict(b"a:1")])
     ask(backlog)
     backlog.put([store(b"a:1"), flush()])
@@ -212,7 +206,7 @@ def test_a_lift_goes_with_its_rules_flush(backlog):
 
 
 @pytest.mark.parametrize("unknown", [True, False])
-def test_a_lift_comes_back_with_its_batch(backlog, unknown):
+def test_release_comes_back_with_its_batch(backlog, unknown):
     block = backlog.block([evict(b"a:1")])
     ask(backlog)
     backlog.put([store(b"a:1")])
@@ -225,11 +219,10 @@ def test_a_lift_comes_back_with_its_batch(backlog, unknown):
     assert backlog.pending == 0
 
 
-def test_blocks_are_renewed_before_redis_lets_go(backlog):
+def test_blocks_are_renewed_before_redis_drops_them(backlog):
     block = backlog.block([evict(b"a:1"), flush(B)])
     ask(backlog)
-    backlog.flushes.start_scan()
-    backlog.flushes.end_scan(complete=True)
+    scan(backlog)
     assert block.confirmed
     backlog.blocks.renew()
     assert backlog.blocks.take_request(10) is None, "it was asked for just now"
@@ -245,7 +238,7 @@ def test_blocks_are_renewed_before_redis_lets_go(backlog):
     assert backlog.blocks.take_request(10) is None
 
 
-async def test_a_new_epoch_asks_again(backlog):
+async def test_blocks_are_requested_again_in_a_new_epoch(backlog):
     done, waits, gone = (backlog.block([evict(b"a:%d" % i)]) for i in range(3))
     rule = backlog.block([flush(B)])
     ask(backlog)
@@ -258,12 +251,11 @@ async def test_a_new_epoch_asks_again(backlog):
     assert {key for key, _ in request.keys} == {b"a:0", b"a:1"}
     assert [label for label, _ in request.labels] == [B.label]
     confirm(backlog)
-    backlog.flushes.start_scan()
-    backlog.flushes.end_scan(complete=True)
+    scan(backlog)
     assert rule.confirmed
 
 
-async def test_rules_that_change_meanwhile(backlog):
+async def test_block_is_confirmed_though_its_rules_change_meanwhile(backlog):
     former = make_rule("a")
     block = backlog.block([flush(), flush(B)])
     request = backlog.blocks.take_request(10)
@@ -279,13 +271,12 @@ async def test_rules_that_change_meanwhile(backlog):
     assert only.confirmed, "nothing of it is left to be looked for but what is being removed anyway"
 
 
-async def test_a_session_with_the_former_meaning_of_a_rule_blocks_all_of_it(backlog):
-    former = TableRule("d", "s", "a", ("id",), ("other",), A.template, label=A.label)
-    backlog.block([evict(b"a:1", former)])
+async def test_block_by_the_former_meaning_of_a_rule_blocks_all_of_it(backlog):
+    backlog.block([evict(b"a:1", make_rule("a", "other"))])
     assert [label for label, _ in backlog.blocks.take_request(10).labels] == [A.label]
 
 
-async def test_a_flush_whose_keys_redis_knows_to_be_gone(backlog):
+async def test_flush_that_ends_its_block_needs_no_scan_if_redis_says_so(backlog):
     block = backlog.block([flush()])
     ask(backlog)
     backlog.flushes.start_scan()
@@ -294,19 +285,20 @@ async def test_a_flush_whose_keys_redis_knows_to_be_gone(backlog):
     backlog.put([flush(), flush(B)])
     backlog.release(block)
     batch = backlog.batches.take(10, 1000)
-    backlog.batches.confirm(batch, 11, b"", b"".join(b"0" if queue.rule is A else b"1" for queue, _ in batch.flushes))
+    offline.confirm(backlog, batch, scans=bytes([NO_SCAN if queue.rule is A else SCAN for queue, _ in batch.flushes]))
     assert backlog.flushes.start_scan() == (B,)
     assert backlog.flushes.scanned_blocks == []
     assert backlog.counts.rule(A.label).flushes == 2
 
 
-async def test_lingering_ends_for_a_block(backlog):
-    begun = time.monotonic()
-    await backlog.linger(0.02)
-    assert time.monotonic() - begun >= 0.015
-    asyncio.get_running_loop().call_later(0.01, backlog.block, [evict(b"a:1")])
-    begun = time.monotonic()
-    await backlog.linger(60)
-    assert time.monotonic() - begun < 1
-    await backlog.linger(60)
-    assert time.monotonic() - begun < 1
+async def test_block_that_came_during_a_scan_is_not_reported_as_looked_for(backlog):
+    first = backlog.block([flush()])
+    ask(backlog)
+    backlog.flushes.start_scan()
+    second = backlog.block([flush()])
+    ask(backlog)
+    assert backlog.flushes.scanned_blocks == [(A.label, first.name)]
+    backlog.flushes.end_scan(complete=True)
+    assert (first.confirmed, second.confirmed) == (True, False)
+    backlog.flushes.start_scan()
+    assert backlog.flushes.scanned_blocks == [(A.label, second.name)]

@@ -1,36 +1,36 @@
-"""Which statements may be dated by a write of this worker's."""
+"""Which statements are dated by the fence of a write that this worker sent."""
 
 import pytest
 
-from cache.changes import Change, Kind
+from cache.changes import Kind
 from cache.delivery import own_writes
 from cache.delivery.own_writes import OwnWrites
-from tests.cache.delivery.writing import make_rule
-
-RULE = make_rule()
+from tests.cache.delivery.offline import change
 
 
-def change(key=b"users:1", *, seq, sent_ns, settled_ns=0):
-    return Change(Kind.FILL, RULE, key, b"v", seq, sent_ns, settled_ns)
+def write(key=b"a:1", *, settled_ns=100):
+    made = change(Kind.EVICT, key, seq=5, sent_ns=50)
+    made.settled_ns = settled_ns
+    return made
 
 
 @pytest.fixture
 def own():
-    """A write of users:1, dated 5, was answered at 100 and has the fence 9."""
+    """A write of a:1, dated 5, settled at 100 and has the fence 9."""
     own = OwnWrites()
-    own.note(change(seq=5, sent_ns=50, settled_ns=100), 9)
+    own.note(write(), 9)
     return own
 
 
-def dated(own, **facts):
-    later = change(**facts)
+def dated(own, key=b"a:1", **facts):
+    later = change(Kind.FILL, key, b"v", **facts)
     own.redate(later)
     return later.seq
 
 
-def test_what_began_after_it_is_dated_by_it(own):
-    assert dated(own, seq=5, sent_ns=101) == 9
-    assert dated(own, seq=8, sent_ns=101) == 9
+@pytest.mark.parametrize("seq", [5, 8])
+def test_statement_sent_after_the_write_settled_is_dated_by_its_fence(own, seq):
+    assert dated(own, seq=seq, sent_ns=101) == 9
 
 
 @pytest.mark.parametrize(
@@ -39,23 +39,20 @@ def test_what_began_after_it_is_dated_by_it(own):
         {"seq": 5, "sent_ns": 100},
         {"seq": 5, "sent_ns": 60},
         {"seq": 4, "sent_ns": 101},
-        {"seq": 5, "sent_ns": 101, "key": b"users:2"},
+        {"seq": 5, "sent_ns": 101, "key": b"a:2"},
+        {"seq": 9, "sent_ns": 101},
+        {"seq": 12, "sent_ns": 101},
     ],
-    ids=["began as it was answered", "began before", "somebody else may have written since its date", "another key"],
+    ids=["sent as it settled", "sent before", "another write may be between", "another key", "its fence", "newer"],
 )
-def test_what_is_not(own, facts):
+def test_statement_keeps_its_date_if(own, facts):
     assert dated(own, **facts) == facts["seq"]
 
 
-def test_a_newer_date_stays(own):
-    assert dated(own, seq=9, sent_ns=101) == 9
-    assert dated(own, seq=12, sent_ns=101) == 12
-
-
-def test_it_is_forgotten(own, monkeypatch):
+def test_writes_are_forgotten_after_a_while(own, monkeypatch):
     assert own.any_known
     own.forget_old()
-    assert dated(own, seq=5, sent_ns=101) == 9, "recent, or kept for once more"
+    assert dated(own, seq=5, sent_ns=101) == 9, "recent, or kept once more"
     monkeypatch.setattr(own_writes, "LIFE_NS", -1)
     own.forget_old()
     own.forget_old()
@@ -63,17 +60,17 @@ def test_it_is_forgotten(own, monkeypatch):
     assert not own.any_known
 
 
-def test_many_are_forgotten_sooner(own, monkeypatch):
+def test_many_writes_are_forgotten_sooner(own, monkeypatch):
     monkeypatch.setattr(own_writes, "MAX_KEYS", 10)
     own.forget_old()
     for generation in range(3):
         for number in range(11):
-            own.note(change(b"users:%d" % (100 + number), seq=5, sent_ns=50, settled_ns=100 + generation), 9)
+            own.note(write(b"a:%d" % (100 + number), settled_ns=100 + generation), 9)
         own.forget_old()
     assert dated(own, seq=5, sent_ns=101) == 5
 
 
-def test_without_fences_nothing_is_known(own):
+def test_all_writes_are_forgotten_when_fences_may_be_gone(own):
     own.forget()
     assert not own.any_known
     assert dated(own, seq=5, sent_ns=101) == 5
