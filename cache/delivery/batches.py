@@ -97,8 +97,8 @@ class Batches:
         """
         assert self.in_flight is None, "the last batch is still under way"
         oldest_ns = max(time.monotonic_ns() - self._max_age_ns, self._oldest_ns)
-        flushes = self._flushes.take()
-        parts = []
+        # In flight from the start: should any of this fail, what was taken so far can be put back.
+        batch = self.in_flight = Batch([], self._flushes.take())
         left, room = max_keys, max_bytes
         for queue, waiting, fills in self._in_turn():
             if left <= 0 or room <= 0:
@@ -106,10 +106,10 @@ class Batches:
             taken, room = queue.take(waiting, left, room, oldest_ns)
             left -= len(taken)
             if taken:
-                parts.append(Part(queue, fills, taken))
-        releases = self._blocks.take_releases(max_keys, self._outcome_waits)
-        if parts or flushes or releases:
-            self.in_flight = Batch(parts, flushes, releases)
+                batch.parts.append(Part(queue, fills, taken))
+        batch.releases = self._blocks.take_releases(max_keys, self._outcome_waits)
+        if not (batch.parts or batch.flushes or batch.releases):
+            self.in_flight = None
         return self.in_flight
 
     def _in_turn(self) -> Iterator[tuple[RuleQueue, dict[bytes, Change], bool]]:

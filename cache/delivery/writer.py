@@ -144,9 +144,22 @@ class Writer:
         else:
             self._faults.report(error)
         self._set_connected(False)
+        self._put_back_batch(outcome_unknown=not is_undone(error))
         self._scan = None
         self._backlog.flushes.end_scan(complete=False)
         await self._client.close()
+
+    def _put_back_batch(self, *, outcome_unknown: bool) -> None:
+        """The connection is given up: the batch that was under way, if there was one, waits again."""
+        batch = self._backlog.batches.in_flight
+        if batch is None:
+            return
+        try:
+            self._backlog.batches.put_back(batch, outcome_unknown=outcome_unknown)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the batch's keys must not stay as they are
+            self._faults.report(error)
+            # Which of its changes are lost cannot be told any more.
+            self._backlog.flush([rule.label for rule in self._backlog.rules], may_commit_later=True)
 
     async def _pause(self, failures: int) -> None:
         """Before the next try: longer with each of ``failures`` in a row."""
@@ -197,24 +210,19 @@ class Writer:
 
     async def _send(self, batch: Batch) -> None:
         try:
-            try:
-                reply, sent_ns = await self._apply(batch, out_of_memory=False)
-            except ResponseError as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._counts.redis_errors += 1
-                reply, sent_ns = await self._apply(batch, out_of_memory=True)
-            if reply[0] == scripts.REJOIN:
-                self._backlog.batches.put_back(batch, outcome_unknown=False)
-                await self.registration.join(self._client)
-                return
-            _, seq, epoch, clock_ms, outcomes, scans = reply
-            self.registration.heard(seq, clock_ms, sent_ns)
-            self._backlog.batches.confirm(batch, seq, outcomes, scans)
-        except BaseException as error:
-            if self._backlog.batches.in_flight is batch:
-                self._put_back(batch, outcome_unknown=not is_undone(error))
-            raise
+            reply, sent_ns = await self._apply(batch, out_of_memory=False)
+        except ResponseError as error:
+            if not is_out_of_memory(error):
+                raise
+            self._counts.redis_errors += 1
+            reply, sent_ns = await self._apply(batch, out_of_memory=True)
+        if reply[0] == scripts.REJOIN:
+            self._backlog.batches.put_back(batch, outcome_unknown=False)
+            await self.registration.join(self._client)
+            return
+        _, seq, epoch, clock_ms, outcomes, scans = reply
+        self.registration.heard(seq, clock_ms, sent_ns)
+        self._backlog.batches.confirm(batch, seq, outcomes, scans)
         self.registration.enter(epoch)
 
     async def _apply(self, batch: Batch, *, out_of_memory: bool) -> tuple[Any, int]:
@@ -228,14 +236,6 @@ class Writer:
             out_of_memory=out_of_memory,
         )
         return await self._client.run(scripts.APPLY, arguments), sent_ns
-
-    def _put_back(self, batch: Batch, *, outcome_unknown: bool) -> None:
-        try:
-            self._backlog.batches.put_back(batch, outcome_unknown=outcome_unknown)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the batch's keys must not stay as they are
-            self._faults.report(error)
-            # Which changes are lost cannot be told any more.
-            self._backlog.flush([rule.label for rule in self._backlog.rules], may_commit_later=True)
 
     async def _scan_slice(self) -> None:
         """Look at one more slice of Redis's keys for those of the rules being flushed."""

@@ -1,4 +1,4 @@
-"""The writer behind Redis Sentinel: real sentinels, real failovers, and sentinels that are of no help."""
+"""The writer behind Redis Sentinel: real sentinels, real failovers, and sentinels that do not lead to a primary."""
 
 import asyncio
 import contextlib
@@ -48,9 +48,8 @@ async def failing(url):
 
 
 @pytest.fixture
-def primary():
-    with Valkey() as server:
-        yield server
+def primary(server):
+    return server
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def service(primary):
 # Failovers.
 
 
-async def test_the_primary_dies_with_what_the_replica_had_not_got(service):
+async def test_nothing_is_stale_after_a_failover_that_lost_writes(service):
     old, new = service.old, service.new
     async with working(url(service.sentinel)) as w:
         assert await w.writer.check() == []
@@ -74,7 +73,7 @@ async def test_the_primary_dies_with_what_the_replica_had_not_got(service):
         w.store(b"before", key=b"users:2")
         await w.settle()
         await w.until(lambda: new.get("users:2") == b"before", PATIENCE)
-        # From here on the replica is shut out, and everybody else stays in.
+        # From here on the replica is shut out, and no other client is.
         old.config_set("requirepass", "secret")
         old.client_kill_filter(_type="replica")
         await w.until(lambda: not follows_primary(new), PATIENCE)
@@ -107,7 +106,7 @@ async def test_the_primary_dies_with_what_the_replica_had_not_got(service):
         assert w.backlog.counts.epochs == 1
 
 
-async def test_a_failover_on_command_under_load(service):
+async def test_nothing_is_stale_after_a_failover_on_command_under_load(service):
     """The old primary lives, and is a read-only replica the next moment."""
     dice = random.Random(2)
     rows = dict.fromkeys((b"users:%d" % i for i in range(50)), 0)
@@ -127,8 +126,8 @@ async def test_a_failover_on_command_under_load(service):
             assert service.new.get(key) in (None, b"%d" % value)
 
 
-async def test_another_one_is_called_primary_while_the_first_lives(primary):
-    """As when it is cut off from everybody but us: nothing that happens to it tells us."""
+async def test_connection_moves_when_another_server_is_called_primary(primary):
+    """As when the first one is cut off from the sentinels and not from us: it goes on answering as a primary."""
     with Valkey() as other, Sentinel(primary) as sentinel, contextlib.ExitStack() as stack:
         client, asked = clients(stack, other, sentinel)
         async with working(url(sentinel), heartbeat=0.2) as w:
@@ -146,10 +145,10 @@ async def test_another_one_is_called_primary_while_the_first_lives(primary):
             assert client.get("users:1") == b"v"
 
 
-# Sentinels that are of no help.
+# Sentinels that do not lead to a primary.
 
 
-async def test_the_service_is_not_known(primary):
+async def test_service_that_sentinels_do_not_know_is_an_error_until_they_do(primary):
     with Sentinel(primary) as sentinel, redis.Redis.from_url(sentinel.url) as asked:
         strange = url(sentinel, service="other")
         found = await problem(strange)
@@ -159,7 +158,7 @@ async def test_the_service_is_not_known(primary):
             await w.settle(PATIENCE)
 
 
-async def test_nobody_is_there(primary):
+async def test_sentinels_that_cannot_be_reached_are_named(primary):
     with Sentinel(primary) as sentinel:
         sentinel.kill()
         nowhere = SimpleNamespace(host="127.0.0.1", port=free_port())
@@ -171,7 +170,7 @@ async def test_nobody_is_there(primary):
             await w.settle(PATIENCE)
 
 
-async def test_the_first_one_stands_still(primary):
+async def test_next_sentinel_is_asked_when_the_first_one_stands_still(primary):
     with Sentinel(primary) as first, Sentinel(primary) as second, redis.Redis.from_url(primary.url) as client:
         first.pause()
         async with working(url(first, second)) as w:
@@ -184,7 +183,7 @@ async def test_the_first_one_stands_still(primary):
         second.resume()
 
 
-async def test_the_dead_primary_is_still_named(primary):
+async def test_dead_primary_that_sentinels_still_name_is_an_error(primary):
     with Sentinel(primary, down_after=3_600_000) as sentinel:
         primary.kill()
         assert f":{primary.port}" in await problem(url(sentinel))
@@ -193,7 +192,7 @@ async def test_the_dead_primary_is_still_named(primary):
             await w.settle(PATIENCE)
 
 
-async def test_a_replica_is_named(primary):
+async def test_replica_that_a_sentinel_takes_for_the_primary_is_refused(primary):
     with contextlib.ExitStack() as stack:
         replica = stack.enter_context(Valkey(replica_of=primary))
         stale = stack.enter_context(Sentinel(replica, down_after=3_600_000))
@@ -210,7 +209,7 @@ async def test_a_replica_is_named(primary):
 # Passwords and TLS.
 
 
-async def test_a_sentinel_with_a_password(primary):
+async def test_sentinels_and_primary_have_passwords_of_their_own(primary):
     primary.settings["requirepass"] = "of@primary"
     primary.restart()
     lines = ["requirepass of@sentinel", "sentinel auth-pass main of@primary"]
@@ -224,7 +223,7 @@ async def test_a_sentinel_with_a_password(primary):
                 await w.settle()
 
 
-async def test_tls_with_sentinels(tmp_path, redis_tls_binary):
+async def test_tls_with_sentinels_and_primary(tmp_path, redis_tls_binary):
     tls = make_certificate(tmp_path)
     settings = {"tls-replication": "yes"}
     with (

@@ -38,12 +38,6 @@ def permit(client, password, commands=COMMANDS):
     client.execute_command(*words)
 
 
-@pytest.fixture
-def server():
-    with Valkey() as server:
-        yield server
-
-
 # Ways to reach it.
 
 
@@ -71,7 +65,7 @@ async def terminator(certificate, port, host="127.0.0.1"):
         front.close()
 
 
-async def test_tls(tmp_path, server):
+async def test_tls_by_a_terminator(tmp_path, server):
     certificate = make_certificate(tmp_path)
     async with terminator(certificate, server.port) as port:
         url = f"rediss://localhost:{port}/0?ssl_ca_certs={certificate.ca}"
@@ -85,7 +79,7 @@ async def test_tls(tmp_path, server):
 
 
 @pytest.mark.parametrize("wrong", ["authority", "name"])
-async def test_tls_that_does_not_verify(tmp_path, server, wrong):
+async def test_certificate_that_does_not_verify_keeps_everything_out(tmp_path, server, wrong):
     if wrong == "name" and sys.platform == "darwin":
         pytest.skip("there is one loopback address only")
     certificate = make_certificate(tmp_path)
@@ -135,7 +129,7 @@ async def refused(url, server):
     return problem
 
 
-async def test_tls_of_its_own(tls_server):
+async def test_tls_by_the_server_itself(tls_server):
     server = tls_server()
     async with working(f"{server.url}/2?ssl_ca_certs={server.tls.ca}") as w:
         assert await w.writer.check() == []
@@ -154,7 +148,7 @@ async def test_tls_of_its_own(tls_server):
             assert client.get("users:1") == b"newer"
 
 
-async def test_tls_of_its_own_that_does_not_verify(tmp_path, tls_server):
+async def test_servers_certificate_that_does_not_verify_keeps_everything_out(tmp_path, tls_server):
     server = tls_server(bind="127.0.0.1 127.0.0.2" if sys.platform == "linux" else "127.0.0.1")
     other = tmp_path / "other"
     other.mkdir()
@@ -166,7 +160,7 @@ async def test_tls_of_its_own_that_does_not_verify(tmp_path, tls_server):
     assert "does not answer" in await refused(f"redis://{server.host}:{server.port}", server)
 
 
-async def test_tls_that_wants_the_client_to_show_a_certificate(tmp_path, tls_server):
+async def test_server_that_asks_for_a_certificate_gets_the_one_of_the_url(tmp_path, tls_server):
     server = tls_server()
     other = tmp_path / "other"
     other.mkdir()
@@ -182,7 +176,7 @@ async def test_tls_that_wants_the_client_to_show_a_certificate(tmp_path, tls_ser
         await w.settle()
 
 
-async def test_a_unix_socket(server):
+async def test_unix_socket(server):
     async with working(f"{server.unix_url}?db=3") as w:
         w.fill(b"v")
         await w.settle()
@@ -191,7 +185,7 @@ async def test_a_unix_socket(server):
 
 
 @pytest.mark.parametrize("commands", [COMMANDS, CATEGORIES], ids=["commands", "categories"])
-async def test_a_user_who_may_do_only_what_is_needed(server, commands):
+async def test_user_with_the_documented_rights_can_do_everything(server, commands):
     with redis.Redis.from_url(server.url) as client:
         permit(client, "p@ss/word", commands)
         url = f"redis://rowtap:p%40ss%2Fword@127.0.0.1:{server.port}/0"
@@ -211,13 +205,13 @@ async def test_a_user_who_may_do_only_what_is_needed(server, commands):
         assert {entry["reason"] for entry in client.acl_log()} == set()
 
 
-def test_the_rights_that_users_are_told_to_give():
+def test_documented_rights_are_the_tested_ones():
     text = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
     assert f"ACL SETUSER rowtap on >secret {KEYS} {CATEGORIES}" in text
 
 
 @pytest.mark.parametrize("command", re.findall(r"\+(?!evalsha|info|scan|client)(\w+)", COMMANDS))
-async def test_a_right_that_is_missing_is_named(server, command):
+async def test_check_tells_of_a_missing_right_and_leaves_nothing_behind(server, command):
     with redis.Redis.from_url(server.url) as client:
         permit(client, "p")
         client.execute_command("ACL", "SETUSER", "rowtap", f"-{command}")
@@ -226,7 +220,7 @@ async def test_a_right_that_is_missing_is_named(server, command):
         assert client.dbsize() == 0
 
 
-async def test_what_keeps_it_out_is_said_once(server):
+async def test_first_failure_is_a_warning_and_the_next_ones_are_for_debugging(server):
     said = []
     with redis.Redis.from_url(server.url) as client:
         permit(client, "p", COMMANDS.replace("+time ", ""))
@@ -242,7 +236,7 @@ async def test_what_keeps_it_out_is_said_once(server):
         assert {event for _, event, _ in said} == {"redis lost"}
 
 
-async def test_rights_taken_away_and_given_back(server):
+async def test_batch_waits_while_rights_are_taken_away(server):
     with redis.Redis.from_url(server.url) as client:
         permit(client, "p")
         async with working(f"redis://rowtap:p@127.0.0.1:{server.port}/0") as w:
@@ -255,7 +249,7 @@ async def test_rights_taken_away_and_given_back(server):
             assert client.get("users:1") == b"v", "it was refused, so it was surely not applied"
 
 
-async def test_a_wrong_password(server):
+async def test_wrong_password_keeps_everything_out_until_it_is_right(server):
     with redis.Redis.from_url(server.url) as client:
         permit(client, "right")
         url = f"redis://rowtap:wrong@127.0.0.1:{server.port}/0"
@@ -272,7 +266,7 @@ async def test_a_wrong_password(server):
 # Refusals that pass.
 
 
-async def test_busy_with_somebodys_script(server):
+async def test_batch_waits_while_redis_is_busy_with_another_script(server):
     with redis.Redis.from_url(server.url) as client, redis.Redis.from_url(server.url) as other:
         async with working(server.url) as w:
             client.config_set("lua-time-limit", 20)  # By its older name, which all versions know.
@@ -292,7 +286,7 @@ def spin(client):
         client.eval("while true do end", 0)
 
 
-async def test_a_disk_that_cannot_be_written(tmp_path):
+async def test_batch_waits_while_the_disk_cannot_be_written(tmp_path):
     with Valkey(settings={"dbfilename": "dump", "save": "3600 1000000"}) as server:
         obstacle = server.directory / "dump"
         with redis.Redis.from_url(server.url) as client:
@@ -315,7 +309,7 @@ async def test_a_disk_that_cannot_be_written(tmp_path):
 # Replicas.
 
 
-async def test_a_replica_promoted_under_load(server, faulty):
+async def test_nothing_is_stale_after_a_replica_was_promoted_under_load(server, faulty):
     """The address moves to the replica, which never got what the primary took last."""
     dice = random.Random(1)
     link = faulty("127.0.0.1", server.port)
