@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import NoScriptError, ResponseError
 
@@ -31,12 +31,15 @@ class RedisClient:
         self._make_connection = connector(url, timeout)
         self._timeout = timeout
         self._connection: RedisConnection | None = None
+        self._transport: asyncio.WriteTransport | None = None
 
     async def connect(self) -> dict[str, str]:
         """Open a connection. Returns what the server says of itself, nothing where INFO is not permitted."""
         connection = self._connection = self._make_connection()
         async with asyncio.timeout(self._timeout):
             await connection.connect()
+            # redis-py forgets it when a command is interrupted, and lets it send what is left.
+            self._transport = cast("Any", connection)._writer.transport
             try:
                 facts = facts_of(await self.call(b"INFO", b"server"))
             except ResponseError:
@@ -68,13 +71,12 @@ class RedisClient:
     async def close(self) -> None:
         """Drop the connection, if there is one."""
         connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        stream = getattr(connection, "_writer", None)
-        if stream is not None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
             # At once, and without what is still unsent: it must not reach a Redis that was only slow.
-            stream.transport.abort()
-        await connection.disconnect(nowait=True)
+            transport.abort()
+        if connection is not None:
+            await connection.disconnect(nowait=True)
 
     async def problems(self) -> list[str]:
         """What is wrong with the server, in words, over a connection of its own."""
