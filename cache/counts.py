@@ -43,13 +43,12 @@ class Histogram:
     """How many values fell into each bucket of ``bounds`` (upper bounds, inclusive; not cumulative)."""
 
     bounds: tuple[float, ...] = LAG_BOUNDS
-    buckets: list[int] = field(default_factory=list)
+    buckets: list[int] = field(init=False)
     """One more than ``bounds``: the last takes everything above."""
     total: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.buckets:
-            self.buckets = [0] * (len(self.bounds) + 1)
+        self.buckets = [0] * (len(self.bounds) + 1)
 
     def add(self, value: float, times: int = 1) -> None:
         self.buckets[bisect_left(self.bounds, value)] += times

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cache.rules import TableRule
+
+
+_SPECIAL = re.compile(rb"[*?\[\]\\]")
+"""Characters that a glob does not take as they are."""
 
 
 class Scan:
@@ -30,17 +35,9 @@ class Scan:
 
 def _covering(patterns: list[bytes]) -> bytes:
     """A pattern that matches whatever one of ``patterns`` does: the plain text they all begin with, and anything."""
-    plain = [_plain_prefix(pattern) for pattern in patterns]
+    plain = [_SPECIAL.split(pattern, maxsplit=1)[0] for pattern in patterns]
     first, last = min(plain), max(plain)
     length = 0
     while length < len(first) and first[length] == last[length]:
         length += 1
     return first[:length] + b"*"
-
-
-def _plain_prefix(pattern: bytes) -> bytes:
-    """What a glob begins with before its first special character."""
-    for i, byte in enumerate(pattern):
-        if byte in b"*?[]\\":
-            return pattern[:i]
-    return pattern

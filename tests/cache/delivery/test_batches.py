@@ -159,6 +159,14 @@ def test_flush_of_a_rule_that_is_gone_when_it_is_confirmed_needs_no_scan_of_its_
     assert not backlog.flushes.scan_waits
 
 
+def test_release_of_a_rule_that_is_gone_waits_for_nothing(backlog):
+    block = backlog.block([change(Kind.EVICT, b"a:1")])
+    backlog.confirm_blocks(backlog.blocks.take_request(10))
+    backlog.configure([B])
+    backlog.release(block)
+    assert [release.key for release in take(backlog).releases] == [b"a:1"]
+
+
 def test_only_one_batch_is_under_way(backlog):
     store(backlog)
     batch = take(backlog)

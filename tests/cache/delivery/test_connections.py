@@ -1,46 +1,11 @@
-"""What a server says of itself, and what a URL must have. How each kind of URL connects: test_writer_deployments.py."""
+"""What a URL must have, and what a connection does then. How each kind of URL connects: test_writer_deployments.py."""
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, ResponseError
+import redis
 
+from cache.delivery import connections
 from cache.delivery.connections import connector, pack
-from cache.delivery.faults import is_undone
-from cache.delivery.server_info import facts_of, problems
-
-
-@pytest.mark.parametrize(
-    ("info", "word"),
-    [
-        ({"redis_version": "6.0.9"}, "Redis 6.0.9 is too old: 6.2 or later is needed"),
-        ({"redis_version": "5"}, "Redis 5 is too old"),
-        ({}, "does not say which version"),
-        ({"redis_version": "7.2.4", "valkey_version": "7.1.9"}, "Valkey 7.1.9 is too old: 7.2 or later is needed"),
-        ({"redis_version": "7.2.4", "redis_mode": "cluster"}, "cluster"),
-        ({"redis_version": "7.2.4", "role": "slave"}, "replica"),
-        ({"redis_version": "7.2.4", "maxmemory": "1", "maxmemory_policy": "allkeys-random"}, "allkeys-random"),
-        ({"redis_version": "7.2.4", "maxmemory": "1", "maxmemory_policy": "noeviction"}, "noeviction"),
-        ({"redis_version": "7.2.4", "maxmemory": "1", "maxmemory_policy": "volatile-lru"}, "volatile-lru"),
-    ],
-)
-def test_problems(info, word):
-    assert any(word in problem for problem in problems(info))
-
-
-@pytest.mark.parametrize(
-    "versions",
-    [
-        {"redis_version": "6.2.0"},
-        {"redis_version": "8.10.1"},
-        {"redis_version": "7.2.4", "valkey_version": "7.2.5-rc1"},
-        {"redis_version": "7.2.4", "valkey_version": "10.0.0"},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu"])
-def test_no_problems(versions, policy):
-    assert problems(versions | {"role": "master", "maxmemory": "1", "maxmemory_policy": policy}) == []
-    assert problems(versions | {"maxmemory": "0", "maxmemory_policy": "allkeys-random"}) == [], "it never evicts"
+from tests.sentinel import Sentinel, url
 
 
 @pytest.mark.parametrize(
@@ -54,7 +19,7 @@ def test_no_problems(versions, policy):
         "rediss+sentinel://a/main?ssl_check_hostname=false",
     ],
 )
-def test_urls(url):
+def test_url_that_is_one_makes_unconnected_connections(url):
     assert connector(url, 1)().is_connected is False
 
 
@@ -74,14 +39,15 @@ def test_urls(url):
         ("redis://h/0?ssl_cert_reqs=required", "not known.*ssl_cert_reqs"),
         ("rediss://h/0?ssl_ca_certs=/nonexistent/ca.crt", "ssl_ca_certs: there is no file /nonexistent/ca.crt"),
         ("redis://h/0?socket_timeout=x", "socket_timeout"),
+        ("rediss://h/0?ssl_cert_reqs=maybe", "cannot be: .*maybe"),
     ],
 )
-def test_urls_that_are_none(url, words):
+def test_url_that_is_none_is_refused_with_the_reason(url, words):
     with pytest.raises(ValueError, match=words):
         connector(url, 1)
 
 
-async def test_what_is_counted_on_is_not_the_url_s_to_say(redis_url):
+async def test_url_cannot_change_what_the_writer_counts_on(redis_url):
     connection = connector(f"{redis_url}?decode_responses=true&protocol=3&socket_timeout=0.000001", 5)()
     await connection.connect()
     await connection.send_packed_command(pack((b"HGETALL", b"none")), check_health=False)
@@ -89,27 +55,47 @@ async def test_what_is_counted_on_is_not_the_url_s_to_say(redis_url):
     await connection.disconnect()
 
 
-def test_facts():
-    assert facts_of(b"# Server\r\nredis_version:7.2.4\r\nexecutable:/a:b\r\n\r\n") == {
-        "redis_version": "7.2.4",
-        "executable": "/a:b",
-    }
-
-
-@pytest.mark.parametrize(
-    ("error", "surely"),
-    [
-        (ResponseError("BUSY Redis is busy running a script"), True),
-        (ReadOnlyError("You can't write against a read only replica."), True),
-        (ResponseError("WRONGTYPE Operation against a key"), False),
-        (RedisConnectionError("gone"), False),
-        (TimeoutError(), False),
-    ],
-    ids=str,
-)
-def test_what_was_surely_not_done(error, surely):
-    assert is_undone(error) is surely
-
-
-def test_packing():
+def test_command_is_packed_as_redis_reads_it():
     assert pack((b"SET", b"a\r\n", 12, b"")) == b"*4\r\n$3\r\nSET\r\n$3\r\na\r\n\r\n$2\r\n12\r\n$0\r\n\r\n"
+
+
+# Sentinels.
+
+
+async def test_primary_that_does_not_permit_info_is_taken_as_it_is(server):
+    with Sentinel(server) as sentinel, redis.Redis.from_url(server.url) as client:
+        client.execute_command("ACL", "SETUSER", "u", "on", ">p", "~*", "+@all", "-info")
+        connection = connector(url(sentinel).replace("//", "//u:p@", 1), 5)()
+        await connection.connect()
+        await connection.send_packed_command(pack((b"ECHO", b"v")), check_health=False)
+        assert await connection.read_response() == b"v"
+        await connection.disconnect()
+
+
+async def test_connecting_twice_asks_the_sentinels_once(server, monkeypatch):
+    with Sentinel(server) as sentinel:
+        connection = connector(url(sentinel), 5)()
+        await connection.connect()
+        with monkeypatch.context() as patched:
+            patched.setattr(connections._Sentinels, "ask", None)
+            await connection.connect()
+        await connection.disconnect()
+
+
+def fail(*_):
+    raise TypeError("a fault of our own")
+
+
+async def test_fault_of_our_own_is_not_taken_for_a_sentinel_that_does_not_answer(server, monkeypatch):
+    with Sentinel(server) as sentinel:
+        connection = connector(url(sentinel), 5)()
+        with monkeypatch.context() as patched:
+            patched.setattr(connections._Sentinels, "ask", fail)
+            with pytest.raises(TypeError):
+                await connection.connect()
+        await connection.connect()
+        monkeypatch.setattr(connections._Sentinels, "ask", fail)
+        monkeypatch.setattr(connection, "_next_look", 0.0)
+        with pytest.raises(TypeError):
+            await connection.send_packed_command(pack((b"PING",)), check_health=False)
+        await connection.disconnect()

@@ -40,6 +40,18 @@ async def test_blocked_key_stays_absent_until_its_outcome(redis_url, redis_clien
         assert redis_client.get("users:1") == b"new", "it began before the release"
 
 
+async def test_block_is_requested_again_when_redis_does_not_know_the_worker(redis_url, redis_client):
+    async with working(redis_url) as w:
+        w.store(b"old")
+        await w.settle()
+        redis_client.hdel("rowtap:state", "w:w")
+        block = w.backlog.block([w.change(Kind.EVICT)])
+        assert await block.wait(5)
+        assert redis_client.get("users:1") is None
+        assert redis_client.hexists("rowtap:state", "w:w")
+        w.backlog.release(block)
+
+
 async def test_block_of_a_write_that_came_to_nothing_leaves_no_fence(redis_url, redis_client):
     async with working(redis_url) as w, working(redis_url, "x") as x:
         reader = x.stamp()

@@ -6,6 +6,7 @@ import time
 import pytest
 import redis
 
+from cache.delivery.writer import Writer
 from proxy.demo.servers import Valkey
 from tests.cache.delivery.writing import Worker, working
 
@@ -128,3 +129,47 @@ async def test_batch_waits_while_redis_is_a_read_only_replica(server):
             assert w.backlog.pending
             client.replicaof("NO", "ONE")
             await w.settle()
+
+
+# Ending.
+
+
+async def test_drain_gives_up_in_time_and_says_so(server):
+    async with working(server.url) as w:
+        server.pause()
+        w.store(b"v")
+        begun = time.monotonic()
+        assert not await w.writer.drain(0.3)
+        assert time.monotonic() - begun < 3
+        server.resume()
+
+
+async def test_drain_without_a_running_writer_says_whether_anything_is_left(unused_tcp_port):
+    worker = Worker(f"redis://127.0.0.1:{unused_tcp_port}")
+    assert await worker.writer.drain(5)
+    worker.store(b"v")
+    assert not await worker.writer.drain(5)
+
+
+async def test_drain_ends_a_writer_that_never_reached_redis(unused_tcp_port):
+    async with working(f"redis://127.0.0.1:{unused_tcp_port}", settle=False) as w:
+        await w.until(lambda: w.events)
+        assert await w.writer.drain(5)
+
+
+async def test_registration_stays_if_redis_is_gone_at_the_end(server):
+    async with working(server.url) as w:
+        server.kill()
+        assert await w.writer.drain(5)
+        assert "could not take leave of redis" in w.events
+
+
+async def test_writer_works_without_a_log(redis_url, redis_client):
+    worker = Worker(redis_url)
+    writer = Writer(worker.backlog, redis_url, worker="w")
+    running = asyncio.create_task(writer.run())
+    await worker.until(lambda: writer.connected and not worker.backlog.pending)
+    worker.store(b"v")
+    assert await writer.drain(5)
+    await running
+    assert redis_client.get("users:1") == b"v"
