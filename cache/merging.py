@@ -1,4 +1,4 @@
-"""How two changes of one key become one while they wait for Redis. Pure rules; docs/ordering.md argues for them.
+"""How two changes of one key become one while they wait for Redis. Pure rules; docs/ordering.md, "Merging", says why.
 
 ``settled_ns`` of the waiting change never lies after that of the arriving one. A statement that was sent after another
 was settled is ordered after it; equal instants overlap, and the order of overlapping writes is unknown.
@@ -24,7 +24,7 @@ def merge(waiting: Change, arriving: Change) -> Change:
             return arriving if _read_later(arriving, waiting) else waiting
         return _read_over_write(waiting, arriving)
     if waiting.kind is Kind.FILL:
-        # What the read saw may lie before or after the write: only the write's value is known to be as new as itself.
+        # What was read may be from before or after the write: only what the write wrote is known to be as new as it.
         return _overlay(waiting, arriving) if arriving.partial else arriving
     return _write_over_write(waiting, arriving)
 
@@ -43,13 +43,13 @@ def _read_later(read: Change, other: Change) -> bool:
 
 
 def _read_over_write(waiting: Change, read: Change) -> Change:
-    """A read that began after the write ended saw it, and whatever the write's own value was, this one is as new."""
+    """A read that was sent after the write settled saw what it wrote: the value read is as new as the write's own."""
     if waiting.may_commit_later or read.sent_ns <= waiting.settled_ns:
         return waiting
     if waiting.sent_ns > waiting.settled_ns and not _read_later(read, waiting):
         return waiting
-    # Still a write to everybody else: the fence of the write it stands for must be set. But the value is accepted only
-    # if nobody wrote since the read was forwarded, hence the read's date.
+    # It still stands for a write, whose fence must be set, so it is a STORE. But its value is accepted only if no other
+    # write came since the read was sent, so it keeps the read's date.
     read.kind = Kind.STORE
     read.settled_ns = waiting.settled_ns
     return read
@@ -57,28 +57,28 @@ def _read_over_write(waiting: Change, read: Change) -> Change:
 
 def _write_over_write(waiting: Change, write: Change) -> Change:
     if waiting.may_commit_later or write.sent_ns <= waiting.settled_ns:
-        # Every later statement that may be ordered after this one was dated no earlier than either.
+        # Every statement that follows both was given a date no lower than either of theirs.
         write.seq = max(write.seq, waiting.seq)
         write.may_commit_later = write.may_commit_later or waiting.may_commit_later
         return evict(write)
     return follow(waiting, write)
 
 
-def follow(former: Change, write: Change) -> Change:
-    """What ``write`` leaves of a key when it is known to come after the write ``former``; one of the two, altered."""
+def follow(earlier: Change, write: Change) -> Change:
+    """What is left of a key by ``write``, which is known to come after the write ``earlier``; one of both, altered."""
     if not write.partial:
         return write
-    if former.kind is Kind.EVICT:
-        # A partial value applies to a hash that is there, and this one will not be.
+    if earlier.kind is Kind.EVICT:
+        # A partial value is applied to a hash that is there, and this one is removed.
         return evict(write)
-    return _overlay(former, write)
+    return _overlay(earlier, write)
 
 
 def _overlay(waiting: Change, write: Change) -> Change:
     """``waiting``'s fields with those of the partial ``write`` over them.
 
-    The fields are as old as the older statement, so nobody else may have written since *that* one was dated. A read
-    may overlap the write: the fields it adds are those the write leaves alone.
+    The fields are as old as the older of the two statements, so the result has the lower date: it is accepted only if
+    no other write came since then. A read may overlap the write: the fields it adds are those that did not change.
     """
     fields = waiting.value
     over = write.value

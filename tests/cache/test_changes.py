@@ -1,10 +1,10 @@
-"""How much a change holds."""
+"""How many bytes a change's value has."""
 
 from cache.changes import Change, Kind, size
 from tests.cache.delivery.writing import make_rule
 
 
-def test_sizes():
+def test_size_is_that_of_the_value_with_its_field_names():
     rule = make_rule()
     assert size(Change(Kind.EVICT, rule, b"k", None, 0, 0)) == 0
     assert size(Change(Kind.FILL, rule, b"k", b"abc", 0, 0)) == 3

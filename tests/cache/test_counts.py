@@ -5,7 +5,7 @@ import random
 from cache.counts import Counts, Histogram
 
 
-def test_configured_rules_show_from_the_start():
+def test_configured_rules_are_counted_from_the_start():
     counts = Counts.of(["a", "b"])
     assert set(counts.rules) == {"a", "b"}
     counts.rule("a").fills += 1
@@ -28,7 +28,7 @@ def test_internal_errors_add_up_by_the_part_that_caught_them():
     assert counts.internal_errors == {"writer": 2, "session": 1}
 
 
-def test_histogram_bounds_are_inclusive():
+def test_value_at_a_bound_falls_into_the_bucket_below_it():
     histogram = Histogram((1.0, 2.0))
     histogram.add(1.0)
     histogram.add(1.5, 2)
@@ -36,7 +36,7 @@ def test_histogram_bounds_are_inclusive():
     assert (histogram.buckets, histogram.count, histogram.total) == ([1, 2, 1], 4, 13.0)
 
 
-def test_adding_all_at_once_is_adding_each():
+def test_adding_all_values_at_once_is_adding_each():
     dice = random.Random(1)
     for length in (0, 1, 2, 50):
         values = [dice.choice([0.5, 1.0, 1.5, 2.0, 2.5, 9.0]) for _ in range(length)]

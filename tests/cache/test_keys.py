@@ -36,7 +36,7 @@ def parse(text, *columns, **types):
         ("ключ:{id}", ("id",), [b"1"], "ключ:1".encode()),
     ],
 )
-def test_renders(text, columns, parts, key):
+def test_key_is_rendered_owned_and_taken_apart(text, columns, parts, key):
     template = parse(text, *columns)
     assert template.render(parts) == key
     assert template.owns(key)
@@ -64,29 +64,29 @@ def test_renders(text, columns, parts, key):
         ("{a}:{b}", ("a", "b"), "'rowtap:'"),
     ],
 )
-def test_refuses_with_a_way_out(text, columns, complaint):
+def test_bad_template_is_refused_with_what_would_be_right(text, columns, complaint):
     with pytest.raises(ValueError, match=complaint):
         parse(text, *columns)
 
 
-def test_a_table_called_rowtap_needs_another_template():
+def test_table_called_rowtap_needs_another_template():
     with pytest.raises(ValueError, match="rowtap:"):
         KeyTemplate.default(database="d", schema="s", table="rowtap", key_columns=["id"])
     assert parse("rowtap2:{id}").render([b"seq"]) == b"rowtap2:seq"
 
 
-def test_integer_keys_need_no_prefix():
+def test_template_of_an_integer_key_needs_no_fixed_text():
     assert parse("{id}", id=INT8).render([b"42"]) == b"42"
 
 
 @pytest.mark.parametrize("columns", [("id",), ("tenant", "id"), ("table", "a}{b"), ("a", "b", "c")])
-def test_default(columns):
+def test_default_template_joins_table_and_key_columns(columns):
     template = KeyTemplate.default(**NAMES, key_columns=columns)
     parts = [b"x", b"y", b"z"][: len(columns)]
     assert template.render(parts) == b"users:" + b":".join(parts)
 
 
-def test_default_is_what_its_text_says():
+def test_default_template_renders_as_its_text_does():
     for columns in (("id",), ("tenant", "id")):
         default = KeyTemplate.default(**NAMES, key_columns=columns)
         parts = [b"a:%", b"b:%"][: len(columns)]
@@ -113,14 +113,14 @@ def templates(draw, columns=3):
 
 
 @given(templates(), st.data())
-def test_a_key_says_whose_it_is(template, data):
+def test_rendered_key_gives_back_its_parts(template, data):
     size = len(template.key_columns)
     row = data.draw(st.lists(PARTS, min_size=size, max_size=size))
     assert template.parts(template.render(row)) == tuple(row)
 
 
 @given(templates(), st.binary(max_size=12))
-def test_a_key_without_parts_is_nobodys(template, tail):
+def test_key_has_parts_exactly_if_it_is_owned(template, tail):
     key = template.render([b"1"] * len(template.key_columns)) + tail
     parts = template.parts(key)
     assert (parts is not None) is template.owns(key)
@@ -128,7 +128,7 @@ def test_a_key_without_parts_is_nobodys(template, tail):
         assert template.render(parts) == key
 
 
-def test_a_foreign_key_has_no_parts():
+def test_foreign_key_has_no_parts():
     assert parse("users:{id}", id=INT8).parts(b"users:x") is None
     assert parse("u:{a}:{b}", "a", "b").parts(b"u:1%3a:2") is None, "lower-case digits are never written"
 
@@ -150,7 +150,7 @@ def test_no_two_rows_share_a_key_of_the_usual_form(first, second):
 
 
 @given(templates(), st.data())
-def test_every_key_is_owned_and_found_by_scan(template, data):
+def test_every_rendered_key_is_owned_and_matches_the_pattern(template, data):
     size = len(template.key_columns)
     key = template.render(data.draw(st.lists(PARTS, min_size=size, max_size=size)))
     assert template.owns(key)
@@ -166,14 +166,14 @@ def globbed(pattern, key):
 
 
 @given(templates(), st.data())
-def test_typed_templates_own_typed_keys(template, data):
+def test_template_with_types_renders_the_same_and_owns_it(template, data):
     typed = template.with_types(dict.fromkeys(template.key_columns, INT8))
     numbers = [str(data.draw(st.integers(-(2**63), 2**63 - 1))).encode() for _ in template.key_columns]
     assert typed.owns(typed.render(numbers))
     assert typed.render(numbers) == template.render(numbers)
 
 
-def test_a_flush_leaves_foreign_keys_alone():
+def test_keys_of_another_form_are_not_owned():
     template = parse("users:{id}", id=INT8)
     assert template.owns(b"users:42")
     assert template.owns(b"users:-9223372036854775808")
@@ -200,11 +200,11 @@ def test_a_flush_leaves_foreign_keys_alone():
     assert not twice.owns(b"u:a:b")
 
 
-def test_pattern_escapes_what_scan_would_read():
+def test_pattern_escapes_what_a_glob_would_not_take_as_it_is():
     assert parse("a*b?[c]\\d:{id}").pattern == rb"a\*b\?\[c\]\\d:*"
 
 
-def test_typed_part_that_meets_the_separator():
+def test_typed_part_is_encoded_where_it_can_contain_the_separator():
     template = parse("u:{a}-{b}", "a", "b", a=INT8, b=INT8)
     key = template.render([b"-1", b"2"])
     assert key == b"u:%2D1-2"
@@ -226,17 +226,17 @@ def test_typed_part_that_meets_the_separator():
         (parse("u{id}"), parse("us{id}"), True),
     ],
 )
-def test_overlaps(one, other, overlap):
+def test_templates_overlap_if_a_key_may_have_both_forms(one, other, overlap):
     assert one.overlaps(other) is overlap
     assert other.overlaps(one) is overlap
 
 
 @given(templates(columns=2), templates(columns=2), st.data())
-def test_templates_that_share_a_key_overlap(one, other, data):
+def test_templates_that_share_a_key_always_overlap(one, other, data):
     keys = [t.render([data.draw(PARTS) for _ in t.key_columns]) for t in (one, other)]
     if one.owns(keys[1]) or other.owns(keys[0]):
         assert one.overlaps(other)
 
 
-def test_repr_shows_the_text():
+def test_repr_shows_text_and_key_columns():
     assert repr(parse("users:{id}")) == "KeyTemplate('users:{id}', key_columns=('id',))"
