@@ -78,7 +78,7 @@ def _overlay(waiting: Change, write: Change) -> Change:
     """``waiting``'s fields with those of the partial ``write`` over them.
 
     The fields are as old as the older of the two statements, so the result has the lower date: it is accepted only if
-    no other write came since then. A read may overlap the write: the fields it adds are those that did not change.
+    no other write came since then. A read may overlap the write: it adds only fields that the write did not touch.
     """
     fields = waiting.value
     over = write.value

@@ -1,22 +1,23 @@
 """The ordering rules on one key, small enough to look at every interleaving of a few operations by two workers.
 
 A row has two fields, `a` and `b`. The backlog's merging is the real one (`cache.merging`); the rest of it and the
-script that Redis runs are written down here once more, in their simplest form. Each rule can be left out by name
-(`RULES`). `model_search` goes through what this allows, `model_canonical` tells which states are as good as the same.
+script that Redis runs (`cache/delivery/lua/apply.lua`) are written down here once more, in their simplest form. Each
+rule can be left out by name (`RULES`). `model_search` goes through what this allows, `model_canonical` says which
+states need not be told apart.
 
 Operations: `store` writes both fields and shows what it wrote, `partial` writes `a` and shows that alone, `unknown`
 writes both and shows nothing, `flush` does so without naming the key, `fill` reads, `undone` is rolled back.
 An operation is forwarded, takes effect in PostgreSQL, and is answered; a worker takes a batch, Redis applies it, the
-worker hears of it. Anything may happen between any two of these. What kind of operation it is shows no earlier than it
-must: an `Op` has every kind that it may still turn out to be.
+worker hears of it. Anything may happen between any two of these. An operation's kind is decided only when something
+depends on it: until then an `Op` has every kind that it may still turn out to be.
 
-Events: `lost` breaks a worker's connection while a batch is under way; `age` lets so much time pass that all fences
-are gone; `restore` puts back what Redis held long before; `beat` tells a worker the counter, as a batch of other keys
-would; `hurry` forwards a write that should have waited for its block.
+Events: `lost` breaks a worker's connection while a batch is in flight; `age` lets so much time pass that all fences
+are gone; `restore` puts back what Redis held long before; `heartbeat` tells a worker the counter, as a batch of other
+keys would; `hurry` forwards a write that should have waited for its block.
 
-With `before_commit` each write waits for its block. Then, besides, nobody may read from Redis what is older than a
-write that was answered, at any instant (not after `restore` or `hurry`, which nothing can promise for). A write may be
-answered as soon as it has taken effect, so that Redis must never hold anything but the last value.
+With `before_commit` each write waits for its block. Then Redis must never show a value older than a write that was
+answered, at any instant (not after `restore` or `hurry`, for which that cannot be promised). A write may be answered as
+soon as it has taken effect, so Redis must never hold anything but the last value.
 """
 
 from cache.changes import Kind
@@ -25,7 +26,7 @@ from tests.consistency.model_states import (
     CURRENT,
     FOREVER,
     STALE,
-    Flight,
+    Batch,
     Item,
     Op,
     Redis,
@@ -34,14 +35,14 @@ from tests.consistency.model_states import (
     dates,
     evicted,
     less,
-    lifted,
     overwritten,
     put_op,
     put_worker,
+    released,
     uncover,
 )
 
-__all__ = ["BLOCKED_KINDS", "BLOCK_RULES", "EVENTS", "KINDS", "RULES", "Flight", "Item", "Model", "Redis"]
+__all__ = ["BLOCKED_KINDS", "BLOCK_RULES", "EVENTS", "KINDS", "RULES", "Batch", "Item", "Model", "Redis"]
 
 RULES = (
     "a statement is dated when it is forwarded",
@@ -61,8 +62,8 @@ RULES = (
     "combined fields have the older date",
     "a partial value is written to a hash that is there",
     "a new date needs a write that began later",
-    "a new date needs that nobody else wrote",
-    "a batch of unknown fate is sent again",
+    "a new date needs that no other write came between",
+    "a batch of unknown outcome is sent again",
     "what is too old is evicted or dropped",
     "a batch under way for too long is refused",
     "a new epoch counts from above all dates",
@@ -71,16 +72,16 @@ RULES = (
 BLOCK_RULES = (
     "a write waits for its block",
     "a block removes the key",
-    "a Flush's block looks for keys after its hold is set",
+    "a Flush's block looks for keys after it is set",
     "a block refuses Fills",
     "a block makes others' Stores evict",
-    "a block is lifted with the outcome",
+    "a block is released with the outcome",
 )
 KINDS = ("store", "partial", "unknown", "flush", "fill")
 BLOCKED_KINDS = (*KINDS, "undone")
 EFFECTS = (("store", "unknown", "flush"), ("partial",), ("fill",), ("undone",))
 """Kinds that do the same in PostgreSQL."""
-EVENTS = ("lost", "age", "restore", "beat", "hurry")
+EVENTS = ("lost", "age", "restore", "heartbeat", "hurry")
 
 OTHERS = -1
 """The name of any block that is not the worker's."""
@@ -112,22 +113,22 @@ class Model:
             if op.effective and not self.shown(op):
                 for kind in op.kinds:
                     yield "answer", self.answer(worker, i, kind), todo, events
-        flight = worker.flight
-        if flight is None:
-            if (worker.item or worker.lifts or worker.flush) and not self.looks_early(worker):
+        batch = worker.in_flight
+        if batch is None:
+            if (worker.item or worker.releases or worker.flush) and not self.looks_early(worker):
                 yield "take", self.take(worker), todo, events
             return
-        if flight.applied and flight.accepted:
-            yield "hear", self.hear(worker), todo, events
+        if batch.applied and batch.accepted:
+            yield "confirm", self.confirm(worker), todo, events
         if "lost" in events:
             back = self.put_back(worker, unknown=True)
             yield "lose", back, todo, less(events, "lost")
-            if not flight.applied:
-                yield "lose", back._replace(ghost=flight), todo, less(events, "lost")
+            if not batch.applied:
+                yield "lose", back._replace(given_up=batch), todo, less(events, "lost")
 
     def shown(self, op):
         """Whether its answer changes Redis."""
-        return op.held and not self.has("a block is lifted with the outcome")
+        return op.block_set and not self.has("a block is released with the outcome")
 
     def looks_early(self, worker):
         """Whether taking its batch removes keys."""
@@ -153,9 +154,9 @@ class Model:
         """The outcome is known: the block goes with the batch that the outcome goes with."""
         if not self.before_commit or op.blocked == 0 or op.kinds == ("fill",) or self.shown(op):
             return worker
-        name = max((0, *worker.lifts, *worker.holds, *lifted(worker.flight), *lifted(worker.ghost))) + 1
-        holds = (*worker.holds, name) if op.held else worker.holds
-        return worker._replace(lifts=(*worker.lifts, name), holds=holds)
+        name = max((0, *worker.releases, *worker.blocks, *released(worker.in_flight), *released(worker.given_up))) + 1
+        blocks = (*worker.blocks, name) if op.block_set else worker.blocks
+        return worker._replace(releases=(*worker.releases, name), blocks=blocks)
 
     def redate(self, item, recent):
         if recent is None:
@@ -202,37 +203,37 @@ class Model:
         item = worker.item
         if item is not None and item.old and self.has("what is too old is evicted or dropped"):
             item = None if item.kind is Kind.FILL else evicted(item)
-        flight = None
-        if item is not None or worker.flush or worker.lifts:
-            flight = Flight(item, worker.flush, worker.epoch, lifts=worker.lifts)
-        return worker._replace(item=None, flush=False, lifts=(), flight=flight)
+        batch = None
+        if item is not None or worker.flush or worker.releases:
+            batch = Batch(item, worker.flush, worker.epoch, releases=worker.releases)
+        return worker._replace(item=None, flush=False, releases=(), in_flight=batch)
 
-    def hear(self, worker):
-        flight = worker.flight
-        worker = worker._replace(flight=None, seq=max(worker.seq, flight.seq))
-        if flight.flush and self.has("a Flush looks for keys after its fence is set"):
+    def confirm(self, worker):
+        batch = worker.in_flight
+        worker = worker._replace(in_flight=None, seq=max(worker.seq, batch.seq))
+        if batch.flush and self.has("a Flush looks for keys after its fence is set"):
             worker = worker._replace(scan=True)
-        item = flight.item
-        newest = flight.newest or not self.has("a new date needs that nobody else wrote")
+        item = batch.item
+        newest = batch.newest or not self.has("a new date needs that no other write came between")
         if item is not None and item.kind is not Kind.FILL and not item.old and newest:
-            recent = (item.settled_ns, item.seq, flight.seq)
+            recent = (item.settled_ns, item.seq, batch.seq)
             worker = worker._replace(recent=recent, item=worker.item and self.redate(worker.item, recent))
         return worker
 
     def put_back(self, worker, *, unknown):
-        item, flight = worker.flight.item, worker.flight
+        item, batch = worker.in_flight.item, worker.in_flight
         if item is not None and unknown:
-            keep = self.has("a batch of unknown fate is sent again") and item.kind is not Kind.FILL
+            keep = self.has("a batch of unknown outcome is sent again") and item.kind is not Kind.FILL
             item = evicted(item) if keep else None
-        flush = worker.flush or flight.flush
+        flush = worker.flush or batch.flush
         if item is not None and worker.item is not None:
             item = self.merge(item, worker.item)
         elif item is None:
             item = worker.item
         if flush:
             item = None
-        lifts = tuple(sorted({*worker.lifts, *flight.lifts}))
-        return worker._replace(item=item, flush=flush, flight=None, lifts=lifts)
+        releases = tuple(sorted({*worker.releases, *batch.releases}))
+        return worker._replace(item=item, flush=flush, in_flight=None, releases=releases)
 
     # What others can see, or what depends on them.
 
@@ -243,24 +244,24 @@ class Model:
         """
         worker, redis = state.workers[w], state.redis
         yield from self.statement_moves(state, w, after)
-        if worker.ghost is not None and after in ("", "lose"):
-            redis, _, holds = self.deliver(state, worker, worker.ghost)
-            yield put_worker(state._replace(redis=redis), w, worker._replace(ghost=None, holds=holds))
+        if worker.given_up is not None and after in ("", "lose"):
+            redis, _, blocks = self.deliver(state, worker, worker.given_up)
+            yield put_worker(state._replace(redis=redis), w, worker._replace(given_up=None, blocks=blocks))
             redis = state.redis
-        flight = worker.flight
-        if flight is not None:
-            if not flight.applied and after in ("", "take"):
-                redis, flight, holds = self.deliver(state, worker, flight)
-                yield put_worker(state._replace(redis=redis), w, worker._replace(flight=flight, holds=holds))
-            elif not flight.accepted:
+        batch = worker.in_flight
+        if batch is not None:
+            if not batch.applied and after in ("", "take"):
+                redis, batch, blocks = self.deliver(state, worker, batch)
+                yield put_worker(state._replace(redis=redis), w, worker._replace(in_flight=batch, blocks=blocks))
+            elif not batch.accepted:
                 yield self.join(state, w, self.put_back(worker, unknown=False))
             return
         if worker.epoch != redis.real:
             # A heartbeat tells it, if it has nothing to send.
             yield self.join(state, w, worker)
-        elif "beat" in state.events:
+        elif "heartbeat" in state.events:
             told = worker._replace(seq=max(worker.seq, redis.seq))
-            yield put_worker(state._replace(events=less(state.events, "beat")), w, told)
+            yield put_worker(state._replace(events=less(state.events, "heartbeat")), w, told)
         if worker.scan:
             yield put_worker(state._replace(redis=redis._replace(a=0, b=0)), w, worker._replace(scan=False))
         if self.looks_early(worker):
@@ -306,10 +307,10 @@ class Model:
         key = tuple(kind for kind in op.kinds if kind not in ("fill", "flush"))
         if key:
             removed = redis._replace(a=0, b=0) if self.has("a block removes the key") else redis
-            yield put_op(state._replace(redis=removed), w, i, op._replace(kinds=key, blocked=2, held=True))
+            yield put_op(state._replace(redis=removed), w, i, op._replace(kinds=key, blocked=2, block_set=True))
         if "flush" in op.kinds:
-            blocked = 1 if self.has("a Flush's block looks for keys after its hold is set") else 2
-            yield put_op(state, w, i, op._replace(kinds=("flush",), blocked=blocked, held=True))
+            blocked = 1 if self.has("a Flush's block looks for keys after it is set") else 2
+            yield put_op(state, w, i, op._replace(kinds=("flush",), blocked=blocked, block_set=True))
 
     def join(self, state, w, worker):
         """A worker finds that Redis is not the one it knew, or that another worker did."""
@@ -327,49 +328,49 @@ class Model:
     def aged(self, worker):
         """So much time passes that every statement and every batch under way is older than any fence."""
         late = self.has("a batch under way for too long is refused")
-        flight, ghost = worker.flight, worker.ghost
-        if flight is not None:
-            flight = flight._replace(newest=False) if flight.applied else flight._replace(late=late)
+        batch, given_up = worker.in_flight, worker.given_up
+        if batch is not None:
+            batch = batch._replace(newest=False) if batch.applied else batch._replace(late=late)
         return worker._replace(
             ops=tuple(op._replace(old=True) for op in worker.ops),
             item=worker.item and worker.item._replace(old=True),
-            flight=flight,
-            ghost=ghost and ghost._replace(late=late),
+            in_flight=batch,
+            given_up=given_up and given_up._replace(late=late),
             recent=None,
         )
 
-    def deliver(self, state, worker, flight):
+    def deliver(self, state, worker, batch):
         """A batch of ``worker`` reaches Redis, which knows its blocks by their names, and whether others have any."""
-        others = any(x.holds for x in state.workers if x is not worker)
-        others = others or any(op.held for x in state.workers for op in x.ops)
-        redis = state.redis._replace(holds=(*worker.holds, OTHERS) if others else worker.holds)
-        redis, flight = self.apply(redis, flight)
-        holds = tuple(name for name in redis.holds if name != OTHERS)
-        return redis._replace(holds=()), flight, holds
+        others = any(x.blocks for x in state.workers if x is not worker)
+        others = others or any(op.block_set for x in state.workers for op in x.ops)
+        redis = state.redis._replace(blocks=(*worker.blocks, OTHERS) if others else worker.blocks)
+        redis, batch = self.apply(redis, batch)
+        blocks = tuple(name for name in redis.blocks if name != OTHERS)
+        return redis._replace(blocks=()), batch, blocks
 
-    def apply(self, redis, flight):
+    def apply(self, redis, batch):
         """What Redis does with a batch: itself, and the batch, afterwards."""
-        if flight.epoch != redis.real or redis.epoch != redis.real:
-            return redis, flight._replace(applied=True, accepted=False)
-        item = flight.item
-        writes = flight.flush or (item is not None and item.kind is not Kind.FILL)
+        if batch.epoch != redis.real or redis.epoch != redis.real:
+            return redis, batch._replace(applied=True, accepted=False)
+        item = batch.item
+        writes = batch.flush or (item is not None and item.kind is not Kind.FILL)
         seq = redis.seq + writes
-        redis = redis._replace(seq=seq, holds=tuple(name for name in redis.holds if name not in flight.lifts))
-        if flight.flush and self.has("a Flush sets the table's fence"):
+        redis = redis._replace(seq=seq, blocks=tuple(name for name in redis.blocks if name not in batch.releases))
+        if batch.flush and self.has("a Flush sets the table's fence"):
             redis = redis._replace(table=seq)
         if item is None:
-            return redis, flight._replace(applied=True, seq=seq)
+            return redis, batch._replace(applied=True, seq=seq)
         word = "Fill" if item.kind is Kind.FILL else "Store"
         alone = (
             item.seq >= redis.floor
-            and not flight.late
+            and not batch.late
             and (redis.fence <= item.seq or not self.has(f"a {word} yields to a newer fence of its key"))
             and (redis.table <= item.seq or not self.has(f"a {word} yields to a newer fence of its table"))
         )
-        held = redis.holds and self.has(
+        blocked = redis.blocks and self.has(
             "a block refuses Fills" if word == "Fill" else "a block makes others' Stores evict"
         )
-        newest = alone and not held
+        newest = alone and not blocked
         if item.kind is Kind.EVICT or (item.kind is Kind.STORE and not newest):
             redis = redis._replace(a=0, b=0)
         elif newest and not item.partial:
@@ -381,4 +382,4 @@ class Model:
                 redis = redis._replace(a=item.a, b=STALE)
         if item.kind is not Kind.FILL and self.has("a write sets the key's fence"):
             redis = redis._replace(fence=seq)
-        return redis, flight._replace(applied=True, seq=seq, newest=alone)
+        return redis, batch._replace(applied=True, seq=seq, newest=alone)

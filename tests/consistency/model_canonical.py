@@ -16,7 +16,7 @@ from tests.consistency.model_states import (
     dates,
     evicted,
     instants,
-    lifted,
+    released,
 )
 
 SPAN = 32
@@ -73,9 +73,9 @@ class Canonical:
         ``more``: statements may still begin. ``loses``: a connection may be lost. ``restores``: not every worker has
         joined the last epoch, of the ``real`` Redis, that there will be.
         """
-        if worker.ghost and worker.ghost.epoch != real:
+        if worker.given_up and worker.given_up.epoch != real:
             # It will be refused.
-            worker = worker._replace(ghost=None)
+            worker = worker._replace(given_up=None)
         if not restores:
             worker = in_one_epoch(worker)
         elif worker.epoch != real and not loses and self.model.has("a new epoch flushes"):
@@ -111,45 +111,49 @@ class Canonical:
         arriving = more or any(not {"flush", "undone"}.issuperset(op.kinds) for op in ops)
         # A batch that is heard of may give something a new date.
         later = arriving or worker.item is not None
-        item, flight = worker.item, worker.flight
+        item, batch = worker.item, worker.in_flight
         if item is not None:
-            item = forget_item(item, merges=arriving or flight is not None, redates=arriving)
-        if flight is not None:
-            flight = self.forget_flight(flight, later, loses, loses or restores)
+            item = forget_item(item, merges=arriving or batch is not None, redates=arriving)
+        if batch is not None:
+            batch = self.forget_batch(batch, later, loses, loses or restores)
         # New statements get the worker's date.
         dated = more or (arriving and not self.model.has("a statement is dated when it is forwarded"))
         seq = worker.seq if dated else 0
-        if flight is not None and flight.applied and not flight.item and (not dated or flight.seq <= seq):
-            flight = flight._replace(seq=0)
-        ghost = worker.ghost
-        if ghost is not None and ghost.item is not None:
-            # Nobody hears of it.
-            ghost = ghost._replace(item=forget_item(ghost.item._replace(old=False), merges=False, redates=False))
+        if batch is not None and batch.applied and not batch.item and (not dated or batch.seq <= seq):
+            batch = batch._replace(seq=0)
+        given_up = worker.given_up
+        if given_up is not None and given_up.item is not None:
+            # The worker does not hear of it.
+            given_up = given_up._replace(
+                item=forget_item(given_up.item._replace(old=False), merges=False, redates=False)
+            )
         recent = worker.recent
         if recent is not None:
             known = {op.seq for op in ops} | {seq}
             if not any(recent[1] <= x < recent[2] for x in known - {0}):
                 recent = None
-        worker = worker._replace(seq=seq, ops=ops, item=item, flight=flight, ghost=ghost, recent=recent)
-        return renamed(worker) if worker.lifts or worker.holds or lifted(flight) or lifted(ghost) else worker
+        worker = worker._replace(seq=seq, ops=ops, item=item, in_flight=batch, given_up=given_up, recent=recent)
+        return renamed(worker) if worker.releases or worker.blocks or released(batch) or released(given_up) else worker
 
-    def forget_flight(self, flight, later, loses, back):
+    def forget_batch(self, batch, later, loses, back):
         """``back``: the batch may have to be sent again, in whatever shape."""
-        item = flight.item
-        if flight.applied and flight.accepted:
+        item = batch.item
+        if batch.applied and batch.accepted:
             redates = later and item is not None and item.kind is not Kind.FILL and not item.old
-            redates = redates and (flight.newest or not self.model.has("a new date needs that nobody else wrote"))
+            redates = redates and (
+                batch.newest or not self.model.has("a new date needs that no other write came between")
+            )
             if item is not None:
                 # Of a read nothing comes any more, of a write at most an EVICT.
                 kept = item.kind is not Kind.FILL and (redates or loses)
                 item = forget_item(evicted(item), merges=later, redates=later) if kept else None
-            lifts = flight.lifts if loses else ()
-            newest = flight.newest and redates
-            return flight._replace(item=item, newest=newest, late=False, epoch=0, lifts=lifts)
+            releases = batch.releases if loses else ()
+            newest = batch.newest and redates
+            return batch._replace(item=item, newest=newest, late=False, epoch=0, releases=releases)
         if item is None:
-            return flight
+            return batch
         merges = later and (back or (item.kind is not Kind.FILL and not item.old))
-        return flight._replace(item=forget_item(item, merges=merges, redates=later))
+        return batch._replace(item=forget_item(item, merges=merges, redates=later))
 
 
 class Tidy:
@@ -179,20 +183,20 @@ def forget_item(item, *, merges, redates):
 
 def in_one_epoch(worker):
     """Every worker has joined the last epoch: its number does not count any more."""
-    flight, ghost = worker.flight, worker.ghost
-    flight = flight and flight._replace(epoch=0)
-    return worker._replace(epoch=0, flight=flight, ghost=ghost and ghost._replace(epoch=0))
+    batch, given_up = worker.in_flight, worker.given_up
+    batch = batch and batch._replace(epoch=0)
+    return worker._replace(epoch=0, in_flight=batch, given_up=given_up and given_up._replace(epoch=0))
 
 
 def left_behind(worker):
     """Without what it will throw away when it joins the new epoch, and the batch that this one will refuse."""
-    item, flight = worker.item, worker.flight
+    item, batch = worker.item, worker.in_flight
     if item is not None and not item.old:
         # That something waits may still make a batch.
         item = Item(Kind.EVICT, 0, 0, 0)
-    if flight and not (flight.applied and flight.accepted):
-        flight = flight._replace(item=None, flush=False)
-    return worker._replace(item=item, flight=flight, recent=None)
+    if batch and not (batch.applied and batch.accepted):
+        batch = batch._replace(item=None, flush=False)
+    return worker._replace(item=item, in_flight=batch, recent=None)
 
 
 def forget_op(op):
@@ -213,24 +217,24 @@ def forget_value(holder):
 
 
 def renamed(worker):
-    """Blocks that are named in the same places are lifted together: they count as one. Those that are not in Redis
+    """Blocks that are named in the same places are released together: they count as one. Those that are not in Redis
     any more only keep a batch from being empty."""
-    places = [worker.lifts, lifted(worker.flight), lifted(worker.ghost)]
+    places = [worker.releases, released(worker.in_flight), released(worker.given_up)]
     names = {
-        name: sum(1 << i for i, lifts in enumerate(places) if name in lifts)
-        for name in {name for lifts in places for name in lifts}
-        if name in worker.holds
+        name: sum(1 << i for i, releases in enumerate(places) if name in releases)
+        for name in {name for releases in places for name in releases}
+        if name in worker.blocks
     }
 
-    def redo(lifts):
-        return tuple(sorted({names[name] for name in lifts if name in names})) or ((0,) if lifts else ())
+    def redo(releases):
+        return tuple(sorted({names[name] for name in releases if name in names})) or ((0,) if releases else ())
 
-    flight, ghost = worker.flight, worker.ghost
+    batch, given_up = worker.in_flight, worker.given_up
     return worker._replace(
-        lifts=redo(worker.lifts),
-        holds=tuple(sorted(set(names.values()))),
-        flight=flight and flight._replace(lifts=redo(flight.lifts)),
-        ghost=ghost and ghost._replace(lifts=redo(ghost.lifts)),
+        releases=redo(worker.releases),
+        blocks=tuple(sorted(set(names.values()))),
+        in_flight=batch and batch._replace(releases=redo(batch.releases)),
+        given_up=given_up and given_up._replace(releases=redo(given_up.releases)),
     )
 
 
@@ -258,7 +262,7 @@ def renumbered(worker, d):
     def item(x):
         return x and Item(x.kind, d[x.seq], t[x.sent_ns], t[x.settled_ns], x.a, x.b, x.partial, x.old)
 
-    def flight(x):
+    def batch(x):
         return x and x._replace(item=item(x.item), seq=d[x.seq])
 
     recent = worker.recent
@@ -266,7 +270,7 @@ def renumbered(worker, d):
         seq=d[worker.seq],
         ops=tuple(sorted(op._replace(seq=d[op.seq], sent_ns=t[op.sent_ns]) for op in worker.ops)),
         item=item(worker.item),
-        flight=flight(worker.flight),
-        ghost=flight(worker.ghost),
+        in_flight=batch(worker.in_flight),
+        given_up=batch(worker.given_up),
         recent=recent and (t[recent[0]], d[recent[1]], d[recent[2]]),
     )

@@ -1,12 +1,12 @@
 """Goes through every interleaving that the model of the ordering rules allows, and tells the first that ends badly.
 
-Most of what a worker does only it can see: that it begins a statement, answers one, takes a batch, hears of one, loses
-its connection. The rest, that PostgreSQL or Redis does something for it, is seen by others. What is unseen changes
-nothing that the other worker, PostgreSQL or Redis looks at, and nothing of theirs changes what it does. So it makes no
-difference when it is put off, past whatever else happens, until just before the same worker's next move that is seen:
-only such runs are looked at. Among these it is enough to look at those where the last unseen move is one that the move
-seen depends on, as it could be put off further, and where a statement begins just before something it may be compared
-with: another one's beginning or answer, news of the counter, its own effect.
+Most moves of a worker are *unseen*: it begins a statement, answers one, takes a batch, hears of one, loses its
+connection. A move is *seen* when PostgreSQL or Redis does something. An unseen move changes nothing that the other
+worker, PostgreSQL or Redis looks at, and nothing that they do changes the move. So it makes no difference if it is put
+off, past whatever else happens, until just before the same worker's next seen move: only such runs are looked at. Of
+these it is enough to look at those where the last unseen move is one that the seen move depends on (another could be
+put off further), and where a statement begins just before something that it may be compared with: the beginning or
+answer of another one, news of the counter, its own effect.
 
 States that `model_canonical` takes for one are looked at once. ``whole`` searches do without all of this.
 """
@@ -71,10 +71,10 @@ class Search:
         return None
 
     def wrong(self, state):
-        """A stale value at rest (or, if that is promised, at any instant), or a block that nobody lifts."""
+        """A stale value at rest (or, if that is promised, at any instant), or a block that is never released."""
         if self.promised and stale(state):
             return True
-        if not stale(state) and not any(worker.holds for worker in state.workers):
+        if not stale(state) and not any(worker.blocks for worker in state.workers):
             return False
         return all(self.rests(state, w) for w in (0, 1))
 
@@ -130,7 +130,7 @@ class Search:
         while stack:
             *here, last = stack.pop()
             for name, *there in self.model.own_moves(w, *here):
-                if last == "begin" and name not in ("begin", "hear", "answer"):
+                if last == "begin" and name not in ("begin", "confirm", "answer"):
                     continue
                 way = (*there, name)
                 if way not in found:
@@ -140,13 +140,13 @@ class Search:
 
     def leads_on(self, worker, todo, events, last):
         """Whether something seen may depend on what the worker did ``last``; this only saves time."""
-        flight = worker.flight
+        batch = worker.in_flight
         return (
             last in ("", "begin")
-            or (last == "take" and flight is not None)
-            or (last == "lose" and worker.ghost is not None)
-            or (flight is None and worker.scan)
-            or not {"beat", "restore"}.isdisjoint(self.events)
+            or (last == "take" and batch is not None)
+            or (last == "lose" and worker.given_up is not None)
+            or (batch is None and worker.scan)
+            or not {"heartbeat", "restore"}.isdisjoint(self.events)
             or bool(self.model.without)
         )
 

@@ -15,7 +15,7 @@ from cache.rules import TableRule, ValueFormat
 STALE, CURRENT = 1, 2
 """Of a field. 0: it is not there."""
 FOREVER = 1 << 30
-"""A date that is never too old."""
+"""A date that no fence is newer than."""
 
 
 _RULE = TableRule(
@@ -41,7 +41,7 @@ class Op(NamedTuple):
     old: bool = False
     blocked: int = 2
     """Its block: 0: not asked for, 1: keys are still to be looked for, 2: confirmed."""
-    held: bool = False
+    block_set: bool = False
     """Its block's name is in Redis."""
 
 
@@ -58,7 +58,9 @@ class Item(NamedTuple):
     old: bool = False
 
 
-class Flight(NamedTuple):
+class Batch(NamedTuple):
+    """What a worker sends, or sent: at most one change, a Flush, and releases of blocks."""
+
     item: Item | None
     flush: bool
     epoch: int
@@ -68,7 +70,7 @@ class Flight(NamedTuple):
     late: bool = False
     accepted: bool = True
     """False: Redis did not know the worker any more."""
-    lifts: tuple[int, ...] = ()
+    releases: tuple[int, ...] = ()
 
 
 class Worker(NamedTuple):
@@ -79,14 +81,14 @@ class Worker(NamedTuple):
     ops: tuple[Op, ...] = ()
     item: Item | None = None
     flush: bool = False
-    flight: Flight | None = None
+    in_flight: Batch | None = None
     scan: bool = False
-    ghost: Flight | None = None
+    given_up: Batch | None = None
     """A batch that was given up and may still reach Redis."""
     recent: tuple[int, int, int] | None = None
-    lifts: tuple[int, ...] = ()
-    """Blocks of answered writes, to lift with the next batch."""
-    holds: tuple[int, ...] = ()
+    releases: tuple[int, ...] = ()
+    """Blocks of answered writes, to be released with the next batch."""
+    blocks: tuple[int, ...] = ()
     """Those of answered writes whose names are in Redis."""
 
 
@@ -101,7 +103,7 @@ class Redis(NamedTuple):
     epoch: int = 1
     real: int = 1
     """Which Redis it truly is; ``epoch`` lags behind until a worker joins."""
-    holds: tuple[int, ...] = ()
+    blocks: tuple[int, ...] = ()
     """Names of blocks. In a `State` they are with their workers."""
 
 
@@ -117,7 +119,8 @@ class State(NamedTuple):
 def restored(state):
     """Redis is what it was long before, and knows no block."""
     workers = tuple(
-        worker._replace(holds=(), ops=tuple(op._replace(held=False) for op in worker.ops)) for worker in state.workers
+        worker._replace(blocks=(), ops=tuple(op._replace(block_set=False) for op in worker.ops))
+        for worker in state.workers
     )
     redis = state.saved._replace(real=state.redis.real + 1)
     return state._replace(events=less(state.events, "restore"), workers=workers, redis=redis, saved=None)
@@ -133,12 +136,12 @@ def overwritten(state, *, whole):
 @lru_cache(1 << 16)
 def behind(worker, whole):
     """The worker with every value it has an old one."""
-    flight, ghost = worker.flight, worker.ghost
+    batch, given_up = worker.in_flight, worker.given_up
     return worker._replace(
         ops=tuple(outdated(op, whole) for op in worker.ops),
         item=outdated(worker.item, whole),
-        flight=flight and flight._replace(item=outdated(flight.item, whole)),
-        ghost=ghost and ghost._replace(item=outdated(ghost.item, whole)),
+        in_flight=batch and batch._replace(item=outdated(batch.item, whole)),
+        given_up=given_up and given_up._replace(item=outdated(given_up.item, whole)),
     )
 
 
@@ -154,9 +157,9 @@ def evicted(item):
     return item._replace(kind=Kind.EVICT, a=0, b=0, partial=False)
 
 
-def lifted(flight):
-    """The blocks a batch lifts, if there is one."""
-    return flight.lifts if flight else ()
+def released(batch):
+    """The blocks a batch releases, if there is one."""
+    return batch.releases if batch else ()
 
 
 def put_worker(state, w, worker):
@@ -178,14 +181,14 @@ def less(events, event):
 
 def items(worker):
     """What is waiting or under way."""
-    flights = (flight.item for flight in (worker.flight, worker.ghost) if flight)
-    return [item for item in (worker.item, *flights) if item]
+    batches = (batch.item for batch in (worker.in_flight, worker.given_up) if batch)
+    return [item for item in (worker.item, *batches) if item]
 
 
 def dates(worker):
     """Every date it knows of."""
     found = {worker.seq, *(op.seq for op in worker.ops), *(item.seq for item in items(worker))}
-    found.update(flight.seq for flight in (worker.flight, worker.ghost) if flight)
+    found.update(batch.seq for batch in (worker.in_flight, worker.given_up) if batch)
     if worker.recent:
         found.update(worker.recent[1:])
     return found - {FOREVER}
@@ -209,7 +212,13 @@ def clock(worker):
 def idle(worker):
     """It has nothing left to do."""
     return not (
-        worker.ops or worker.item or worker.flush or worker.flight or worker.scan or worker.ghost or worker.lifts
+        worker.ops
+        or worker.item
+        or worker.flush
+        or worker.in_flight
+        or worker.scan
+        or worker.given_up
+        or worker.releases
     )
 
 

@@ -27,24 +27,24 @@ WITNESSES = {
     "a Fill that began before a waiting write ended is dropped": ("store0 fill0", ""),
     "a Fill in a write's place sets the fence": ("store0 fill0 fill1", ""),
     "a Fill in a write's place has the Fill's date": ("unknown0 fill0 store1", ""),
-    "combined fields have the older date": ("store0 partial0 store1", "beat"),
+    "combined fields have the older date": ("store0 partial0 store1", "heartbeat"),
     "a partial value is written to a hash that is there": ("partial0", ""),
     "a new date needs a write that began later": ("store0 store0", ""),
-    "a new date needs that nobody else wrote": ("unknown0 fill0 store1", ""),
-    "a batch of unknown fate is sent again": ("store0", "lost"),
+    "a new date needs that no other write came between": ("unknown0 fill0 store1", ""),
+    "a batch of unknown outcome is sent again": ("store0", "lost"),
     "what is too old is evicted or dropped": ("store0 fill1", "age"),
     "a batch under way for too long is refused": ("store0 fill1", "age"),
     "a new epoch counts from above all dates": ("store0 fill1", "restore"),
     "a new epoch flushes": ("store0", "restore"),
     "a write waits for its block": ("store0", ""),
     "a block removes the key": ("store0", ""),
-    "a Flush's block looks for keys after its hold is set": ("flush0", ""),
+    "a Flush's block looks for keys after it is set": ("flush0", ""),
     "a block refuses Fills": ("store0 fill0", ""),
     "a block makes others' Stores evict": ("store0 store1", ""),
-    "a block is lifted with the outcome": ("store0 fill1", ""),
+    "a block is released with the outcome": ("store0 fill1", ""),
 }
 """For each rule, operations (kind and worker) and an event that go wrong without it."""
-EVENTS = [(), ("lost",), ("age",), ("beat",), ("restore",)]
+EVENTS = [(), ("lost",), ("age",), ("heartbeat",), ("restore",)]
 BLOCKS = pytest.mark.parametrize("before_commit", [False, True], ids=["", "before_commit"])
 
 
@@ -63,8 +63,8 @@ def test_every_rule_has_a_witness():
 
 
 @pytest.mark.parametrize("rule", WITNESSES)
-def test_without_the_rule_something_goes_wrong(rule):
-    """With the operations that show it, and with any: as many of them, of which nobody says whose or what they are."""
+def test_a_key_is_stale_when_the_rule_is_left_out(rule):
+    """With the operations that show it, and with as many operations of any worker and kind."""
     text, events = WITNESSES[rule]
     model = Model([rule], before_commit=rule in BLOCK_RULES)
     ops = program(text)
@@ -73,34 +73,34 @@ def test_without_the_rule_something_goes_wrong(rule):
     assert Search(model, anything(len(ops), depth(some, kinds(model.before_commit))), events.split()).stale()
 
 
-@pytest.mark.parametrize("events", [(), ("lost",), ("age",), ("beat",), ("restore",)], ids=str)
-def test_two_operations(events):
+@pytest.mark.parametrize("events", [(), ("lost",), ("age",), ("heartbeat",), ("restore",)], ids=str)
+def test_no_key_is_stale_after_two_operations(events):
     check(2, events)
 
 
-@pytest.mark.parametrize("events", [(), ("lost",), ("age",), ("beat",), ("hurry",)], ids=str)
-def test_two_operations_with_blocks(events):
+@pytest.mark.parametrize("events", [(), ("lost",), ("age",), ("heartbeat",), ("hurry",)], ids=str)
+def test_no_key_is_stale_after_two_operations_with_blocks(events):
     check(2, events, before_commit=True)
 
 
 @BLOCKS
-def test_three_operations(before_commit):
+def test_no_key_is_stale_after_three_operations(before_commit):
     check(3, before_commit=before_commit)
 
 
 @only_deep
 @patient
 @BLOCKS
-@pytest.mark.parametrize("events", [("age", "lost"), ("beat", "lost"), ("lost", "restore")], ids=str)
-def test_two_operations_with_two_events(events, before_commit):
+@pytest.mark.parametrize("events", [("age", "lost"), ("heartbeat", "lost"), ("lost", "restore")], ids=str)
+def test_no_key_is_stale_after_two_operations_with_two_events(events, before_commit):
     check(2, events, before_commit=before_commit)
 
 
 @only_deep
 @patient
 @BLOCKS
-@pytest.mark.parametrize("events", [("lost",), ("age",), ("beat",), ("restore",), ("hurry",)], ids=str)
-def test_three_operations_with_an_event(events, before_commit):
+@pytest.mark.parametrize("events", [("lost",), ("age",), ("heartbeat",), ("restore",), ("hurry",)], ids=str)
+def test_no_key_is_stale_after_three_operations_with_an_event(events, before_commit):
     if events == ("hurry",) and not before_commit:
         pytest.skip("there is nothing to wait for")
     check(3, events, before_commit=before_commit)
@@ -109,7 +109,7 @@ def test_three_operations_with_an_event(events, before_commit):
 @only_deep
 @patient
 @BLOCKS
-def test_four_operations(before_commit):
+def test_no_key_is_stale_after_four_operations(before_commit):
     check(4, before_commit=before_commit)
 
 
@@ -122,7 +122,7 @@ def test_the_search_finds_what_a_whole_search_finds(rule):
     """In programs of two operations, with and without an event, where a rule is left out or none is."""
     before_commit = rule in BLOCK_RULES or random.random() < 0.3
     model = Model([rule] if rule else [], before_commit=before_commit)
-    events = depth([(), ("lost",), ("age",), ("beat",)], EVENTS)
+    events = depth([(), ("lost",), ("age",), ("heartbeat",)], EVENTS)
     ways = [(ops, event) for ops in programs(2, kinds(before_commit)) for event in events]
     for ops, event in random.sample(ways, depth(1, 50)):
         reduced, whole = (Search(model, ops, event, whole=whole).stale() is not None for whole in (False, True))
@@ -132,9 +132,9 @@ def test_the_search_finds_what_a_whole_search_finds(rule):
 @patient
 @BLOCKS
 @pytest.mark.parametrize("events", [*EVENTS, ("lost", "restore"), ("age", "lost")], ids=str)
-def test_states_taken_for_one_go_on_alike(events, before_commit):
-    """Nothing that is forgotten matters: what follows a state, and what follows the one it is taken for, are taken for
-    the same. With all rules, and without any one of them.
+def test_states_taken_for_one_are_followed_by_the_same(events, before_commit):
+    """Nothing that is forgotten matters: the states that follow a state, and those that follow the one it is taken for,
+    are taken for the same. With all rules, and without any one of them.
     """
     rules = [*RULES, *(BLOCK_RULES if before_commit else ())]
     for without in [[], *([rule] for rule in random.sample(rules, depth(1, 10)))]:

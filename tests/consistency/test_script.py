@@ -7,7 +7,7 @@ import pytest
 
 from cache.changes import Kind
 from cache.delivery import scripts
-from tests.consistency.model import Flight, Item, Model, Redis
+from tests.consistency.model import Batch, Item, Model, Redis
 
 LIFE = 60_000
 LABEL = "rule"
@@ -31,23 +31,23 @@ class Script:
     def seq(self, seq):
         return self.first + seq - 1
 
-    def apply(self, flight):
+    def apply(self, batch):
         """The outcome's letter, if there was a change."""
-        item = flight.item
-        writes = flight.flush or (item is not None and item.kind is not Kind.FILL)
-        sent = int(time.time() * 1000) - (LIFE // 4 + 1000 if flight.late else 0)
-        keyed = item is not None or any(holder > 0 for holder in flight.lifts)
-        lifts = [fact for holder in flight.lifts for fact in (1 if holder > 0 else -1, f"h{abs(holder)}")]
+        item = batch.item
+        writes = batch.flush or (item is not None and item.kind is not Kind.FILL)
+        sent = int(time.time() * 1000) - (LIFE // 4 + 1000 if batch.late else 0)
+        keyed = item is not None or any(name > 0 for name in batch.releases)
+        releases = [fact for name in batch.releases for fact in (1 if name > 0 else -1, f"h{abs(name)}")]
         facts = ["w", "t", self.seen, sent, 0, int(writes), LIFE, int(item is not None), 1]
-        facts += [len(flight.lifts), int(flight.flush), LABEL, *lifts]
-        if flight.flush:
+        facts += [len(batch.releases), int(batch.flush), LABEL, *releases]
+        if batch.flush:
             facts += [1, 0]
         if item is not None:
             facts += self._change(item)
         reply = self._apply([KEY] if keyed else [], facts)
         assert reply[0] == scripts.DONE
         self.seen = reply[1]
-        if flight.flush and reply[5] != b"1":
+        if batch.flush and reply[5] != bytes((scripts.SCAN,)):
             assert not self.client.exists(KEY), "there was a key to look for"
         return reply[4].decode()
 
@@ -60,13 +60,13 @@ class Script:
             return ["p", *head, 1, *value, 0]
         return ["f" if item.kind is Kind.FILL else "s", *head, 0, 2, *value]
 
-    def block(self, holder):
-        keys, rules = ([KEY], []) if holder > 0 else ([], [LABEL, f"h{-holder}"])
-        holders = [f"h{holder}"] if holder > 0 else []
-        assert self._block(keys, ["w", "t", self.seen, LIFE, len(rules) // 2, *rules, *holders]) == [scripts.DONE]
+    def block(self, name):
+        keys, rules = ([KEY], []) if name > 0 else ([], [LABEL, f"h{-name}"])
+        names = [f"h{name}"] if name > 0 else []
+        assert self._block(keys, ["w", "t", self.seen, LIFE, len(rules) // 2, *rules, *names]) == [scripts.DONE]
 
-        if holder < 0:
-            self._blocked = f"h{-holder}"
+        if name < 0:
+            self._blocked = f"h{-name}"
 
     def scan(self):
         self.client.delete(KEY)
@@ -87,8 +87,8 @@ class Script:
         value = {name: int(text) for name, text in self.client.hgetall(KEY).items()}
         hashes = sorted(scripts.FENCES, key=lambda name: -int(self.client.hget(name, "rowtap:generation")))
         found = [fence for name in hashes if (fence := self.client.hget(name, KEY)) is not None]
-        key, key_holds = self._fence(found[0] if found else None)
-        table, table_holds = self._fence(self.client.hget(scripts.STATE, f"t:{LABEL}"))
+        key, key_blocks = self._fence(found[0] if found else None)
+        table, table_blocks = self._fence(self.client.hget(scripts.STATE, f"t:{LABEL}"))
         return Redis(
             value.get(b"a", 0),
             value.get(b"b", 0),
@@ -96,13 +96,13 @@ class Script:
             table,
             int(self.client.hget(scripts.STATE, "seq")) - self.first + 1,
             int(self.client.hget(scripts.STATE, "floor")) - self.first + 1,
-            holds=tuple(sorted([-holder for holder in table_holds] + key_holds)),
+            blocks=tuple(sorted([-name for name in table_blocks] + key_blocks)),
         )
 
     def _fence(self, text):
-        seq, *holds = (text or b"0").split()
+        seq, *blocks = (text or b"0").split()
         number = int(seq) - self.first + 1 if int(seq) else 0
-        return number, [int(hold.partition(b"@h")[2]) for hold in holds]
+        return number, [int(block.partition(b"@h")[2]) for block in blocks]
 
 
 def random_item(dice, seq, version):
@@ -117,7 +117,7 @@ def random_item(dice, seq, version):
 
 def letter(item, before, after, *, alone):
     """The outcome the model came to."""
-    taken = (after.a, after.b) != (0, 0) and alone and not after.holds and item.kind is not Kind.EVICT
+    taken = (after.a, after.b) != (0, 0) and alone and not after.blocks and item.kind is not Kind.EVICT
     if item.kind is Kind.FILL:
         return "F" if taken else "R"
     if taken and (not item.partial or before.a):
@@ -137,11 +137,11 @@ def test_the_script_decides_as_the_model_does(redis_client, seed):
         )
         told = f"seed {seed}, step {version}: {step}"
         if step == "block":
-            holder = version if dice.random() < 0.4 else -version
-            script.block(holder)
-            state = state._replace(holds=tuple(sorted((*state.holds, holder))))
+            name = version if dice.random() < 0.4 else -version
+            script.block(name)
+            state = state._replace(blocks=tuple(sorted((*state.blocks, name))))
             blocked = True
-            if holder > 0:
+            if name > 0:
                 state = state._replace(a=0, b=0)
         elif step == "scanned":
             script.scanned()
@@ -150,19 +150,19 @@ def test_the_script_decides_as_the_model_does(redis_client, seed):
             state = state._replace(a=0, b=0)
         else:
             item = random_item(dice, state.seq, version) if dice.random() < 0.9 else None
-            lifts = tuple(holder for holder in state.holds if dice.random() < 0.5)
-            flight = Flight(item, dice.random() < 0.1, 1, late=dice.random() < 0.05, lifts=lifts)
-            told += f" {flight}"
+            releases = tuple(name for name in state.blocks if dice.random() < 0.5)
+            batch = Batch(item, dice.random() < 0.1, 1, late=dice.random() < 0.05, releases=releases)
+            told += f" {batch}"
             before = state
             if step == "silence":
                 # Fences may be gone: what was dated before counts for nothing, and where a block may have been
                 # among them, nothing is accepted any more.
                 script.silence()
-                writes = flight.flush or (item is not None and item.kind is not Kind.FILL)
+                writes = batch.flush or (item is not None and item.kind is not Kind.FILL)
                 state = state._replace(floor=state.seq + 1, seq=state.seq + (not writes))
                 barred = barred or blocked
-            state, applied = model.apply(state, flight._replace(late=flight.late or barred))
-            outcome = script.apply(flight)
+            state, applied = model.apply(state, batch._replace(late=batch.late or barred))
+            outcome = script.apply(batch)
             if item is not None:
                 assert outcome == letter(item, before, state, alone=applied.newest), told
         assert script.look() == state, told
