@@ -10,8 +10,7 @@ import tempfile
 
 import psycopg
 
-from benchmarks.relay import ROWS, SCHEMA, TABLE, pgbench, rowtap
-from benchmarks.relay import Way as Road
+from benchmarks.relay import ROWS, SCHEMA, TABLE, Way, pgbench, rowtap
 from proxy.demo.servers import Postgres, Valkey
 
 UPDATE = rf"""
@@ -33,8 +32,8 @@ def main() -> None:
         with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
             for statement in filter(str.strip, SCHEMA.split(";")):
                 connection.execute(statement)
-        roads = [
-            Road("direct", postgres.port),
+        ways = [
+            Way("direct", postgres.port),
             stack.enter_context(rowtap("after commit", postgres, valkey, 1, TABLE)),
             stack.enter_context(
                 rowtap("before commit", postgres, valkey, 1, "[cache]\nbefore_commit = true\n" + TABLE)
@@ -43,11 +42,11 @@ def main() -> None:
         script = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".sql"))
         script.write(UPDATE)
         script.flush()
-        print(f"{'clients':>8}{'direct tps':>12}" + "".join(f"{road.name:>16}" for road in roads[1:]))
+        print(f"{'clients':>8}{'direct tps':>12}" + "".join(f"{way.name:>16}" for way in ways[1:]))
         for clients in choices.clients:
             run = ["-M", "prepared", "-c", str(clients), "-T", str(choices.seconds), "-n", "-f", script.name]
-            rounds = [[pgbench(postgres, road, run).rate for road in roads] for _ in range(choices.rounds)]
-            ratios = [statistics.median(rates[way] / rates[0] for rates in rounds) for way in (1, 2)]
+            rounds = [[pgbench(postgres, way, run).rate for way in ways] for _ in range(choices.rounds)]
+            ratios = [statistics.median(rates[number] / rates[0] for rates in rounds) for number in (1, 2)]
             direct = statistics.median(rates[0] for rates in rounds)
             print(f"{clients:>8}{direct:>12,.0f}" + "".join(f"{ratio:>16.2f}" for ratio in ratios), flush=True)
 

@@ -1,4 +1,4 @@
-"""What one worker counted: plain integers that the hot path adds to, read by whoever exports them.
+"""What one worker counted: plain integers that the hot path adds to, for an exporter to read.
 
 Nothing here knows of a metrics library. All numbers only grow, except where a name says otherwise.
 """

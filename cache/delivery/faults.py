@@ -1,4 +1,4 @@
-"""Which exceptions the writer expects, what a batch's fate is after one, and how faults of our own are reported.
+"""Which exceptions the writer expects, what became of a batch after one, and how faults of our own are reported.
 
 What Redis, the network or the operator can cause is expected, and named here by type. Anything else is a fault of
 Rowtap's own: it must never look like a Redis that is out of reach.

@@ -1,7 +1,7 @@
 """The one task of a worker that speaks to Redis: sends the backlog's batches, one at a time, over one connection.
 
-Sessions never wait for it. It survives everything Redis does: whatever a batch's fate, its keys end up right or absent.
-docs/ordering.md says which rule answers which failure.
+It survives everything Redis does: whatever becomes of a batch, its keys end up right or absent. docs/ordering.md says
+which rule answers which failure.
 """
 
 from __future__ import annotations

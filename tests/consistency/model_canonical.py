@@ -211,9 +211,9 @@ def forget_op(op):
     return forget_value(op)
 
 
-def forget_value(holder):
+def forget_value(record):
     """A hash with an old `b` stays wrong, whatever its `a`."""
-    return holder._replace(a=STALE) if holder.b == STALE else holder
+    return record._replace(a=STALE) if record.b == STALE else record
 
 
 def renamed(worker):

@@ -145,11 +145,11 @@ def behind(worker, whole):
     )
 
 
-def outdated(holder, whole):
-    """``holder`` of a value, if there is one, with that value an old one."""
-    if holder is None:
+def outdated(record, whole):
+    """``record`` of a value, if there is one, with that value an old one."""
+    if record is None:
         return None
-    return holder._replace(a=min(holder.a, STALE), b=min(holder.b, STALE) if whole else holder.b)
+    return record._replace(a=min(record.a, STALE), b=min(record.b, STALE) if whole else record.b)
 
 
 def evicted(item):

@@ -1,4 +1,4 @@
-"""What is taken from the backlog in one batch, and what its fate does to what waits; without Redis."""
+"""What is taken from the backlog in one batch, and what its outcome does to what waits; without Redis."""
 
 import time
 

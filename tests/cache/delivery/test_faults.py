@@ -1,4 +1,4 @@
-"""Which exceptions the writer expects, what they say of a batch's fate, and how faults of our own are reported."""
+"""Which exceptions the writer expects, what they say of a batch's outcome, and how faults of our own are reported."""
 
 import asyncio
 import socket

@@ -99,9 +99,9 @@ class Caller:
             self.seen = reply[1]
         return reply
 
-    def apply(self, key, *change, sent=None, frugal=0, writes=1):
+    def apply(self, key, *change, sent=None, out_of_memory=0, writes=1):
         now = int(time.time() * 1000) if sent is None else sent
-        facts = (self.name, self.token, self.seen, now, frugal, writes, LIFE)
+        facts = (self.name, self.token, self.seen, now, out_of_memory, writes, LIFE)
         reply = self.client.eval(scripts.APPLY.text, 1, key, *facts, 1, 1, 0, 0, "rule", *change)
         if reply[0] == scripts.DONE:
             self.seen = reply[1]
