@@ -63,11 +63,13 @@ _UNDONE_ERRORS = (
 
 _SCRIPT_LINE = re.compile(r"user_script: ?(\d+)")
 """How an error that was raised inside a script names the line."""
+_CODE = re.compile(r"[A-Z]+ ")
+"""How an error reply begins that has another code than ERR, which redis-py cuts off: something Redis knows by name."""
 _NOT_THE_SCRIPTS_FAULT = (
+    # Redis 6.2 has the code in the middle of the text.
     *_UNDONE,
-    # A key of Rowtap's own was overwritten by another program.
     "WRONGTYPE",
-    # What the user may not do; Redis 6.2 and 7 have words of their own.
+    # What the user may not do; Redis 6.2 and 7 word it in their own ways.
     "ACL failure",
     "can't run this command",
     "can't access at least one",
@@ -96,7 +98,10 @@ def script_fault(script: Script, error: ResponseError) -> ScriptFaultError | Non
     """The fault of ``script`` that an error reply to it tells of; None if the reply tells of something else."""
     text = str(error)
     line = _SCRIPT_LINE.search(text)
-    if line is None or any(part in text for part in _NOT_THE_SCRIPTS_FAULT):
+    # redis-py has a class for codes that it knows.
+    if line is None or type(error) is not ResponseError or _CODE.match(text):
+        return None
+    if any(part in text for part in _NOT_THE_SCRIPTS_FAULT):
         return None
     return ScriptFaultError(f"{script.origin(int(line[1]))}: {text}")
 

@@ -144,7 +144,7 @@ def test_error_of_the_script_itself_is_a_fault_with_its_line(redis_client, text)
     assert str(fault).startswith("body.lua:9: ")
 
 
-@pytest.mark.parametrize("reason", ["wrong type", "not permitted", "no such command", "killed", "full"])
+@pytest.mark.parametrize("reason", ["wrong type", "not permitted", "no such command", "killed", "full", "replica"])
 def test_error_that_a_right_script_can_have_is_no_fault(server, reason):
     with redis.Redis.from_url(server.url) as client:
         text = "return redis.call('HSET', 'k', 'a', 'b')"
@@ -160,8 +160,10 @@ def test_error_that_a_right_script_can_have_is_no_fault(server, reason):
             text = "while true do end"
             asking = redis.Redis.from_url(server.url)
             kill_soon(client)
-        else:
+        elif reason == "full":
             client.config_set("maxmemory", 1)
+        else:
+            client.replicaof("127.0.0.1", 1)
         with asking:
             assert script_fault(Script(text), answer(asking, text)) is None
 
@@ -188,6 +190,7 @@ def kill_soon(client):
         "Error running script (call to f_ab): @user_script:12: @user_script: 12: -READONLY You can't write against a r",
         "Error running script (call to f_ab): @user_script:12: WRONGTYPE Operation against a key",
         "Error running script (call to f_ab): @user_script:9: The user executing the script can't run this command",
+        "MISCONF Redis is configured to save RDB snapshots script: on @user_script:12.",
         "whatever",
     ],
 )

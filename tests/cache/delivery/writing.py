@@ -81,6 +81,7 @@ async def load(worker, rows, dice, going):
 
 @asynccontextmanager
 async def working(url, name="w", *, settle=True, **options):
+    """A worker that works. What happens to Redis meanwhile must not look like a fault of our own."""
     worker = Worker(url, name, **options)
     task = asyncio.create_task(worker.writer.run())
     try:
@@ -90,3 +91,5 @@ async def working(url, name="w", *, settle=True, **options):
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+    if "on_internal_error" not in options:
+        assert worker.backlog.counts.internal_errors == {}
