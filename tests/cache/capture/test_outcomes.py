@@ -73,7 +73,7 @@ class Server:
         self.outcomes.ready(status, at_rest=at_rest)
 
     def told(self):
-        found = [f"{change.kind.name} {change.key.decode()}@{change.date}" for change in self.sink.changes]
+        found = [f"{change.kind.name} {change.key.decode()}@{change.seq}" for change in self.sink.changes]
         self.sink.changes.clear()
         return found
 
