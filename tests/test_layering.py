@@ -190,7 +190,7 @@ def test_every_module_has_a_test():
 
 TESTED_TOGETHER = {
     "cache/capture/arguments.py": "write_changes",
-    "cache/capture/known.py": "write_changes",
+    "cache/capture/plan_views.py": "write_changes",
     "cache/capture/rows.py": "write_changes",
     "cache/sql/definitions.py": "commands",
     "cache/sql/expressions.py": "statements",
@@ -199,7 +199,7 @@ TESTED_TOGETHER = {
     "proxy/commands/redis_reader.py": "table_reader",
     "proxy/demo/session.py": "servers",
     "proxy/net/leg.py": "relay",
-    "proxy/session/names.py": "session",
+    "proxy/session/prepared_objects.py": "session",
     "proxy/session/replies.py": "session",
     "proxy/session/requests.py": "session",
     **{f"cache/values/{name}.py": "loaders" for name in

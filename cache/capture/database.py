@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from cache.capture.known import Known
+from cache.capture.plan_views import Known
 from cache.catalog import query as catalog_query
 from cache.catalog.tables import Catalog, Scope
 from cache.sql import binding

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from cache.capture import known
+from cache.capture import plan_views
 from cache.capture.transaction import IDLE, TransactionBuffer, doubted
 from cache.capture.write_changes import changes_of_write
 from cache.changes import Change, Kind
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cache.capture.arguments import Arguments
     from cache.capture.database import Database
-    from cache.capture.known import Counted
+    from cache.capture.plan_views import Counted
     from cache.capture.rows import Reader, Row
     from cache.capture.session_settings import Settings
     from cache.counts import Counts
@@ -105,7 +105,7 @@ class Outcomes:
         elif plan.trivial:
             return
         if not execution.counted:
-            self.counted(known.counted(plan), execution.refused, tag)
+            self.counted(plan_views.counted(plan), execution.refused, tag)
         self._fill(execution)
         self._write(execution, row_count(tag))
         self._effects(plan)
@@ -119,7 +119,7 @@ class Outcomes:
         if execution.plan.trivial:
             return
         if not execution.counted:
-            self.counted(known.counted(execution.plan), execution.refused, b"")
+            self.counted(plan_views.counted(execution.plan), execution.refused, b"")
         self._fill(execution)
         if changes := self._doubted_writes(execution):
             self.buffer.add(changes)

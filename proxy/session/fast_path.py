@@ -16,21 +16,21 @@ from struct import error
 from typing import TYPE_CHECKING, Final
 
 from cache.capture.arguments import Arguments
-from cache.capture.known import MAX_FRAME, NO_SHAPE
+from cache.capture.plan_views import MAX_FRAME, NO_SHAPE
 from cache.capture.rows import UNREADABLE, fixed_parts
 from cache.sql.plans import EMPTY
 from protocol import backend, codes, frontend
 from protocol.message import HEADER
-from proxy.session.names import NO_ARGUMENTS
 from proxy.session.prepared import Portal, Prepared
+from proxy.session.prepared_objects import NO_ARGUMENTS
 
 if TYPE_CHECKING:
     from cache.capture.database import Database
-    from cache.capture.known import Parsed, Shape, View
     from cache.capture.outcomes import Outcomes
+    from cache.capture.plan_views import Parsed, Shape, View
     from cache.capture.rows import Row
     from cache.sql.plans import Literals
-    from proxy.session.names import Names
+    from proxy.session.prepared_objects import Names
 
 _header = HEADER.unpack_from
 

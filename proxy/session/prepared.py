@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cache.capture.arguments import Arguments
-    from cache.capture.known import Known, View
+    from cache.capture.plan_views import Known, View
     from cache.catalog.tables import Catalog
     from cache.sql.plans import Literals, Plan
     from cache.values.types import ValueSettings

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cache.capture.database import Database
     from cache.capture.outcomes import Execution, Outcomes
     from cache.capture.session_settings import Settings
-    from proxy.session.names import Names
+    from proxy.session.prepared_objects import Names
     from proxy.session.requests import Requests
 
 

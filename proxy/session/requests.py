@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cache.capture.database import Database
     from cache.capture.outcomes import Outcomes
     from cache.sql.plans import Literals, Plan
-    from proxy.session.names import Names
+    from proxy.session.prepared_objects import Names
 
 
 class Requests:

@@ -18,8 +18,8 @@ from protocol import backend, codes, frontend
 from protocol.framing import FrameScanner
 from proxy.session.commit_gate import CommitGate
 from proxy.session.fast_path import Turns
-from proxy.session.names import Names
 from proxy.session.pipeline import OutOfStep, Pipeline
+from proxy.session.prepared_objects import Names
 from proxy.session.replies import Replies
 from proxy.session.requests import Requests
 

@@ -7,7 +7,7 @@ from struct import pack
 import pytest
 
 from cache.capture.arguments import Arguments
-from cache.capture.known import MAX_FRAME, MAX_FRAMES, MAX_SHAPES, NO_SHAPE, Known
+from cache.capture.plan_views import MAX_FRAME, MAX_FRAMES, MAX_SHAPES, NO_SHAPE, Known
 from cache.capture.rows import MAX_BYTES, MAX_RETURNED, Reader, taps
 from cache.capture.write_changes import changes_of_write
 from cache.rules import ValueFormat

@@ -13,7 +13,7 @@ from proxy.session.prepared import Portal, Prepared
 
 if TYPE_CHECKING:
     from cache.capture.database import Database
-    from cache.capture.known import Known, Shape
+    from cache.capture.plan_views import Known, Shape
     from cache.capture.session_settings import Settings
     from cache.capture.transaction import TransactionBuffer
     from cache.sql.plans import Literals
