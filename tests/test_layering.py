@@ -189,9 +189,6 @@ def test_every_module_has_a_test():
 
 
 TESTED_TOGETHER = {
-    "cache/capture/arguments.py": "write_changes",
-    "cache/capture/plan_views.py": "write_changes",
-    "cache/capture/rows.py": "write_changes",
     "cache/sql/definitions.py": "commands",
     "cache/sql/expressions.py": "statements",
     "cache/sql/tokens.py": "commands",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cache.capture import constants
 from cache.sql.plans import Operand, Source
+from protocol import codes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from cache.catalog.tables import Column
     from cache.sql.plans import Literals
     from cache.values.types import ValueSettings
+
+_NO_FORMAT = -1
+"""Of a parameter that Bind has no format code for: the server refuses such a Bind, and no text is certain here."""
 
 
 class Arguments:
@@ -99,5 +103,7 @@ class Arguments:
     def _format(self, index: int) -> int:
         formats = self._formats
         if not formats:
-            return 0
-        return formats[0] if len(formats) == 1 else formats[index]
+            return codes.TEXT
+        if len(formats) == 1:
+            return formats[0]
+        return formats[index] if index < len(formats) else _NO_FORMAT

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from cache.capture.plan_views import Known
+from cache.capture.plan_views import PlanViews
 from cache.catalog import query as catalog_query
 from cache.catalog.tables import Catalog, Scope
 from cache.sql import binding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from cache.changes import Change
     from cache.rules import TableRule
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from cache.values.types import ValueSettings
 
 RETRY_NS = 1_000_000_000
-"""How long after a failed catalog question the next session asks, in nanoseconds."""
+"""Nanoseconds after a failed catalog query before a session asks again."""
 MAX_AGE_NS = 300_000_000_000
-"""A catalog this old is asked again: DDL may have passed by on another road."""
-MAX_STRANGERS = 10_000
-MAX_KNOWN = 64
-"""How many different combinations of settings are told apart before all that is known is forgotten."""
+"""Nanoseconds; a catalog older than this is asked for again: there may have been DDL this worker has not seen."""
+MAX_UNKNOWN_TABLES = 10_000
+MAX_SETTINGS = 64
+"""For how many different combinations of settings plan views are kept before all of them are forgotten."""
 MAX_PREPARED = 10_000
-"""How many prepared transactions are remembered; the rest count as unknown."""
+"""How many prepared transactions are remembered; the others count as unknown."""
 
 
 class CatalogQuestion:
-    """One catalog query, to be asked over a client's session. ``answer`` must be called exactly once."""
+    """One catalog query, to be sent over a client's session. ``answer`` must be called exactly once."""
 
     __slots__ = ("_database", "_generation", "query")
 
@@ -49,8 +49,8 @@ class CatalogQuestion:
 class Database:
     """The rules of one database, its catalog, its plans, and its prepared transactions.
 
-    The catalog is *certain* only while no DDL is on its way: from the moment a statement that may change it is
-    forwarded until the transaction has ended and the question has been asked again, writes evict and reads do not fill.
+    The catalog is *certain* only while no DDL is under way: from the moment a statement that may change it is forwarded
+    until its transaction has ended and the catalog has been asked for again, writes evict and reads do not fill.
     """
 
     def __init__(
@@ -62,11 +62,12 @@ class Database:
         on_learned: Callable[[Catalog], None] | None = None,
         is_followed: Callable[[], bool] | None = None,
     ) -> None:
-        """``is_followed`` says whether every session on the database is observed; until then nothing is learned."""
+        """``on_learned`` is called with each new catalog. ``is_followed`` says whether every session on the database is
+        observed: the first catalog is not asked for before that."""
         self.name = name
         self.statements = statements
         self.prepared: dict[str, list[Change]] = {}
-        """Changes of transactions prepared for two-phase commit, by gid."""
+        """Changes of the transactions that PREPARE TRANSACTION left, by gid."""
         self._on_learned = on_learned
         self._is_followed = is_followed
         self._generation = 0
@@ -76,46 +77,47 @@ class Database:
         self.due_at = 0
         """The instant (``time.monotonic_ns()``) from which the catalog is to be asked for; 0 when it is known to be
         out of date."""
-        self._strangers: set[int] = set()
-        self._known: dict[tuple[Scope, ValueSettings], Known] = {}
+        self._unknown_tables: set[int] = set()
+        """OIDs the catalog has been asked again for."""
+        self._plan_views: dict[tuple[Scope, ValueSettings], PlanViews] = {}
         self.configure(rules)
 
     def configure(self, rules: Sequence[TableRule]) -> None:
-        """Take other rules: the catalog is asked again."""
+        """Take other rules: the catalog is asked for again."""
         self.rules = tuple(rules)
         self.question_text = catalog_query.text(self.rules).encode() if self.rules else b""
         self.catalog = Catalog(self.name)
         self.learned = False
         self.due_at = 0
-        self._known.clear()
+        self._plan_views.clear()
         self._generation += 1
         self._retry_at = 0
 
     @property
     def certain(self) -> bool:
-        """The catalog is what the database has now, as far as statements show."""
+        """The catalog is what the database has now, as far as the statements that were seen tell."""
         return self.learned and self.due_at > 0 and not self._ddl_open
 
     def plans(self, text: bytes, scope: Scope) -> tuple[tuple[Plan, ...], Literals]:
         """The plans of ``text``, by the newest catalog."""
         return self.statements.plans(text, self.catalog, scope)
 
-    def known(self, scope: Scope, settings: ValueSettings) -> Known:
-        """What sessions with this scope and these settings have found out, by the newest catalog."""
+    def plan_views(self, scope: Scope, settings: ValueSettings) -> PlanViews:
+        """The views of the newest catalog's plans, shared by all sessions with this scope and these settings."""
         key = (scope, settings)
-        known = self._known.get(key)
-        if known is None or known.catalog is not self.catalog:
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            known = self._known[key] = Known(self.catalog, settings, self.strange)
-        return known
+        views = self._plan_views.get(key)
+        if views is None or views.catalog is not self.catalog:
+            if len(self._plan_views) >= MAX_SETTINGS:
+                self._plan_views.clear()
+            views = self._plan_views[key] = PlanViews(self.catalog, settings)
+        return views
 
     def unreadable(self) -> Plan:
-        """The plan of a statement nobody could read: it may write every table, and change what the catalog says."""
+        """The plan of a statement that could not be read: it may write every table, and change the catalog."""
         return binding.whole(self.catalog, None, ddl=True)
 
     def question(self) -> CatalogQuestion | None:
-        """The catalog query, if it is time to ask it and nobody else is asking."""
+        """The catalog query, if it is time to ask it and no other session is asking."""
         if not self.rules or time.monotonic_ns() < self.due_at:
             return None
         if not self.learned and self._is_followed is not None and not self._is_followed():
@@ -126,7 +128,8 @@ class Database:
         return CatalogQuestion(self, self._generation)
 
     def answered(self, payload: bytes | None, generation: int) -> None:
-        """An answer to a question asked in ``generation``; one asked before the newest DDL ended says nothing."""
+        """The answer to a catalog query that was made in ``generation``. It is not taken if DDL has begun or ended, or
+        the rules have changed, since then."""
         self._asking = False
         if payload is not None:
             try:
@@ -139,21 +142,22 @@ class Database:
         if generation != self._generation:
             return
         self.catalog = catalog
-        self._known.clear()
+        self._plan_views.clear()
         self.learned = True
         self.due_at = time.monotonic_ns() + MAX_AGE_NS
         if self._on_learned is not None:
             self._on_learned(catalog)
 
-    def strange(self, oid: int) -> None:
-        """Rows of a relation came by that the catalog does not know, where a configured name stands in the statement:
-        the table may have been made anew on another road. Asked for once for each oid."""
-        if oid not in self._strangers and self.learned:
-            if len(self._strangers) >= MAX_STRANGERS:
-                self._strangers.clear()
-            self._strangers.add(oid)
-            self.due_at = 0
-            self._generation += 1
+    def note_unknown_tables(self, oids: Iterable[int]) -> None:
+        """Rows came of tables that the catalog does not have, for a statement with a configured name in it: the table
+        may have been created again unseen. The catalog is asked again, once for each OID."""
+        for oid in oids:
+            if oid not in self._unknown_tables and self.learned:
+                if len(self._unknown_tables) >= MAX_UNKNOWN_TABLES:
+                    self._unknown_tables.clear()
+                self._unknown_tables.add(oid)
+                self.due_at = 0
+                self._generation += 1
 
     def ddl_began(self) -> None:
         """A statement that may change the catalog was forwarded. Pair with ``ddl_ended``."""

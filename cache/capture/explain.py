@@ -1,4 +1,4 @@
-"""What statements would do to Redis, and why, for people: what ``rowtap explain`` prints."""
+"""What statements would do to Redis, and why, in words: what ``rowtap explain`` prints."""
 
 from __future__ import annotations
 

@@ -10,18 +10,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from cache.capture import plan_views
-from cache.capture.transaction import IDLE, TransactionBuffer, doubted
+from cache.capture.transaction import TransactionBuffer, without_values
 from cache.capture.write_changes import changes_of_write
 from cache.changes import Change, Kind
 from cache.sql.plans import Command, Plan
+from protocol import codes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cache.capture.arguments import Arguments
     from cache.capture.database import Database
-    from cache.capture.plan_views import Counted
-    from cache.capture.rows import Reader, Row
+    from cache.capture.plan_views import Reasons
+    from cache.capture.rows import KeyedValue, RowCollector
     from cache.capture.session_settings import Settings
     from cache.counts import Counts
     from cache.rules import TableRule
@@ -36,20 +37,21 @@ class Sink(Protocol):
 class Execution:
     """One statement while it runs."""
 
-    __slots__ = ("arguments", "counted", "dirty", "plan", "readers", "refused", "sent_ns", "seq")
+    __slots__ = ("already_counted", "arguments", "collectors", "dirty", "plan", "refused", "sent_ns", "seq")
 
     def __init__(self, plan: Plan, arguments: Arguments, seq: int, sent_ns: int) -> None:
         self.plan = plan
         self.arguments = arguments
         self.seq = seq
-        """The statement was forwarded, or its snapshot taken, no earlier."""
+        """With ``sent_ns``: the statement was forwarded, or its snapshot taken, no earlier."""
         self.sent_ns = sent_ns
         self.dirty = False
-        """Its rows may be what its own transaction wrote, whatever the transaction is now."""
-        self.counted = False
-        """An earlier part of the same portal's rows was counted."""
-        self.readers: tuple[Reader, ...] = ()
-        self.refused: tuple[tuple[str, str], ...] = ()
+        """Its rows may be what its own transaction had written when its snapshot was taken, whatever the transaction is
+        now."""
+        self.already_counted = False
+        """The statement was counted when an earlier part of the same portal's rows came."""
+        self.collectors: tuple[RowCollector, ...] = ()
+        self.refused: Reasons = ()
         """Labels of rules its rows cannot fill, and why."""
 
 
@@ -104,8 +106,8 @@ class Outcomes:
             self._write_unlearned(execution, tag)
         elif plan.trivial:
             return
-        if not execution.counted:
-            self.counted(plan_views.counted(plan), execution.refused, tag)
+        if not execution.already_counted:
+            self.count(plan_views.reasons(plan), execution.refused, tag)
         self._fill(execution)
         self._write(execution, row_count(tag))
         self._effects(plan)
@@ -114,57 +116,59 @@ class Outcomes:
             handler(execution, tag)
 
     def suspended(self, execution: Execution) -> None:
-        """PortalSuspended: more rows may be fetched, or never; a write inside is done already."""
+        """PortalSuspended: more rows may be fetched, now or never; what the statement writes has been written."""
         self.buffer.touch(execution.seq, execution.sent_ns)
         if execution.plan.trivial:
             return
-        if not execution.counted:
-            self.counted(plan_views.counted(execution.plan), execution.refused, b"")
+        if not execution.already_counted:
+            self.count(plan_views.reasons(execution.plan), execution.refused, b"")
         self._fill(execution)
-        if changes := self._doubted_writes(execution):
+        if changes := self._possible_writes(execution):
             self.buffer.add(changes)
         self._effects(execution.plan)
 
-    def counted(self, counted: Counted, refused: Counted, tag: bytes) -> None:
-        """A statement finished: count it under its reason, and the rows it could not fill from under theirs."""
+    def count(self, reasons: Reasons, refused: Reasons, tag: bytes) -> None:
+        """Count a finished statement under its reason, and the rows that could not fill under theirs."""
         statements = self._counts.statements
-        for key in counted:
+        for key in reasons:
             statements[key] = statements.get(key, 0) + 1
         for label, reason in refused:
             self._counts.row_unfilled(label, reason, row_count(tag) or 0)
 
     @property
     def may_fill(self) -> bool:
-        """What a statement reads now is what is committed, and the catalog tells whose rows they are."""
+        """What a statement reads now is committed, and the catalog is certain of the tables."""
         return not self.buffer.dirty and self._database.certain and not self._settings.hot_standby
 
-    def fill(self, rule: TableRule, rows: Sequence[Row], unreadable: int, seq: int, sent_ns: int) -> None:
-        """Rows were read while ``may_fill`` was true, by a statement that was sent at that time."""
+    def fill(self, rule: TableRule, rows: Sequence[KeyedValue], unreadable: int, seq: int, sent_ns: int) -> None:
+        """Put the Fills of rows that a statement of this date and instant has read while ``may_fill`` was true.
+        ``unreadable`` more rows could not be read."""
         start = self.buffer.start
-        if start is not None:  # its snapshot may be as old as its transaction
+        if start is not None:  # the statement's snapshot may be as old as its transaction
             seq, sent_ns = min(seq, start[0]), min(sent_ns, start[1])
         if unreadable:
             self._counts.row_unfilled(rule.label, "value not certain", unreadable)
-        # A row whose value columns are NULL has nothing to show in Redis.
+        # A row whose value columns are NULL has no value in Redis.
         fills = [Change(Kind.FILL, rule, key, value, seq, sent_ns) for key, value in rows if value is not None]
         if fills:
             self._backlog.put(fills)
 
     def _fill(self, execution: Execution) -> None:
-        if not execution.readers or execution.dirty or not self.may_fill:
+        if not execution.collectors or execution.dirty or not self.may_fill:
             return
-        for reader in execution.readers:
-            if reader.tap.kind is Kind.FILL:
-                rule = reader.tap.bound.rule
-                self.fill(rule, reader.take(), reader.unreadable, execution.seq, execution.sent_ns)
-                reader.unreadable = 0
+        for collector in execution.collectors:
+            if collector.row_plan.kind is Kind.FILL:
+                rule = collector.row_plan.bound.rule
+                self.fill(rule, collector.take(), collector.unreadable, execution.seq, execution.sent_ns)
+                collector.unreadable = 0
 
-    def many_rows(self, execution: Execution) -> None:
-        """So much was read that it cannot be kept until the statement finishes. What it has shown is committed."""
+    def fill_early(self, execution: Execution) -> None:
+        """The values read so far are too many to keep until the statement finishes. They are committed already, so what
+        becomes of the statement does not matter to them."""
         self._fill(execution)
-        for reader in execution.readers:
-            if reader.tap.kind is Kind.FILL:
-                reader.take()  # Nothing is left, unless it could not fill.
+        for collector in execution.collectors:
+            if collector.row_plan.kind is Kind.FILL:
+                collector.take()  # what could not fill is not kept either
 
     def _write(self, execution: Execution, count: int | None) -> None:
         plan = execution.plan
@@ -174,44 +178,45 @@ class Outcomes:
         certain = self._database.certain
         changes: list[Change] = []
         for write in plan.writes:
-            reader = next((reader for reader in execution.readers if reader.tap.write is write), None)
-            changes += changes_of_write(write, execution.arguments, count, reader, stamp, certain=certain)
+            returned = next((found for found in execution.collectors if found.row_plan.write is write), None)
+            changes += changes_of_write(write, execution.arguments, count, returned, stamp, certain=certain)
         self.buffer.add(changes)
 
     def _write_unlearned(self, execution: Execution, tag: bytes) -> None:
-        """While no catalog tells what a name means, anything that is not plainly a read may have written anywhere."""
+        """Without a catalog it is not known which table a name means: a statement that is not certainly a read may have
+        written any of them."""
         if execution.plan.modifies or execution.plan.opaque or tag.split(b" ", 1)[0] in _WRITING_TAGS:
-            self.buffer.add(self.everything((execution.seq, execution.sent_ns)))
+            self.buffer.add(self.flush_all((execution.seq, execution.sent_ns)))
 
-    def at_stake(self, outstanding: Sequence[Execution]) -> list[Change]:
-        """What may be true once ``outstanding`` have been answered: for its keys alone, and not to be put."""
+    def possible_changes(self, outstanding: Sequence[Execution]) -> list[Change]:
+        """What may have become true once ``outstanding`` are answered. Not to be put: only the keys are of use."""
         changes = list(self.buffer.pending)
         for execution in outstanding:
-            changes += self._doubted_writes(execution)
+            changes += self._possible_writes(execution)
         return changes
 
-    def _doubted_writes(self, execution: Execution) -> list[Change]:
-        """Evicts or Flushes of everything the statement may have touched or made true."""
+    def _possible_writes(self, execution: Execution) -> list[Change]:
+        """Evicts and Flushes of everything the statement may write, or may make true by committing it."""
         plan = execution.plan
         stamp = (execution.seq, execution.sent_ns)
         if not self._database.learned and (plan.modifies or plan.opaque):
-            return self.everything(stamp)
+            return self.flush_all(stamp)
         changes: list[Change] = []
         if plan.command is Command.COMMIT_PREPARED:
-            known = self._database.prepared.get(plan.name or "")
-            changes += self.everything(stamp) if known is None else [replace(change) for change in known]
+            prepared = self._database.prepared.get(plan.name or "")
+            changes += self.flush_all(stamp) if prepared is None else [replace(change) for change in prepared]
         for write in execution.plan.writes:
             changes += changes_of_write(write, execution.arguments, None, None, stamp, certain=False)
-        return doubted(changes)
+        return without_values(changes)
 
     def _effects(self, plan: Plan) -> None:
         if plan.modifies:
             self.buffer.dirty = True
         if plan.opaque:
             self.buffer.dirty = True
-            self._settings.doubt()
+            self._settings.mark_uncertain()
             if plan.command is Command.UTILITY:
-                self.buffer.doubt()
+                self.buffer.mark_uncertain()
         if plan.ddl:
             self.ddl_forwarded()
         if plan.shadows:
@@ -226,12 +231,12 @@ class Outcomes:
         self.buffer.fail()
 
     def ready(self, status: int, *, at_rest: bool) -> None:
-        """ReadyForQuery came; ``at_rest`` when nothing more has been asked."""
+        """ReadyForQuery came; ``at_rest`` when the server owes nothing more."""
         self._settings.settle()
         released = self.buffer.ready(status)
         if released:
             self._backlog.put(released)
-        if self._ddl_open and status == IDLE and at_rest:
+        if self._ddl_open and status == codes.IDLE and at_rest:
             self._end_ddl()
 
     def _end_ddl(self) -> None:
@@ -270,12 +275,12 @@ class Outcomes:
             return
         changes = self.buffer.take()
         if not self._database.prepare(execution.plan.name or "", changes):
-            self._backlog.put(doubted(changes))
+            self._backlog.put(without_values(changes))
 
     def _commit_prepared(self, execution: Execution, tag: bytes) -> None:
         changes = self._database.prepared.pop(execution.plan.name or "", None)
-        if changes is None:  # prepared on another road: what it wrote is not known
-            changes = self.everything((execution.seq, execution.sent_ns))
+        if changes is None:  # not prepared through this worker: what it wrote is not known
+            changes = self.flush_all((execution.seq, execution.sent_ns))
         self._backlog.put(changes)
 
     def _rollback_prepared(self, execution: Execution, tag: bytes) -> None:
@@ -283,27 +288,32 @@ class Outcomes:
 
     # -- ends
 
-    def everything(self, stamp: tuple[int, int]) -> list[Change]:
+    def flush_all(self, stamp: tuple[int, int]) -> list[Change]:
         """A Flush of every rule of the database."""
         return [Change(Kind.FLUSH, rule, b"", None, *stamp) for rule in self._database.rules]
 
     def blinded(self, outstanding: Sequence[Execution], stamp: tuple[int, int]) -> None:
-        """The session is not followed any more: whatever it wrote or will write is in doubt."""
-        self.lost(outstanding, may_commit_later=False)
-        self._backlog.put(self.everything(stamp))
+        """The session is not followed any more: whatever it wrote or will write is uncertain. Whatever fails here, the
+        Flushes are put."""
+        try:
+            self.lost(outstanding, may_commit_later=False)
+        finally:
+            self._backlog.put(self.flush_all(stamp))
 
     def lost(self, outstanding: Sequence[Execution], *, may_commit_later: bool) -> None:
         """The session ended with ``outstanding`` unanswered statements.
 
         Args:
-            may_commit_later: the server may still be running them, so nothing read meanwhile may fill.
+            may_commit_later: the server may still run and commit them, so nothing that is read meanwhile may fill.
         """
-        changes = self.buffer.lost(unanswered=bool(outstanding))
-        for execution in outstanding:
-            changes += self._doubted_writes(execution)
-        for change in changes:
-            change.may_commit_later = may_commit_later
-        if changes:
-            self._backlog.put(changes)
-        if self._ddl_open:
-            self._end_ddl()
+        try:
+            changes = self.buffer.lost(unanswered=bool(outstanding))
+            for execution in outstanding:
+                changes += self._possible_writes(execution)
+            for change in changes:
+                change.may_commit_later = may_commit_later
+            if changes:
+                self._backlog.put(changes)
+        finally:
+            if self._ddl_open:
+                self._end_ddl()

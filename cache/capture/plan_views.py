@@ -1,74 +1,81 @@
-"""What sessions remember of statements they have met: which only read, and what to look for in which result.
+"""What sessions remember of the plans they have met: which only read, and what to read from which result.
 
-A ``View`` is made once for a plan, and a ``Shape`` once for each RowDescription seen with it. Both are shared by all
-sessions whose names and values mean the same: a ``Known`` is theirs, and goes with its catalog.
+A ``PlanView`` is made once for a plan, and a ``ResultShape`` once for each RowDescription that came for it. Both are
+shared by all sessions in which names and values mean the same: those are served by one ``PlanViews``, which is thrown
+away with its catalog. Nothing here has an effect: the answers are remembered, and would be the same if made anew.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from struct import iter_unpack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from cache.capture import rows as observe_rows
+from cache.capture import rows
 from cache.sql.plans import Command, Reason
 from protocol.backend import RowDescription
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from cache.capture.rows import Tap
+    from cache.capture.rows import RowPlan
     from cache.catalog.tables import Catalog
     from cache.sql.plans import Literals, Plan
     from cache.values.types import ValueSettings
+    from protocol.backend import FieldDescription
 
-    Counted = tuple[tuple[str, str], ...]
+    Reasons = tuple[tuple[str, str], ...]
     """Labels of rules, each with a reason code."""
-    Parsed = tuple["View", Literals, bytes, tuple[int, ...]]
-    """Of a Parse message: the statement's view and literals, its text and the parameters' types."""
+    QueryMeaning = tuple["PlanView", Literals]
+    """Of a Query message that holds one statement: its view and its literals."""
+    ParseMeaning = tuple["PlanView", Literals, bytes, tuple[int, ...]]
+    """Of a Parse message: the statement's view and literals, its text and its parameters' types."""
 
-MAX_FRAME = 4_096
-"""Bytes; a longer Query or Parse is not remembered as it is."""
-MAX_FRAMES = 4_096
+M = TypeVar("M")
+
+MAX_MESSAGE = 4_096
+"""Bytes; what a longer Query or Parse means is not remembered by the message itself."""
+MAX_MESSAGES = 4_096
 MAX_VIEWS = 4_096
-MAX_COUNTED = 1_024
+MAX_REASONS = 1_024
 MAX_SHAPES = 64
-"""Results of one plan that are told apart: DDL on other tables and casts make new ones."""
+"""Results of one plan that are remembered: DDL on other tables, and casts, make new ones."""
 
 
-class Shape(NamedTuple):
+class ResultShape(NamedTuple):
     """What to read from the rows of one result."""
 
-    taps: tuple[Tap, ...]
-    refused: tuple[tuple[str, str], ...]
+    row_plans: tuple[RowPlan, ...]
+    refused: Reasons
     """Labels of rules the rows cannot fill, and why."""
-    arguments: bool
-    """Some key is fixed by the statement, so its arguments are needed."""
-    columns: int
-    """How many of a row's first columns need to be looked at."""
+    needs_arguments: bool
+    """The statement fixes a part of some key, so its constants are needed."""
+    unknown_tables: tuple[int, ...]
+    """OIDs of the tables the columns come from, if the catalog has none of them though the statement has a configured
+    name: for ``Database.note_unknown_tables`` once rows have come."""
 
 
-NO_SHAPE = Shape((), (), False, 0)
-"""Of rows nobody can read, or nobody wants."""
+NOTHING_TO_READ = ResultShape((), (), needs_arguments=False, unknown_tables=())
+"""The shape of a result that concerns no rule, or whose formats make no sense."""
 
 
-class View:
-    """What one plan means to those who watch it run."""
+class PlanView:
+    """What a session that follows a statement needs to know of its plan."""
 
-    __slots__ = ("_known", "_shapes", "counted", "only_reads", "plan", "quiet")
+    __slots__ = ("_shapes", "_views", "only_reads", "plan", "reasons", "trivial")
 
-    def __init__(self, plan: Plan, known: Known) -> None:
+    def __init__(self, plan: Plan, views: PlanViews) -> None:
         self.plan = plan
-        self.quiet = plan.trivial
-        """Nothing of it matters."""
+        self.trivial = plan.trivial
+        """It concerns no rule and changes nothing."""
         self.only_reads = plan.trivial or _only_reads(plan)
         """It does nothing to the database, the session or its transaction; at most its rows fill."""
-        self.counted = counted(plan)
-        self._known = known
-        self._shapes: dict[object, Shape] = {}
+        self.reasons = reasons(plan)
+        self._views = views
+        self._shapes: dict[object, ResultShape] = {}
 
-    def shape(self, description: bytes, formats: bytes | None = None) -> Shape:
-        """What to read from rows that were described by this RowDescription's body.
+    def shape(self, description: bytes, formats: bytes | None = None) -> ResultShape:
+        """What to read from rows that were described by this RowDescription's body. Raises ``MessageError``.
 
         Args:
             formats: Bind's result-column format codes as they were sent, where a statement was described and not a
@@ -82,13 +89,12 @@ class View:
             shape = self._shapes[key] = self._make(description, formats)
         return shape
 
-    def _make(self, description: bytes, result_formats: bytes | None) -> Shape:
+    def _make(self, description: bytes, result_formats: bytes | None) -> ResultShape:
         plan = self.plan
         if not plan.fills and not plan.writes:
-            return NO_SHAPE
+            return NOTHING_TO_READ
         fields = RowDescription.decode(description).fields
-        if plan.fills:
-            self._known.look_for_strangers({field.table_oid for field in fields if field.table_oid})
+        unknown_tables = self._unknown_tables(fields) if plan.fills else ()
         if result_formats is None:
             formats = [field.format for field in fields]
         else:
@@ -97,18 +103,22 @@ class View:
             if len(formats) == 1:
                 formats *= len(fields)
         if len(formats) != len(fields):
-            return NO_SHAPE
-        taps, refused = observe_rows.taps(plan, fields, formats, self._known.settings)
-        return Shape(
-            taps,
+            return NOTHING_TO_READ._replace(unknown_tables=unknown_tables)
+        row_plans, refused = rows.row_plans(plan, fields, formats, self._views.settings)
+        return ResultShape(
+            row_plans,
             tuple((bound.rule.label, reason) for bound, reason in refused),
-            any(operand is not None for tap in taps for operand in tap.fixed),
-            max((tap.columns for tap in taps), default=0),
+            any(operand is not None for row_plan in row_plans for operand in row_plan.fixed),
+            unknown_tables,
         )
 
+    def _unknown_tables(self, fields: Sequence[FieldDescription]) -> tuple[int, ...]:
+        oids = {field.table_oid for field in fields if field.table_oid}
+        return () if any(oid in self._views.catalog.relations for oid in oids) else tuple(oids)
 
-@lru_cache(MAX_COUNTED)
-def counted(plan: Plan) -> Counted:
+
+@lru_cache(MAX_REASONS)
+def reasons(plan: Plan) -> Reasons:
     """The labels of the rules a statement concerns, each with the reason it is counted under."""
     if plan.reason is Reason.UNRELATED:
         return ()
@@ -122,45 +132,40 @@ def _only_reads(plan: Plan) -> bool:
     )
 
 
-class Known:
-    """What was found out under one catalog and one combination of settings. Bounded; forgets everything when full."""
+class PlanViews:
+    """The views of one catalog's plans, for one combination of settings. Bounded: when full, all are forgotten."""
 
-    __slots__ = ("_strange", "_views", "catalog", "parsed", "queries", "settings")
+    __slots__ = ("_views", "catalog", "parses", "queries", "settings")
 
-    def __init__(self, catalog: Catalog, settings: ValueSettings, strange: Callable[[int], None]) -> None:
-        """``strange`` is told the OIDs of tables that look like configured ones and are not in the catalog."""
+    def __init__(self, catalog: Catalog, settings: ValueSettings) -> None:
         self.catalog = catalog
         self.settings = settings
-        self.queries: dict[bytes, tuple[View, Literals]] = {}
-        """Whole Query messages that hold one statement, which only reads."""
-        self.parsed: dict[bytes, Parsed] = {}
-        """Whole Parse messages of such a statement, without a name."""
-        self._views: dict[int, View] = {}
-        self._strange = strange
+        self.queries: dict[bytes, QueryMeaning] = {}
+        """By whole Query message, of one statement that only reads."""
+        self.parses: dict[bytes, ParseMeaning] = {}
+        """By whole Parse message, of such a statement without a name."""
+        self._views: dict[int, PlanView] = {}
 
-    def view(self, plan: Plan) -> View:
-        """The view of a plan, which was made by this catalog."""
+    def of(self, plan: Plan) -> PlanView:
+        """The view of a plan that was made by this catalog."""
         view = self._views.get(id(plan))  # its view keeps the plan alive
         if view is None:
             if len(self._views) >= MAX_VIEWS:
                 self._views.clear()
-            view = self._views[id(plan)] = View(plan, self)
+            view = self._views[id(plan)] = PlanView(plan, self)
         return view
 
-    def remember_query(self, message: bytes, view: View, literals: Literals) -> None:
-        if len(message) <= MAX_FRAME:
-            if len(self.queries) >= MAX_FRAMES:
-                self.queries.clear()
-            self.queries[message] = view, literals
+    def remember_query(self, message: bytes, meaning: QueryMeaning) -> None:
+        """What a whole Query message means."""
+        _remember(self.queries, message, meaning)
 
-    def remember_parsed(self, message: bytes, parsed: Parsed) -> None:
-        if len(message) <= MAX_FRAME:
-            if len(self.parsed) >= MAX_FRAMES:
-                self.parsed.clear()
-            self.parsed[message] = parsed
+    def remember_parse(self, message: bytes, meaning: ParseMeaning) -> None:
+        """What a whole Parse message means."""
+        _remember(self.parses, message, meaning)
 
-    def look_for_strangers(self, oids: Sequence[int] | set[int]) -> None:
-        """Tell of the tables a result came from, if the catalog knows none of them."""
-        if not any(oid in self.catalog.relations for oid in oids):
-            for oid in oids:
-                self._strange(oid)
+
+def _remember(memory: dict[bytes, M], message: bytes, meaning: M) -> None:
+    if len(message) <= MAX_MESSAGE:
+        if len(memory) >= MAX_MESSAGES:
+            memory.clear()
+        memory[message] = meaning

@@ -1,6 +1,6 @@
-"""Reads rows: chooses, once for a result's shape, what to look at in each row, and makes of it keys and values.
+"""Reads rows: chooses, once for a result's shape, which columns to read, and makes keys and values of each row.
 
-A ``Tap`` is the choice for one rule and is shared by all executions; a ``Reader`` is one execution's.
+A ``RowPlan`` is that choice for one rule, shared by all executions; a ``RowCollector`` belongs to one execution.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from cache.values.types import ValueSettings
     from protocol.backend import FieldDescription
 
-    Source = tuple[int, Loader]
-    """A column's position in the row, and how its value becomes canonical text."""
-    Row = tuple[bytes, Value | None]
-    """A key and what Redis is to hold there: None for nothing."""
-    Read = Callable[[Sequence[bytes | None], Sequence[bytes | None]], Row | None]
+    ColumnLoader = tuple[int, Loader]
+    """A column's position in the row, and what makes its value canonical text."""
+    KeyedValue = tuple[bytes, Value | None]
+    """A Redis key and what Redis is to hold there: None for nothing."""
+    ReadRow = Callable[[Sequence[bytes | None], Sequence[bytes | None]], KeyedValue | None]
     """From a row's values, and the key parts the statement fixes (None for the others), to the row's key and value;
-    None for a row without a key, which has no place in Redis, and UNREADABLE where a value is not certain."""
+    None for a row with a NULL in its key, which has no place in Redis, and UNREADABLE where a value is not certain."""
 
 MAX_RETURNED = 10_000
 """Rows of a RETURNING result that are followed; a write of more than that is judged by its plan alone."""
 MAX_BYTES = 1 << 20
-"""Of values that are held of one result: then what was read is passed on, and what was written is only an Evict."""
-UNREADABLE: Final[Row] = (b"", None)
+"""Of values that are kept of one result. Beyond it, values read are passed on, and rows written are only Evicts."""
+UNREADABLE: Final[KeyedValue] = (b"", None)
 
 
-class Tap(NamedTuple):
+class RowPlan(NamedTuple):
     """What to read from each row of one result for one rule."""
 
     bound: BoundRule
@@ -47,42 +47,42 @@ class Tap(NamedTuple):
     write: WritePlan | None
     fixed: tuple[Operand | None, ...]
     """For each key column that is not in the row, the operand the statement fixes it to."""
-    read: Read
+    read: ReadRow
     columns: int
     """How many of the row's first columns are looked at."""
     limit: int
     """How many rows are read."""
 
 
-def taps(
+def row_plans(
     plan: Plan, fields: Sequence[FieldDescription], formats: Sequence[int], settings: ValueSettings
-) -> tuple[tuple[Tap, ...], tuple[tuple[BoundRule, str], ...]]:
+) -> tuple[tuple[RowPlan, ...], tuple[tuple[BoundRule, str], ...]]:
     """What to read from rows of this shape, and for the rules that cannot be filled from them, why.
 
     ``formats`` are the result-column format codes in force: one for each field.
     """
-    found: list[Tap] = []
+    found: list[RowPlan] = []
     refused: list[tuple[BoundRule, str]] = []
     for fill in plan.fills:
-        tap = _tap(fill.bound, Kind.FILL, None, fill.fixed, fields, formats, settings)
-        if isinstance(tap, str):
-            refused.append((fill.bound, tap))
+        row_plan = _row_plan(fill.bound, Kind.FILL, None, fill.fixed, fields, formats, settings)
+        if isinstance(row_plan, str):
+            refused.append((fill.bound, row_plan))
         else:
-            found.append(tap)
+            found.append(row_plan)
     for write in plan.writes:
         if write.returning is Returning.NO:
             continue
         kind = Kind.STORE if write.returning is Returning.STORE else Kind.EVICT
         nothing = (None,) * len(write.bound.key)
-        tap = _tap(write.bound, kind, write, nothing, fields, formats, settings)
-        if isinstance(tap, str) and kind is Kind.STORE:
-            tap = _tap(write.bound, Kind.EVICT, write, nothing, fields, formats, settings)
-        if not isinstance(tap, str):
-            found.append(tap)
+        row_plan = _row_plan(write.bound, kind, write, nothing, fields, formats, settings)
+        if isinstance(row_plan, str) and kind is Kind.STORE:
+            row_plan = _row_plan(write.bound, Kind.EVICT, write, nothing, fields, formats, settings)
+        if not isinstance(row_plan, str):
+            found.append(row_plan)
     return tuple(found), tuple(refused)
 
 
-def _tap(
+def _row_plan(
     bound: BoundRule,
     kind: Kind,
     write: WritePlan | None,
@@ -90,32 +90,35 @@ def _tap(
     fields: Sequence[FieldDescription],
     formats: Sequence[int],
     settings: ValueSettings,
-) -> Tap | str:
+) -> RowPlan | str:
+    """The plan for one rule, or why its keys and values cannot be read from such rows."""
     positions: dict[int, int] = {}
     for position, field in enumerate(fields):
         if field.table_oid == bound.relation.oid:
             positions.setdefault(field.column_number, position)
-    key: list[Source | None] = []
+    key: list[ColumnLoader | None] = []
     missing: list[Operand | None] = []
     for column, operand in zip(bound.key, fixed, strict=True):
-        source = _source(column, positions, formats, settings)
-        if isinstance(source, str) and operand is None:
-            return source
+        found = _column_loader(column, positions, formats, settings)
+        if isinstance(found, str) and operand is None:
+            return found
         # What the row shows is certain, whatever else fixes it.
-        key.append(None if isinstance(source, str) else source)
-        missing.append(operand if isinstance(source, str) else None)
-    value: list[Source] = []
+        key.append(None if isinstance(found, str) else found)
+        missing.append(operand if isinstance(found, str) else None)
+    value: list[ColumnLoader] = []
     for column in bound.value if kind is not Kind.EVICT else ():
-        source = _source(column, positions, formats, settings)
-        if isinstance(source, str):
-            return source
-        value.append(source)
-    used = [source[0] for source in (*key, *value) if source is not None]
+        found = _column_loader(column, positions, formats, settings)
+        if isinstance(found, str):
+            return found
+        value.append(found)
+    columns = max([position for position, _ in filter(None, (*key, *value))], default=-1) + 1
     limit = bound.rule.max_rows if kind is Kind.FILL else MAX_RETURNED
-    return Tap(bound, kind, write, tuple(missing), _reading(bound, kind, key, value), max(used, default=-1) + 1, limit)
+    return RowPlan(bound, kind, write, tuple(missing), _read_row(bound, kind, key, value), columns, limit)
 
 
-def _source(column: Column, positions: dict[int, int], formats: Sequence[int], settings: ValueSettings) -> Source | str:
+def _column_loader(
+    column: Column, positions: dict[int, int], formats: Sequence[int], settings: ValueSettings
+) -> ColumnLoader | str:
     position = positions.get(column.number)
     if position is None:
         return "column not in the result"
@@ -123,19 +126,21 @@ def _source(column: Column, positions: dict[int, int], formats: Sequence[int], s
     return loader if isinstance(loader, str) else (position, loader)
 
 
-def _reading(bound: BoundRule, kind: Kind, key: Sequence[Source | None], value: Sequence[Source]) -> Read:
+def _read_row(
+    bound: BoundRule, kind: Kind, key: Sequence[ColumnLoader | None], value: Sequence[ColumnLoader]
+) -> ReadRow:
     if kind is Kind.FILL and bound.rule.format is ValueFormat.STRING and len(key) == 1:
-        return _reading_one(bound, key[0], value[0])
-    return _reading_several(bound, kind, key, value)
+        return _read_two_columns(bound, key[0], value[0])
+    return _read_columns(bound, kind, key, value)
 
 
-def _reading_one(bound: BoundRule, key: Source | None, value: Source) -> Read:
-    """One key column and one value column are what most rules have."""
+def _read_two_columns(bound: BoundRule, key: ColumnLoader | None, value: ColumnLoader) -> ReadRow:
+    """The reader for one key column and one value column, which is what most rules have."""
     render = bound.rule.template.render
     position, load = value[0], None if value[1] is values.verbatim else value[1]
     if key is None:
 
-        def read_fixed(row: Sequence[bytes | None], fixed: Sequence[bytes | None]) -> Row | None:
+        def read_fixed(row: Sequence[bytes | None], fixed: Sequence[bytes | None]) -> KeyedValue | None:
             text = row[position]
             if text is not None and load is not None:
                 text = load(text)
@@ -149,7 +154,7 @@ def _reading_one(bound: BoundRule, key: Source | None, value: Source) -> Read:
 
     key_position, load_key = key[0], None if key[1] is values.verbatim else key[1]
 
-    def read(row: Sequence[bytes | None], fixed: Sequence[bytes | None]) -> Row | None:
+    def read(row: Sequence[bytes | None], fixed: Sequence[bytes | None]) -> KeyedValue | None:
         part = row[key_position]
         if part is None:
             return None
@@ -167,19 +172,20 @@ def _reading_one(bound: BoundRule, key: Source | None, value: Source) -> Read:
     return read
 
 
-def _reading_several(bound: BoundRule, kind: Kind, key: Sequence[Source | None], value: Sequence[Source]) -> Read:
+def _read_columns(
+    bound: BoundRule, kind: Kind, key: Sequence[ColumnLoader | None], value: Sequence[ColumnLoader]
+) -> ReadRow:
     render_key = bound.rule.template.render
     render = values.renderer(bound.rule, bound.value)
 
-    def read(row: Sequence[bytes | None], fixed: Sequence[bytes | None]) -> Row | None:
+    def read(row: Sequence[bytes | None], fixed: Sequence[bytes | None]) -> KeyedValue | None:
         parts: list[bytes] = []
-        for known, source in zip(fixed, key, strict=True):
-            part = known
-            if source is not None:
-                raw = row[source[0]]
+        for part, loader in zip(fixed, key, strict=True):
+            if loader is not None:
+                raw = row[loader[0]]
                 if raw is None:
                     return None
-                part = source[1](raw)
+                part = loader[1](raw)
             if part is None:
                 return UNREADABLE
             parts.append(part)
@@ -199,67 +205,68 @@ def _reading_several(bound: BoundRule, kind: Kind, key: Sequence[Source | None],
     return read
 
 
-class Reader:
-    """Reads the rows of one result for one tap. Keeps copies only of what Redis will get."""
+class RowCollector:
+    """Collects what one execution's rows say by one row plan. Keeps copies only of what Redis will get."""
 
-    __slots__ = ("_fixed", "_limit", "_read", "complete", "room", "rows", "tap", "unreadable")
+    __slots__ = ("_fixed", "_limit", "_read", "bytes_left", "complete", "row_plan", "rows", "unreadable")
 
-    def __init__(self, tap: Tap, arguments: Arguments) -> None:
-        self.tap = tap
-        self._read = tap.read
-        fixed = fixed_parts(tap, arguments)
+    def __init__(self, row_plan: RowPlan, arguments: Arguments) -> None:
+        self.row_plan = row_plan
+        self._read = row_plan.read
+        fixed = fixed_parts(row_plan, arguments)
         self._fixed: Sequence[bytes | None] = fixed or ()
-        self._limit = 0 if fixed is None else tap.limit
-        self.room = MAX_BYTES
-        """Negative: ``take`` what is there."""
-        self.rows: list[Row] = []
+        self._limit = 0 if fixed is None else row_plan.limit
+        self.bytes_left = MAX_BYTES
+        """How many more bytes of values may be kept. Below zero ``take`` is to be called, where rows fill."""
+        self.rows: list[KeyedValue] = []
         self.complete = True
-        """Every row that went by is in ``rows`` (or has no key)."""
+        """Every row that came is in ``rows`` (or has a NULL in its key)."""
         self.unreadable = 0
-        """Rows that went by and are not in ``rows``."""
+        """Rows that came and are not in ``rows``."""
 
-    def read(self, row: Sequence[bytes | None]) -> bool:
-        """One DataRow's column values; those behind ``tap.columns`` may be left out. True while more will be read."""
+    def add(self, row: Sequence[bytes | None]) -> bool:
+        """Take one DataRow's column values; those behind ``row_plan.columns`` may be left out. True while more rows are
+        wanted."""
         rows = self.rows
         if len(rows) >= self._limit:
-            self.miss()
+            self.skip()
             return False
         found = self._read(row, self._fixed)
         if found is UNREADABLE:
-            self.miss()
+            self.skip()
         elif found is not None:
             value = found[1]
             if value is not None:
-                self.room -= len(value) if type(value) is bytes else weight(value)
-                if self.room < 0 and self.tap.kind is not Kind.FILL:
+                self.bytes_left -= len(value) if type(value) is bytes else weight(value)
+                if self.bytes_left < 0 and self.row_plan.kind is not Kind.FILL:
                     found = (found[0], None)
             rows.append(found)
         return len(rows) < self._limit
 
-    def take(self) -> list[Row]:
-        """The rows so far; others follow."""
+    def take(self) -> list[KeyedValue]:
+        """The rows so far, which are kept no longer. More may be added."""
         rows, self.rows = self.rows, []
         self._limit -= len(rows)
-        self.room = MAX_BYTES
+        self.bytes_left = MAX_BYTES
         return rows
 
-    def miss(self) -> None:
-        """A row went by that could not be read."""
+    def skip(self) -> None:
+        """A row came that could not be read."""
         self.complete = False
         self.unreadable += 1
 
 
-def fixed_parts(tap: Tap, arguments: Arguments) -> Sequence[bytes | None] | None:
+def fixed_parts(row_plan: RowPlan, arguments: Arguments) -> Sequence[bytes | None] | None:
     """The key parts the statement fixes, None for those in the row; None when one of them is not certain."""
-    fixed = tap.fixed
+    fixed = row_plan.fixed
     if len(fixed) == 1:
         operand = fixed[0]
         if operand is None:
             return _NOTHING_FIXED
-        text = arguments.text(tap.bound.key[0], operand)
+        text = arguments.text(row_plan.bound.key[0], operand)
         return None if text is None else (text,)
     parts: list[bytes | None] = []
-    for column, operand in zip(tap.bound.key, fixed, strict=True):
+    for column, operand in zip(row_plan.bound.key, fixed, strict=True):
         text = None if operand is None else arguments.text(column, operand)
         if operand is not None and text is None:
             return None

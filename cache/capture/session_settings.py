@@ -1,4 +1,4 @@
-"""Run-time parameters of one session, as far as they decide what a name means and how a value is printed."""
+"""One session's run-time parameters, as far as they decide which table a name means and how a value is printed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ class Settings:
         self._scope: Scope | None = None
         self._values: dict[bool, ValueSettings] = {}
         self.changed = False
-        """Something did since whoever remembers what followed from it last set this to False."""
+        """Something has changed since this was last set to False, by the one object that keeps what follows from the
+        settings."""
 
     @property
     def hot_standby(self) -> bool:
@@ -100,7 +101,7 @@ class Settings:
         return found
 
     def readable(self, text: bytes) -> bool:
-        """Where a literal of ``text`` ends can be told without knowing its encoding."""
+        """It is certain where each literal of ``text`` ends: no byte that looks like a quote is half of a character."""
         if text.isascii():
             return True
         encoding = self._parameters.get("client_encoding", "").upper()
@@ -126,12 +127,12 @@ class Settings:
                 self._role = None
         self._forget()
 
-    def doubt(self) -> None:
+    def mark_uncertain(self) -> None:
         """Something ran that may have set anything."""
         self.apply((("*", None, False),))
 
     def settle(self) -> None:
-        """ReadyForQuery: what was set has been reported."""
+        """ReadyForQuery came: the server has reported the parameters that were set."""
         if self._unsettled:
             self._unsettled.clear()
             self._forget()

@@ -1,15 +1,16 @@
-"""One session's changes, held until their outcome is certain.
+"""One session's changes, kept until their outcome is certain.
 
 PostgreSQL's rules, and how they are judged here (protocol chapter, "Message Flow"; reference pages of BEGIN, SAVEPOINT,
 PREPARE TRANSACTION):
 
 - A change exists once CommandComplete has come for its statement, and not before.
-- Outside a block, everything up to ReadyForQuery is one implicit transaction: an ErrorResponse before it undoes all.
-- Inside a block, COMMIT's own CommandComplete decides: a failed block answers ROLLBACK to it.
-- Savepoints undo what came after them.
-- Where the end of a transaction was not seen plainly, its changes become Evicts: an absent key is never wrong.
+- Outside a transaction block, everything up to ReadyForQuery is one implicit transaction: an ErrorResponse before it
+  undoes all.
+- Inside a block, the command tag of COMMIT decides: a failed block answers ROLLBACK to it.
+- ROLLBACK TO undoes what came after the savepoint.
+- Where the end of a transaction was not seen, its changes become Evicts: an absent key is never wrong.
 
-A transaction may write more than can be remembered: then values are given up for Evicts, and many keys for a Flush.
+A transaction may write more than can be kept: then Evicts replace values, and a Flush replaces the keys of a rule.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from cache.changes import Change, Kind, size
 from cache.merging import evict, follow
+from protocol import codes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,11 +31,7 @@ if TYPE_CHECKING:
 
 MAX_CHANGES = 20_000
 MAX_BYTES = 1 << 20
-"""Of values that a transaction has written. Half of either is room for what is written again."""
-
-IDLE = ord("I")
-IN_BLOCK = ord("T")
-FAILED_BLOCK = ord("E")
+"""Of the values that a transaction has written. When either limit is passed, half of it is freed."""
 
 
 @dataclass(slots=True)
@@ -44,8 +42,9 @@ class _Savepoint:
     dirty: bool
 
 
-def doubted(changes: Sequence[Change]) -> list[Change]:
-    """The same keys with their values in doubt: what a write may have done becomes an Evict, a Flush stays."""
+def without_values(changes: Sequence[Change]) -> list[Change]:
+    """The same changes where it is uncertain what the writes have done: Stores become Evicts, Flushes stay, and Fills
+    are left out."""
     for change in changes:
         if change.kind is not Kind.FLUSH:
             evict(change)
@@ -53,9 +52,9 @@ def doubted(changes: Sequence[Change]) -> list[Change]:
 
 
 def last_of_each(changes: Sequence[Change]) -> list[Change]:
-    """What one transaction's writes, in the order they were made, leave of each key; a Flush stands for its rule.
+    """One change for each key that a transaction wrote, from its changes in order; a Flush replaces those of its rule.
 
-    They all become true at one instant, so whoever merges them later could not tell which came last.
+    They all become true at one instant, so later on their order could not be known.
     """
     flushed = {change.rule: change for change in changes if change.kind is Kind.FLUSH}
     left: dict[tuple[TableRule, bytes], Change] = {}
@@ -68,7 +67,7 @@ def last_of_each(changes: Sequence[Change]) -> list[Change]:
 
 
 class TransactionBuffer:
-    """Holds the writes of the transaction a session is in, and says what of them became true.
+    """Keeps the writes of the transaction a session is in, and says which of them became true.
 
     Methods that end a transaction return the changes to release, in the order they were made.
     """
@@ -88,7 +87,7 @@ class TransactionBuffer:
     def __init__(self) -> None:
         self.pending: list[Change] = []
         self.dirty = False
-        """It has written, or called something that may have: what it reads is not only what is committed."""
+        """The transaction has written, or called something that may have: what it reads may be uncommitted."""
         self.explicit = False
         """ReadyForQuery last said that a block is open."""
         self.start: tuple[int, int] | None = None
@@ -96,8 +95,8 @@ class TransactionBuffer:
         self._bytes = 0
         """Of the values among ``pending``, at most."""
         self._flushes: set[TableRule] = set()
-        """Rules of which too many keys were written; their Flush comes first among ``pending`` and stays, even when all
-        they stand for is undone."""
+        """Rules of which too many keys were written. Their Flushes come first in ``pending`` and stay there, also when
+        the writes they replace are undone."""
         self._savepoints: list[_Savepoint] = []
         self._failed = False
         self._uncertain = False
@@ -131,7 +130,7 @@ class TransactionBuffer:
             self._give_up_keys()
 
     def _leave_last(self) -> None:
-        """Of each key only what is left of its writes, wherever that may still be undone by itself."""
+        """Merge the changes of each key, but none before a savepoint with one behind it: they may be undone apart."""
         kept: list[Change] = []
         start = 0
         for savepoint in self._savepoints:
@@ -142,7 +141,7 @@ class TransactionBuffer:
         self._bytes = sum(map(size, kept))
 
     def _give_up_keys(self) -> None:
-        """One Flush stands for the changes of the rule that has most of them."""
+        """Replace the changes of the rule that has most of them by one Flush."""
         pending = self.pending
         rule = Counter(change.rule for change in pending[len(self._flushes) :]).most_common(1)[0][0]
         stays = [change.rule is not rule for change in pending]
@@ -154,7 +153,7 @@ class TransactionBuffer:
         pending[:] = [Change(Kind.FLUSH, rule, b"", None, first.seq, first.sent_ns), *kept]
         self._flushes.add(rule)
 
-    def doubt(self) -> None:
+    def mark_uncertain(self) -> None:
         """Something ran that may have committed, rolled back or written unseen."""
         self._uncertain = True
         self.dirty = True
@@ -170,7 +169,7 @@ class TransactionBuffer:
         """RELEASE: the savepoint of that name set last, and all after it, are forgotten; their changes stay."""
         index = self._find(name)
         if index is None:
-            self.doubt()
+            self.mark_uncertain()
         else:
             del self._savepoints[index:]
 
@@ -178,9 +177,9 @@ class TransactionBuffer:
         """ROLLBACK TO: what came after the savepoint is undone; the savepoint itself stays."""
         index = self._find(name)
         if index is None:
-            # Set where nobody could see it: what it undid is not known.
-            self.pending = doubted(self.pending)
-            self.doubt()
+            # The savepoint was set unseen, so which changes were undone is not known.
+            self.pending = without_values(self.pending)
+            self.mark_uncertain()
             return
         savepoint = self._savepoints[index]
         undone = self.pending[savepoint.position :]
@@ -188,7 +187,7 @@ class TransactionBuffer:
         del self.pending[savepoint.position :]
         del self._savepoints[index + 1 :]
         if self._uncertain:
-            self.pending.extend(doubted(undone))
+            self.pending.extend(without_values(undone))
         else:
             self.dirty = savepoint.dirty
         self._failed = False
@@ -206,33 +205,33 @@ class TransactionBuffer:
         return released
 
     def rollback(self) -> list[Change]:
-        """The transaction was undone. Returns Evicts only where something may have escaped the undoing."""
-        released = doubted(self.pending) if self._uncertain else []
+        """The transaction was rolled back. Returns Evicts only where a part of it may have been committed unseen."""
+        released = without_values(self.pending) if self._uncertain else []
         self._reset()
         return released
 
     def take(self) -> list[Change]:
-        """PREPARE TRANSACTION succeeded: the changes go with the gid, the session has none left."""
-        taken = doubted(self.pending) if self._uncertain else last_of_each(self.pending)
+        """PREPARE TRANSACTION succeeded: the changes now belong to the gid, and the session has none left."""
+        taken = without_values(self.pending) if self._uncertain else last_of_each(self.pending)
         self._reset()
         return taken
 
     def ready(self, status: int) -> list[Change]:
-        """ReadyForQuery. Returns what the implicit transaction that ends with it made true."""
+        """ReadyForQuery came. Returns what the implicit transaction that ends with it made true."""
         failed, self._failed = self._failed, False
-        if status != IDLE:
+        if status != codes.IDLE:
             self.explicit = True
             return []
         if failed:
             return self.rollback()
         if self.explicit and self.pending:
-            # COMMIT and ROLLBACK leave nothing pending: the block ended where nobody could see it.
+            # COMMIT and ROLLBACK leave nothing pending, so the end of the block was not seen.
             self._uncertain = True
             return self.rollback()
         return self.commit()
 
     def lost(self, *, unanswered: bool) -> list[Change]:
-        """The session ended. With requests ``unanswered`` nobody knows what became of the transaction."""
+        """The session ended. With requests ``unanswered`` it is not known what became of the transaction."""
         if unanswered:
             self._uncertain = True
         return self.rollback()

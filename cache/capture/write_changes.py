@@ -1,4 +1,4 @@
-"""From the plan of a write, its constants and what PostgreSQL answered to changes. Pure: no clock, no state beyond one
+"""Makes changes of a write's plan, its constants and what PostgreSQL answered. Pure: no clock, and no state beyond one
 statement's."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from cache.values import loaders as values
 
 if TYPE_CHECKING:
     from cache.capture.arguments import Arguments
-    from cache.capture.rows import Reader
+    from cache.capture.rows import RowCollector
     from cache.catalog.tables import BoundRule
     from cache.changes import Value
     from cache.sql.plans import WritePlan
@@ -22,7 +22,7 @@ def changes_of_write(
     write: WritePlan,
     arguments: Arguments,
     count: int | None,
-    reader: Reader | None,
+    returned: RowCollector | None,
     stamp: tuple[int, int],
     *,
     certain: bool,
@@ -30,21 +30,21 @@ def changes_of_write(
     """What one finished write means for its rule.
 
     Args:
-        count: rows the command tag speaks of; None when it speaks of none, or not of this write.
-        reader: the rows of its RETURNING, if they could be read.
+        count: the number of rows in the command tag; None when it has none, or not that of this write.
+        returned: the rows of its RETURNING, if they could be read.
         stamp: date and instant at which the statement was forwarded.
         certain: the catalog is; otherwise nothing is stored.
     """
     if write.counted and count == 0:
         return []
     maker = _Maker(write.bound, arguments, stamp, certain=certain)
-    if reader is not None and reader.complete and write.counted and count == len(reader.rows):
-        return [maker.change(key, value) for key, value in reader.rows]
+    if returned is not None and returned.complete and write.counted and count == len(returned.rows):
+        return [maker.change(key, value) for key, value in returned.rows]
     if write.action is Action.NOTHING:
         return []
     if write.action is Action.FLUSH:
         return [maker.flush()]
-    return maker.targets(write, count)
+    return maker.changes(write, count)
 
 
 class _Maker:
@@ -67,14 +67,14 @@ class _Maker:
             return Change(Kind.EVICT, self._bound.rule, key, None, *self._stamp)
         return Change(Kind.STORE, self._bound.rule, key, value, *self._stamp)
 
-    def targets(self, write: WritePlan, count: int | None) -> list[Change]:
+    def changes(self, write: WritePlan, count: int | None) -> list[Change]:
         """One change for each key the statement names; a Flush if one of them is not certain.
 
         An INSERT of rows whose keys or values are not certain changes nothing."""
-        rows = self._array(write) if write.array is not None else self._named(write)
+        rows = self._keys(write) if write.array is None else self._array_keys(write, write.array)
         new = write.action is Action.STORE and write.missing is Action.NOTHING
         if rows is None:
-            # Of rows that were not there before, no key can be in Redis.
+            # The keys of rows that were not there before cannot be in Redis.
             return [] if new else [self.flush()]
         keys = {key for key, _ in rows}
         exact = write.action is Action.STORE and write.counted and count == len(keys) == len(rows)
@@ -82,7 +82,8 @@ class _Maker:
             return [self._stored(key, operands) for key, operands in rows]
         return [] if new else [self.change(key, None) for key in keys]
 
-    def _named(self, write: WritePlan) -> list[tuple[bytes, tuple[Operand | None, ...]]] | None:
+    def _keys(self, write: WritePlan) -> list[tuple[bytes, tuple[Operand | None, ...]]] | None:
+        """Each key with the operands assigned to the value columns; None if a key is not certain."""
         rows = []
         for target in write.targets:
             parts: list[bytes] = []
@@ -98,9 +99,8 @@ class _Maker:
             rows.append((self._bound.rule.template.render(parts), target.values))
         return rows if rows or write.targets else None
 
-    def _array(self, write: WritePlan) -> list[tuple[bytes, tuple[Operand | None, ...]]] | None:
-        assert write.array is not None
-        texts = self._arguments.array(self._bound.key[0], write.array)
+    def _array_keys(self, write: WritePlan, array: Operand) -> list[tuple[bytes, tuple[Operand | None, ...]]] | None:
+        texts = self._arguments.array(self._bound.key[0], array)
         if texts is None:
             return None
         operands = write.targets[0].values if write.targets else ()

@@ -27,10 +27,6 @@ class Observer(Protocol):
     """What the relay asks of a session's observation, which begins after the first ReadyForQuery. Never raises."""
 
     @property
-    def idle(self) -> bool:
-        """Nothing outstanding, transaction status I, both directions between messages."""
-
-    @property
     def outstanding(self) -> bool:
         """There are requests without their answer."""
 
@@ -39,7 +35,7 @@ class Observer(Protocol):
         """The session could not be followed."""
 
     @property
-    def crowded(self) -> bool:
+    def over_limit(self) -> bool:
         """So much is outstanding that no more of the client's should be read for now."""
 
     @property
@@ -56,8 +52,8 @@ class Observer(Protocol):
     def message_rest(self, data: bytes) -> int:
         """How many of the client's next bytes, ``data``, belong to a message that it has begun already."""
 
-    def lose(self, reason: str) -> None:
-        """Bytes went by that were not shown: the session is blind."""
+    def desynchronize(self, reason: str) -> None:
+        """Bytes were forwarded that were not shown: the session is blind."""
 
     def frontend(self, data: bytes) -> None:
         """The client's bytes."""
@@ -76,8 +72,8 @@ class HoldingObserver(Observer, Protocol):
     """An observer whose attribute ``before_commit`` is true: it sees the client's bytes before they are forwarded."""
 
     @property
-    def hold(self) -> Awaitable[object] | None:
-        """What the bytes last given to ``frontend`` have to wait for; bounded by its maker."""
+    def before_forwarding(self) -> Awaitable[object] | None:
+        """What to await before the bytes last given to ``frontend`` are forwarded; it ends within a bounded time."""
 
 
 class Host(Protocol):

@@ -186,7 +186,7 @@ class Relay:
         session = self._host.observe(text(message.database), text(message.user), startup.parameters, sent)
         if session is not None and not startup.followed:
             # What it writes can still change configured tables: it is blind, not unobserved.
-            session.lose("its startup could not be followed")
+            session.desynchronize("its startup could not be followed")
         return session
 
     def _relay_blindly(self) -> None:
@@ -227,7 +227,7 @@ class Relay:
             log.exception(UNOBSERVED, client=self.peer)
             self._relay_blindly()
             return
-        if self._observer.crowded:
+        if self._observer.over_limit:
             self._slow_down()
 
     def _backend_observed(self, data: bytes) -> None:
@@ -244,7 +244,7 @@ class Relay:
             log.exception(UNOBSERVED, client=self.peer)
             self._relay_blindly()
             return
-        if self._crowded and not self._observer.crowded:
+        if self._crowded and not self._observer.over_limit:
             self._go_on()
         if not self._client_over and not self._eof_waits:
             question = self._observer.wants_catalog()
@@ -254,10 +254,10 @@ class Relay:
     def _frontend_held(self, data: bytes) -> None:
         session = cast("HoldingObserver", self._session)
         self._observed(session.frontend, data)
-        hold = session.hold if self._observing else None
+        hold = session.before_forwarding if self._observing else None
         if hold is None:
             self._to_backend(data)
-            if self._observing and session.crowded:
+            if self._observing and session.over_limit:
                 self._slow_down()
         else:
             self._close_gate()
@@ -269,7 +269,7 @@ class Relay:
         except Exception:
             log.exception("waiting before a write failed", client=self.peer)
         self._to_backend(data)
-        if self._observing and self._observer.crowded:
+        if self._observing and self._observer.over_limit:
             self._slow_down()
         if not self._crowded:
             self._open_gate()

@@ -43,17 +43,17 @@ log = logs.get()
 class Bystander:
     """A session on a database without rules: seen only to know when it ends, should rules for its database come."""
 
-    idle = outstanding = crowded = answers_due = between_messages = False
+    outstanding = over_limit = answers_due = between_messages = False
     blinded = True
     before_commit = False
-    hold = None
+    before_forwarding = None
 
     def __init__(self, sessions: dict[str, int], database: str) -> None:
         self._sessions = sessions
         self._database = database
         sessions[database] = sessions.get(database, 0) + 1
 
-    def lose(self, reason: str) -> None:
+    def desynchronize(self, reason: str) -> None:
         """There was nothing to follow."""
 
     def frontend(self, data: bytes) -> None:

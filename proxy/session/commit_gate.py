@@ -1,7 +1,8 @@
-"""``before_commit``: what a session is about to commit is gone from Redis before the server hears of it.
+"""``before_commit``: the keys a session is about to write are removed from Redis before the server is asked to commit.
 
 With it a reader of Redis never sees the old value once the writer's commit has been acknowledged. The relay shows each
-chunk of the client's here before it forwards it, and holds it back until Redis has confirmed, or ``PATIENCE`` is over.
+chunk of the client's here before it forwards it, and waits until Redis has confirmed the removal, for at most
+``CONFIRM_TIMEOUT`` seconds.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
         def release(self, block: Block) -> None: ...
 
 
-PATIENCE = 1.0
-"""Seconds Redis has to confirm before the write goes on all the same."""
+CONFIRM_TIMEOUT = 1.0
+"""Seconds Redis has to confirm; after that the chunk is forwarded without."""
 
-_ENDS = frozenset({Command.COMMIT, Command.COMMIT_PREPARED})
+_COMMITS = frozenset({Command.COMMIT, Command.COMMIT_PREPARED})
 
 
 class CommitGate:
@@ -46,12 +47,12 @@ class CommitGate:
         self._replies = replies
         self._blocks: list[Block] = []
 
-    def look(self) -> Coroutine[object, object, None] | None:
-        """What the chunk that was just noted has to wait for, None if nothing it asks for can commit a change."""
-        outstanding = self._replies.foreseen()
+    def before_forwarding(self) -> Coroutine[object, object, None] | None:
+        """What to await before the chunk that was just noted is forwarded; None if it cannot commit a change."""
+        outstanding = self._replies.outstanding()
         if not outstanding or not self._may_commit(outstanding):
             return None
-        changes = self._outcomes.at_stake(outstanding)
+        changes = self._outcomes.possible_changes(outstanding)
         if not changes:
             return None
         block = self._backlog.block(changes)
@@ -59,17 +60,17 @@ class CommitGate:
         return self._wait(block)
 
     def _may_commit(self, outstanding: Sequence[Execution]) -> bool:
-        """Outside a block every statement does; within one, its end, or what nobody could read."""
+        """Outside a transaction block every statement does; within one, COMMIT does, and what could not be read may."""
         if self._replies.status == codes.IDLE:
             return True
-        return any(execution.plan.command in _ENDS or execution.plan.whole for execution in outstanding)
+        return any(execution.plan.command in _COMMITS or execution.plan.whole for execution in outstanding)
 
     async def _wait(self, block: Block) -> None:
-        if not await block.wait(PATIENCE):
+        if not await block.wait(CONFIRM_TIMEOUT):
             self._counts.unconfirmed += 1
 
     def release(self) -> None:
-        """Nothing is outstanding any more, and what became true is in the backlog."""
+        """Lift all blocks: nothing is outstanding any more, and what became true is in the backlog."""
         for block in self._blocks:
             self._backlog.release(block)
         self._blocks.clear()

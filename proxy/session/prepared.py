@@ -1,4 +1,4 @@
-"""Prepared statements and portals of one session, by name, as the server has them."""
+"""Prepared statements and portals of one session, as the server has them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cache.capture.arguments import Arguments
-    from cache.capture.plan_views import Known, View
+    from cache.capture.plan_views import PlanView, PlanViews
     from cache.catalog.tables import Catalog
     from cache.sql.plans import Literals, Plan
     from cache.values.types import ValueSettings
 
 
-class Prepared:
+class PreparedStatement:
     """One prepared statement, made by Parse or by SQL PREPARE; the two share their names."""
 
     __slots__ = (
@@ -20,12 +20,11 @@ class Prepared:
         "description",
         "description_catalog",
         "index",
-        "known",
         "literals",
-        "plan",
         "text",
         "types",
         "view",
+        "views",
     )
 
     def __init__(
@@ -33,7 +32,7 @@ class Prepared:
     ) -> None:
         self.text = text
         """Parse's text, or the one with the SQL PREPARE, whose plan's ``inner`` is the statement. None when it was too
-        long, or passed by unseen."""
+        long to be looked at, or was not seen."""
         self.by_sql = by_sql
         self.index = index
         """Which statement of ``text`` it is."""
@@ -43,20 +42,19 @@ class Prepared:
         """The RowDescription's body that Describe of the statement brought; its formats are not those of a portal."""
         self.description_catalog: Catalog | None = None
         """The catalog of that moment: under a newer one the column numbers may mean something else."""
-        # What the plan was made for: it is made anew when that has changed.
-        self.known: Known | None = None
-        self.plan: Plan | None = None
-        self.view: View | None = None
+        self.view: PlanView | None = None
         self.literals: Literals = ()
+        self.views: PlanViews | None = None
+        """Where ``view`` is from, and ``literals`` with it: both are made again when others are in force."""
 
 
 class Portal:
     """One portal, made by Bind or by SQL DECLARE; the two share their names."""
 
     __slots__ = (
+        "already_counted",
         "arguments",
-        "bound",
-        "counted",
+        "bind",
         "description",
         "dirty",
         "holdable",
@@ -71,12 +69,12 @@ class Portal:
     def __init__(self, plan: Plan, seq: int, sent_ns: int) -> None:
         self.plan = plan
         self.seq = seq
-        """When its snapshot was taken, at the earliest: when Bind or DECLARE was forwarded."""
+        """With ``sent_ns``: when Bind or DECLARE was forwarded, so its snapshot is no older."""
         self.sent_ns = sent_ns
-        self.prepared: Prepared | None = None
+        self.prepared: PreparedStatement | None = None
         """What Bind bound; None of a DECLARE."""
-        self.bound = b""
-        """Bind's body."""
+        self.bind: bytes | None = None
+        """Bind's body; None of a DECLARE, and where it was too long to be looked at."""
         self.literals: Literals = ()
         """Those of the statement's text."""
         self.settings: ValueSettings | None = None
@@ -85,9 +83,9 @@ class Portal:
         """None until they are asked for."""
         self.description: bytes | None = None
         """The RowDescription's body that Describe of the portal brought."""
-        self.counted = False
+        self.already_counted = False
         """Some of its rows came, and the statement was counted for them."""
         self.dirty = False
         """Its snapshot may show what its own transaction had written."""
         self.holdable = False
-        """WITH HOLD: outlives its transaction."""
+        """WITH HOLD: it outlives its transaction."""

@@ -1,4 +1,4 @@
-"""What the names of one session stand for: prepared statements and portals, and what executing one of them means."""
+"""The prepared statements and portals of one session by name, and what executing one of them means."""
 
 from __future__ import annotations
 
@@ -6,45 +6,46 @@ from typing import TYPE_CHECKING
 
 from cache.capture.arguments import Arguments
 from cache.capture.outcomes import Execution
-from cache.capture.rows import Reader
-from cache.sql.plans import EMPTY, Command, Plan
-from protocol import frontend
-from proxy.session.prepared import Portal, Prepared
+from cache.capture.rows import RowCollector
+from cache.sql.plans import EMPTY, Command
+from protocol import codes, frontend
+from proxy.session.prepared import Portal, PreparedStatement
 
 if TYPE_CHECKING:
     from cache.capture.database import Database
-    from cache.capture.plan_views import Known, Shape
+    from cache.capture.plan_views import PlanView, PlanViews, ResultShape
     from cache.capture.session_settings import Settings
     from cache.capture.transaction import TransactionBuffer
-    from cache.sql.plans import Literals
+    from cache.sql.plans import Literals, Plan
     from cache.values.types import ValueSettings
+    from proxy.session.pending_requests import BindRequest
 
 NO_ARGUMENTS = Arguments(())
 
 
-class Names:
+class PreparedObjects:
     """Prepared statements and portals, as the server has them."""
 
-    __slots__ = ("_buffer", "_database", "_known", "_settings", "portals", "statements")
+    __slots__ = ("_buffer", "_database", "_settings", "_views", "portals", "statements")
 
     def __init__(self, database: Database, settings: Settings, buffer: TransactionBuffer) -> None:
-        self.statements: dict[bytes, Prepared] = {}
+        self.statements: dict[bytes, PreparedStatement] = {}
         self.portals: dict[bytes, Portal] = {}
         self._database = database
         self._settings = settings
         self._buffer = buffer
-        self._known: Known | None = None
+        self._views: PlanViews | None = None
 
     @property
-    def known(self) -> Known:
-        """What was found out by the newest catalog under the settings in force."""
-        known = self._known
-        if known is None or self._settings.changed or known.catalog is not self._database.catalog:
+    def views(self) -> PlanViews:
+        """The plan views by the newest catalog, for the settings in force."""
+        views = self._views
+        if views is None or self._settings.changed or views.catalog is not self._database.catalog:
             settings = self._settings
             values = settings.values(float_digits_certain=self._database.catalog.float_digits_certain)
-            known = self._known = self._database.known(settings.scope, values)
+            views = self._views = self._database.plan_views(settings.scope, values)
             settings.changed = False
-        return known
+        return views
 
     def plans(self, text: bytes) -> tuple[tuple[Plan, ...], Literals]:
         """The plans of a text's statements, by the newest catalog and the scope in force."""
@@ -52,69 +53,60 @@ class Names:
             return (self._database.unreadable(),), ()
         return self._database.plans(text, self._settings.scope)
 
-    def plan_of(self, prepared: Prepared) -> Plan:
-        """The plan by the newest catalog and the scope in force, as the server would analyse it again too."""
-        known = self.known
-        if prepared.plan is not None and prepared.known is known:
-            return prepared.plan
+    def view_of(self, prepared: PreparedStatement) -> PlanView:
+        """The view of the statement's plan by the newest catalog and the scope in force, as the server would analyse it
+        again too."""
+        views = self.views
+        view = prepared.view
+        if view is None or prepared.views is not views:
+            view = prepared.view = views.of(self._plan(prepared))
+            prepared.views = views
+        return view
+
+    def _plan(self, prepared: PreparedStatement) -> Plan:
         if prepared.text is None:
-            plan = self._database.unreadable()
-        else:
-            plans, prepared.literals = self.plans(prepared.text)
-            plan = plans[prepared.index] if plans else EMPTY
-            if prepared.by_sql:
-                assert plan.inner is not None
-                plan = plan.inner
-        prepared.plan, prepared.known, prepared.view = plan, known, known.view(plan)
-        return plan
+            return self._database.unreadable()
+        plans, prepared.literals = self.plans(prepared.text)
+        if not plans:
+            return EMPTY
+        # Under another encoding the text may have become unreadable: one plan stands for all of it then.
+        plan = plans[min(prepared.index, len(plans) - 1)]
+        return plan.inner if prepared.by_sql and plan.inner is not None else plan
 
     # -- what the server confirmed
 
-    def bind(self, body: bytes, seq: int, sent_ns: int) -> None:
-        """A portal was made by this Bind."""
-        portal_end = body.index(0)
-        statement_end = body.index(0, portal_end + 1)
-        prepared = self.statements.get(body[portal_end + 1 : statement_end])
-        if prepared is None:  # made where nobody could see it
-            prepared = Prepared(None)
-        plan = self.plan_of(prepared)
-        portal = self.portals[body[:portal_end]] = Portal(plan, seq, sent_ns)
+    def bound(self, request: BindRequest) -> None:
+        """BindComplete came: there is a portal."""
+        prepared = self.statements.get(request.statement)
+        if prepared is None:  # made unseen
+            prepared = PreparedStatement(None)
+        plan = self.view_of(prepared).plan
+        portal = self.portals[request.portal] = Portal(plan, request.seq, request.sent_ns)
         portal.prepared = prepared
-        portal.bound, portal.literals, portal.settings = body, prepared.literals, self.known.settings
+        portal.bind, portal.literals, portal.settings = request.body, prepared.literals, self.views.settings
         portal.dirty = self._buffer.dirty
 
-    def arguments(self, literals: Literals, types: tuple[int, ...], body: bytes, settings: ValueSettings) -> Arguments:
-        """What Bind's body gives a statement."""
-        if _is_cut(body):
-            return Arguments(literals, settings=settings)
-        _, _, formats, parameters, _ = frontend.bind_fields(body)
-        return Arguments(literals, parameters, formats, types, settings=settings)
+    def closed(self, kind: int, name: bytes) -> None:
+        """CloseComplete came for a prepared statement or a portal."""
+        objects = self.statements if kind == codes.PREPARED_STATEMENT else self.portals
+        objects.pop(name, None)
 
-    def _arguments_of(self, portal: Portal) -> Arguments:
-        if portal.arguments is None:
-            if portal.prepared is None or portal.settings is None:
-                return NO_ARGUMENTS
-            types = portal.prepared.types
-            portal.arguments = self.arguments(portal.literals, types, portal.bound, portal.settings)
-        return portal.arguments
-
-    def described(self, name: bytes, body: bytes) -> None:
-        """RowDescription came for a portal."""
-        portal = self.portals.get(name)
-        if portal is not None and not portal.plan.trivial:
-            portal.description = body
-
-    def statement_described(self, name: bytes, body: bytes) -> None:
-        """RowDescription came for a prepared statement."""
-        prepared = self.statements.get(name)
-        if prepared is not None and not self.plan_of(prepared).trivial:
-            prepared.description, prepared.description_catalog = body, self._database.catalog
+    def described(self, kind: int, name: bytes, description: bytes) -> None:
+        """RowDescription came for a prepared statement or a portal."""
+        if kind == codes.PREPARED_STATEMENT:
+            prepared = self.statements.get(name)
+            if prepared is not None and not self.view_of(prepared).trivial:
+                prepared.description, prepared.description_catalog = description, self._database.catalog
+        else:
+            portal = self.portals.get(name)
+            if portal is not None and not portal.plan.trivial:
+                portal.description = description
 
     def suspended(self, name: bytes) -> None:
         """PortalSuspended came for a portal."""
         portal = self.portals.get(name)
         if portal is not None:
-            portal.counted = True
+            portal.already_counted = True
 
     def transaction_ended(self) -> None:
         """The server is idle: only portals WITH HOLD are left."""
@@ -123,59 +115,32 @@ class Names:
 
     # -- what runs
 
-    def execution(self, name: bytes, seq: int, sent_ns: int) -> Execution:
+    def portal_execution(self, name: bytes, seq: int, sent_ns: int) -> Execution:
         """The execution of the portal ``name``."""
         portal = self.portals.get(name)
-        if portal is None:  # made where nobody could see it
-            return Execution(self.plan_of(Prepared(None)), NO_ARGUMENTS, seq, sent_ns)
+        if portal is None:  # made unseen
+            return Execution(self.view_of(PreparedStatement(None)).plan, NO_ARGUMENTS, seq, sent_ns)
         plan = portal.plan
-        if self.known.view(plan).only_reads:
+        if self.views.of(plan).only_reads:
             execution = Execution(plan, NO_ARGUMENTS, portal.seq, portal.sent_ns)
         else:
-            execution = self.resolve(plan, self._arguments_of(portal), seq, sent_ns)
+            execution = self._resolve(plan, self._arguments_of(portal), seq, sent_ns)
         if plan.command not in (Command.EXECUTE, Command.FETCH):
             # Its snapshot is as old as its Bind.
             execution.seq, execution.sent_ns = portal.seq, portal.sent_ns
             execution.dirty = portal.dirty
-            execution.counted = portal.counted
+            execution.already_counted = portal.already_counted
         if not plan.trivial:
-            self._tap_portal(execution, portal)
+            self._collect_portal_rows(execution, portal)
         return execution
 
-    def _tap_portal(self, execution: Execution, portal: Portal) -> None:
-        description, formats = portal.description, None
-        if description is None and portal.prepared is not None and not _is_cut(portal.bound):
-            description = self.description(portal.prepared)
-            formats = frontend.bind_result_formats(portal.bound, 0, len(portal.bound))
-        if description is None:
-            return
-        if execution.arguments is NO_ARGUMENTS and self._shape(execution.plan, description, formats).arguments:
-            execution.arguments = self._arguments_of(portal)
-        self.tap(execution, description, formats)
-
-    def _shape(self, plan: Plan, description: bytes, formats: bytes | None) -> Shape:
-        return self.known.view(plan).shape(description, formats)
-
-    def description(self, prepared: Prepared) -> bytes | None:
-        """What Describe of the statement showed, if it is certain still."""
-        return prepared.description if prepared.description_catalog is self._database.catalog else None
-
-    def tap(self, execution: Execution, description: bytes, formats: bytes | None = None) -> None:
-        """Rows of this shape are to come: have them read by whom they concern."""
-        plan = execution.plan
-        if not plan.fills and not plan.writes:
-            return
-        shape = self._shape(plan, description, formats)
-        execution.readers = tuple([Reader(tap, execution.arguments) for tap in shape.taps])
-        execution.refused = shape.refused
-
-    def query(self, plan: Plan, literals: Literals, seq: int, sent_ns: int) -> Execution:
+    def query_execution(self, plan: Plan, literals: Literals, seq: int, sent_ns: int) -> Execution:
         """The execution of one statement of a Query."""
         if plan.trivial:
             return Execution(plan, NO_ARGUMENTS, seq, sent_ns)
-        return self.resolve(plan, Arguments(literals, settings=self.known.settings), seq, sent_ns)
+        return self._resolve(plan, Arguments(literals, settings=self.views.settings), seq, sent_ns)
 
-    def resolve(self, plan: Plan, arguments: Arguments, seq: int, sent_ns: int) -> Execution:
+    def _resolve(self, plan: Plan, arguments: Arguments, seq: int, sent_ns: int) -> Execution:
         """The execution of ``plan``; for EXECUTE and FETCH, of the statement or cursor it names."""
         if plan.command is Command.EXECUTE:
             return self._resolve_execute(plan, arguments, seq, sent_ns)
@@ -190,16 +155,66 @@ class Names:
     def _resolve_execute(self, plan: Plan, arguments: Arguments, seq: int, sent_ns: int) -> Execution:
         prepared = self.statements.get((plan.name or "").encode())
         if prepared is None:
-            return Execution(self.plan_of(Prepared(None)), arguments, seq, sent_ns)
-        inner = self.plan_of(prepared)
+            return Execution(self.view_of(PreparedStatement(None)).plan, arguments, seq, sent_ns)
+        inner = self.view_of(prepared).plan
         inner_arguments = Arguments(
-            prepared.literals, types=prepared.types, settings=self.known.settings, outer=(arguments, plan.arguments)
+            prepared.literals, types=prepared.types, settings=self.views.settings, outer=(arguments, plan.arguments)
         )
         return Execution(inner, inner_arguments, seq, sent_ns)
 
-    # -- what a finished statement did to names
+    # -- constants and rows
 
-    def finished(self, execution: Execution, seq: int, sent_ns: int, prepared: Prepared | None) -> None:
+    def arguments(
+        self, literals: Literals, types: tuple[int, ...], bind: bytes | None, settings: ValueSettings
+    ) -> Arguments:
+        """The constants of a statement that was bound by a Bind with this body. Raises ``MessageError``."""
+        if bind is None:
+            return Arguments(literals, settings=settings)
+        _, _, formats, parameters, _ = frontend.bind_fields(bind)
+        return Arguments(literals, parameters, formats, types, settings=settings)
+
+    def _arguments_of(self, portal: Portal) -> Arguments:
+        if portal.arguments is None:
+            if portal.prepared is None or portal.settings is None:
+                return NO_ARGUMENTS
+            types = portal.prepared.types
+            portal.arguments = self.arguments(portal.literals, types, portal.bind, portal.settings)
+        return portal.arguments
+
+    def description(self, prepared: PreparedStatement) -> bytes | None:
+        """What Describe of the statement showed, if the catalog is still the same."""
+        return prepared.description if prepared.description_catalog is self._database.catalog else None
+
+    def collect_rows(self, execution: Execution, description: bytes) -> None:
+        """Rows of this RowDescription's body are to come: give the execution a collector for each rule they concern."""
+        plan = execution.plan
+        if plan.fills or plan.writes:
+            self._collect(execution, self.views.of(plan).shape(description))
+
+    def _collect_portal_rows(self, execution: Execution, portal: Portal) -> None:
+        plan = execution.plan
+        if not plan.fills and not plan.writes:
+            return
+        description, formats = portal.description, None
+        if description is None and portal.prepared is not None and portal.bind is not None:
+            description = self.description(portal.prepared)
+            formats = frontend.bind_result_formats(portal.bind, 0, len(portal.bind))
+        if description is None:
+            return
+        shape = self.views.of(plan).shape(description, formats)
+        if shape.needs_arguments and execution.arguments is NO_ARGUMENTS:
+            execution.arguments = self._arguments_of(portal)
+        self._collect(execution, shape)
+
+    def _collect(self, execution: Execution, shape: ResultShape) -> None:
+        execution.collectors = tuple([RowCollector(row_plan, execution.arguments) for row_plan in shape.row_plans])
+        execution.refused = shape.refused
+        if shape.unknown_tables:
+            self._database.note_unknown_tables(shape.unknown_tables)
+
+    # -- what a finished statement did to them
+
+    def finished(self, execution: Execution, seq: int, sent_ns: int, prepared: PreparedStatement | None) -> None:
         """A command finished that was sent at that time; ``prepared`` is what a PREPARE has made."""
         plan = execution.plan
         command = plan.command
@@ -219,20 +234,15 @@ class Names:
             self.statements.clear()
             self.portals.clear()
 
-    def prepared_by_portal(self, name: bytes) -> Prepared:
+    def prepared_by_portal(self, name: bytes) -> PreparedStatement:
         """What SQL PREPARE run by the portal ``name`` makes."""
         portal = self.portals.get(name)
         text = portal.prepared.text if portal is not None and portal.prepared is not None else None
-        return Prepared(text, by_sql=text is not None)
+        return PreparedStatement(text, by_sql=text is not None)
 
 
-def _is_cut(body: bytes) -> bool:
-    """Of a Bind that was too long to be looked at only the names are there."""
-    return body.count(0) == 2 and body.endswith(b"\0")
-
-
-def _forget(names: dict[bytes, Prepared] | dict[bytes, Portal], name: str | None) -> None:
+def _forget(objects: dict[bytes, PreparedStatement] | dict[bytes, Portal], name: str | None) -> None:
     if name is None:
-        names.clear()
+        objects.clear()
     else:
-        names.pop(name.encode(), None)
+        objects.pop(name.encode(), None)

@@ -6,9 +6,18 @@ from typing import TYPE_CHECKING
 
 from cache.sql.plans import Command
 from protocol import backend, codes
-from proxy.session.pipeline import Kind, OutOfStep, Pipeline, Request
-from proxy.session.prepared import Prepared
-from proxy.session.requests import query_payload
+from protocol.errors import MessageError
+from proxy.session.pending_requests import (
+    BindRequest,
+    CloseRequest,
+    DescribeRequest,
+    ExecuteRequest,
+    FunctionCallRequest,
+    ParseRequest,
+    QueryRequest,
+)
+from proxy.session.pipeline import Desynchronized, Pipeline
+from proxy.session.prepared import PreparedStatement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,7 +25,8 @@ if TYPE_CHECKING:
     from cache.capture.database import Database
     from cache.capture.outcomes import Execution, Outcomes
     from cache.capture.session_settings import Settings
-    from proxy.session.prepared_objects import Names
+    from proxy.session.pending_requests import StatementRequest
+    from proxy.session.prepared_objects import PreparedObjects
     from proxy.session.requests import Requests
 
 
@@ -24,10 +34,10 @@ class Replies:
     """Handlers of the backend's messages."""
 
     __slots__ = (
+        "_collecting",
         "_columns",
         "_database",
-        "_index",
-        "_names",
+        "_objects",
         "_outcomes",
         "_pipeline",
         "_requests",
@@ -42,8 +52,8 @@ class Replies:
         self,
         database: Database,
         settings: Settings,
-        pipeline: Pipeline[object],
-        names: Names,
+        pipeline: Pipeline,
+        objects: PreparedObjects,
         requests: Requests,
         outcomes: Outcomes,
     ) -> None:
@@ -54,13 +64,15 @@ class Replies:
         self._database = database
         self._settings = settings
         self._pipeline = pipeline
-        self._names = names
+        self._objects = objects
         self._requests = requests
         self._outcomes = outcomes
-        self._index = 0
-        """Which statement of the Query at the head is running."""
         self._running: Execution | None = None
         """The statement at the head, once something of its answer came that matters."""
+        self._collecting: Execution
+        """The statement whose rows ``_row`` is handling."""
+        self._columns = 0
+        """How many of a row's first columns its collectors look at."""
         self.handlers: list[Callable[[bytes, int, int], None] | None] = [None] * 256
         """For a FrameScanner, by type byte."""
         handlers = self.handlers
@@ -83,76 +95,60 @@ class Replies:
     # -- statements and portals are made
 
     def _parse_complete(self, buffer: bytes, start: int, end: int) -> None:
-        request = self._pipeline.pop(Kind.PARSE)
-        assert isinstance(request.payload, tuple)
-        name, prepared = request.payload
-        self._names.statements[name] = prepared
+        request = self._pipeline.pop(ParseRequest, "ParseComplete")
+        self._objects.statements[request.name] = request.statement
         self._outcomes.buffer.touch(request.seq, request.sent_ns)
 
     def _bind_complete(self, buffer: bytes, start: int, end: int) -> None:
-        request = self._pipeline.pop(Kind.BIND)
-        assert isinstance(request.payload, bytes)
+        request = self._pipeline.pop(BindRequest, "BindComplete")
         self._outcomes.buffer.touch(request.seq, request.sent_ns)
-        self._names.bind(request.payload, request.seq, request.sent_ns)
+        self._objects.bound(request)
 
     def _close_complete(self, buffer: bytes, start: int, end: int) -> None:
-        request = self._pipeline.pop(Kind.CLOSE)
-        assert isinstance(request.payload, tuple)
-        kind, name = request.payload
-        names = self._names.statements if kind == codes.PREPARED_STATEMENT else self._names.portals
-        names.pop(name, None)
+        request = self._pipeline.pop(CloseRequest, "CloseComplete")
+        self._objects.closed(request.kind, request.name)
 
     # -- a statement runs
 
     def _row_description(self, buffer: bytes, start: int, end: int) -> None:
         head = self._pipeline.head()
-        if head is None:
-            raise OutOfStep("RowDescription came while nothing was due")
-        if head.kind is Kind.QUERY:
+        if isinstance(head, QueryRequest):
             if not self._trivial(head):
-                self._names.tap(self._begin(head), buffer[start:end])
+                self._objects.collect_rows(self._begin(head), buffer[start:end])
             return
-        request = self._pipeline.pop(Kind.DESCRIBE)
-        assert isinstance(request.payload, tuple)
-        kind, name = request.payload
-        if kind == codes.PREPARED_STATEMENT:
-            self._names.statement_described(name, buffer[start:end])
-        else:
-            self._names.described(name, buffer[start:end])
+        request = self._pipeline.pop(DescribeRequest, "RowDescription")
+        self._objects.described(request.kind, request.name, buffer[start:end])
 
     def _no_data(self, buffer: bytes, start: int, end: int) -> None:
-        self._pipeline.pop(Kind.DESCRIBE)
+        self._pipeline.pop(DescribeRequest, "NoData")
 
     def _first_row(self, buffer: bytes, start: int, end: int) -> None:
-        """The first row of a statement decides who reads its rows: readers, or nobody."""
-        head = self._pipeline.head()
-        if head is None or head.kind not in (Kind.QUERY, Kind.EXECUTE):
-            raise OutOfStep("DataRow came while no statement was running")
-        readers = () if self._trivial(head) else self._begin(head).readers
-        if not readers:
+        """The first row of a statement decides whether its rows are read."""
+        head = self._pipeline.expect_statement("DataRow")
+        if self._trivial(head) or not (execution := self._begin(head)).collectors:
             self.handlers[backend.DATA_ROW] = None
             return
-        self._columns = max([reader.tap.columns for reader in readers])
+        self._collecting = execution
+        self._columns = max([collector.row_plan.columns for collector in execution.collectors])
         self.handlers[backend.DATA_ROW] = self._row
         self._row(buffer, start, end)
 
     def _row(self, buffer: bytes, start: int, end: int) -> None:
-        assert self._running is not None
         row = backend.first_values(buffer, start, end, self._columns)
+        if len(row) < self._columns:
+            raise Desynchronized("a DataRow has fewer columns than were described")
         more = False
-        for reader in self._running.readers:
+        for collector in self._collecting.collectors:
             # Whether a RETURNING had more rows than are read matters as well.
-            if reader.read(row) or reader.tap.write is not None:
+            if collector.add(row) or collector.row_plan.write is not None:
                 more = True
-            if reader.room < 0 and reader.tap.write is None:
-                self._outcomes.many_rows(self._running)
+            if collector.bytes_left < 0 and collector.row_plan.write is None:
+                self._outcomes.fill_early(self._collecting)
         if not more:
             self.handlers[backend.DATA_ROW] = None
 
     def _command_complete(self, buffer: bytes, start: int, end: int) -> None:
-        head = self._pipeline.head()
-        if head is None:
-            raise OutOfStep("CommandComplete came while nothing was due")
+        head = self._pipeline.expect_statement("CommandComplete")
         if self._trivial(head):
             self._outcomes.buffer.touch(head.seq, head.sent_ns)
             self._next(head)
@@ -161,51 +157,45 @@ class Replies:
         plan = execution.plan
         self._outcomes.finished(execution, buffer[start : end - 1])
         if plan.command is not Command.NONE:
-            self._names.finished(execution, head.seq, head.sent_ns, self._prepared(plan.command, head))
+            prepared = self._prepared(head) if plan.command is Command.PREPARE else None
+            self._objects.finished(execution, head.seq, head.sent_ns, prepared)
         self._next(head)
         if plan.settings or plan.shadows:
             self._requests.plan_again()
 
-    def _prepared(self, command: Command, request: Request[object]) -> Prepared | None:
+    def _prepared(self, request: StatementRequest) -> PreparedStatement:
         """What an SQL PREPARE that has run makes."""
-        if command is not Command.PREPARE:
-            return None
-        if request.kind is Kind.QUERY:
-            return Prepared(query_payload(request)[2], by_sql=True, index=self._index)
-        assert isinstance(request.payload, bytes)
-        return self._names.prepared_by_portal(request.payload)
+        if isinstance(request, QueryRequest):
+            return PreparedStatement(request.text, by_sql=True, index=request.current)
+        return self._objects.prepared_by_portal(request.portal)
 
     def _empty_query(self, buffer: bytes, start: int, end: int) -> None:
-        head = self._pipeline.head()
-        if head is None or head.kind not in (Kind.QUERY, Kind.EXECUTE):
-            raise OutOfStep("EmptyQueryResponse came while no statement was running")
-        self._next(head)
+        self._next(self._pipeline.expect_statement("EmptyQueryResponse"))
 
     def _portal_suspended(self, buffer: bytes, start: int, end: int) -> None:
-        head = self._pipeline.expect(Kind.EXECUTE)
+        head = self._pipeline.expect(ExecuteRequest, "PortalSuspended")
         self._outcomes.suspended(self._begin(head))
-        assert isinstance(head.payload, bytes)
-        self._names.suspended(head.payload)
+        self._objects.suspended(head.portal)
         self._next(head)
 
-    def _next(self, head: Request[object]) -> None:
+    def _next(self, head: StatementRequest) -> None:
         """The statement at the head is over."""
         self._running = None
         self.handlers[backend.DATA_ROW] = self._first_row
-        if head.kind is Kind.QUERY:
-            self._index += 1
+        if isinstance(head, QueryRequest):
+            head.current += 1
         else:
-            self._pipeline.pop(Kind.EXECUTE)
+            self._pipeline.executed()
 
     def _copy_in(self, buffer: bytes, start: int, end: int) -> None:
         self._pipeline.copy_in()
 
     def _copy_both(self, buffer: bytes, start: int, end: int) -> None:
-        raise OutOfStep("replication is not observed")
+        raise Desynchronized("replication is not observed")
 
     def _function_result(self, buffer: bytes, start: int, end: int) -> None:
-        self._pipeline.expect(Kind.FUNCTION_CALL)
-        self._outcomes.buffer.doubt()
+        self._pipeline.expect(FunctionCallRequest, "FunctionCallResponse")
+        self._outcomes.buffer.mark_uncertain()
 
     # -- ends
 
@@ -218,20 +208,19 @@ class Replies:
             return
         self._outcomes.buffer.touch(failed.seq, failed.sent_ns)
         self._outcomes.failed()
-        if failed.kind is Kind.PARSE:
-            assert isinstance(failed.payload, tuple)
-            if failed.payload[0] == b"":
-                # The old unnamed statement is gone before the new one is read.
-                self._names.statements.pop(b"", None)
+        if isinstance(failed, ParseRequest) and not failed.name:
+            # The old unnamed statement is gone before the new one is read.
+            self._objects.statements.pop(b"", None)
 
     def _ready(self, buffer: bytes, start: int, end: int) -> None:
+        if end - start != 1:
+            raise MessageError("ReadyForQuery without a transaction status")
         request = self._pipeline.ready()
         self.status = buffer[start]
-        if request.kind is Kind.QUERY:
-            self._index = 0
-            self._names.statements.pop(b"", None)
+        if isinstance(request, QueryRequest):
+            self._objects.statements.pop(b"", None)
         if self.status == codes.IDLE:
-            self._names.transaction_ended()
+            self._objects.transaction_ended()
         self._outcomes.ready(self.status, at_rest=self._pipeline.at_rest)
 
     def _parameter_status(self, buffer: bytes, start: int, end: int) -> None:
@@ -241,81 +230,63 @@ class Replies:
     def oversize(self, kind: int, length: int, prefix: bytes) -> None:
         """Only rows, errors and parameters may be that long; nothing else that matters is."""
         if kind == backend.DATA_ROW:
-            execution = self._running or self._begin_head()
-            for reader in execution.readers:
-                reader.miss()
+            execution = self._begin(self._pipeline.expect_statement("DataRow"))
+            for collector in execution.collectors:
+                collector.skip()
         elif kind == backend.ERROR_RESPONSE:
             self._error(prefix, 0, len(prefix))
         elif kind != backend.PARAMETER_STATUS:
-            raise OutOfStep(f"a message of {length} bytes where a short one was due")
+            raise Desynchronized(f"a message of {length} bytes where a short one was due")
 
     # -- which statement it is
 
-    def _trivial(self, head: Request[object]) -> bool:
-        """The statement at the head is a Query's and concerns nobody: the common case, kept short."""
-        if head.kind is not Kind.QUERY or not self._database.learned:
+    def _trivial(self, head: StatementRequest) -> bool:
+        """The statement at the head is a Query's and concerns no rule: the common case, kept short."""
+        if not isinstance(head, QueryRequest) or not self._database.learned:
             return False
-        plans = query_payload(head)[0]
-        return self._index < len(plans) and plans[self._index].trivial
+        plans, current = head.plans, head.current
+        return current < len(plans) and plans[current].trivial
 
-    def _begin_head(self) -> Execution:
-        head = self._pipeline.head()
-        if head is None:
-            raise OutOfStep("an answer came while nothing was due")
-        return self._begin(head)
-
-    def _begin(self, head: Request[object]) -> Execution:
-        """The statement at the head, once known."""
+    def _begin(self, head: StatementRequest) -> Execution:
+        """The execution of the statement at the head, made when it is first asked for."""
         execution = self._running
         if execution is None:
-            if head.kind is Kind.QUERY:
-                execution = self._query_execution(head)
-            elif head.kind is Kind.EXECUTE:
-                assert isinstance(head.payload, bytes)
-                execution = self._names.execution(head.payload, head.seq, head.sent_ns)
-            else:
-                raise OutOfStep(f"rows or a tag came while an answer to {head.kind.name} was due")
-            self._running = execution
+            execution = self._running = self._execution(head)
         return execution
 
-    def _query_execution(self, head: Request[object]) -> Execution:
-        plans, literals, _ = query_payload(head)
-        if self._index < len(plans):
-            plan = plans[self._index]
+    def _execution(self, head: StatementRequest) -> Execution:
+        if not isinstance(head, QueryRequest):
+            return self._objects.portal_execution(head.portal, head.seq, head.sent_ns)
+        plans = head.plans
+        if head.current < len(plans):
+            plan = plans[head.current]
         elif plans and plans[-1].whole:
             plan = plans[-1]
         else:
-            raise OutOfStep(f"the server found more than {len(plans)} statements in a Query")
-        return self._names.query(plan, literals, head.seq, head.sent_ns)
+            raise Desynchronized(f"the server found more than {len(plans)} statements in a Query")
+        return self._objects.query_execution(plan, head.literals, head.seq, head.sent_ns)
 
-    def outstanding(self) -> Iterator[Execution]:
-        """Every statement the server has not finished, as if all of them succeeded. Ends the session: names change."""
-        index = self._index
-        for request in self._pipeline.outstanding():
-            payload = request.payload
-            if request.kind is Kind.PARSE:
-                assert isinstance(payload, tuple)
-                self._names.statements[payload[0]] = payload[1]
-            elif request.kind is Kind.BIND:
-                assert isinstance(payload, bytes)
-                self._names.bind(payload, request.seq, request.sent_ns)
-            elif request.kind is Kind.EXECUTE:
-                assert isinstance(payload, bytes)
-                yield self._names.execution(payload, request.seq, request.sent_ns)
-            elif request.kind is Kind.QUERY:
-                plans, literals, _ = query_payload(request)
-                for plan in plans[index:]:
-                    yield self._names.query(plan, literals, request.seq, request.sent_ns)
-                index = 0
-
-    def foreseen(self) -> list[Execution]:
-        """The same as ``outstanding``, and the session goes on."""
-        names = self._names
-        statements, portals = dict(names.statements), dict(names.portals)
+    def outstanding(self) -> list[Execution]:
+        """Every statement the server has not finished, as if all of them succeeded. The session may go on."""
+        objects = self._objects
+        statements, portals = objects.statements.copy(), objects.portals.copy()
         try:
-            return list(self.outstanding())
+            return list(self._outstanding())
         finally:
-            names.statements, names.portals = statements, portals
+            objects.statements, objects.portals = statements, portals
+
+    def _outstanding(self) -> Iterator[Execution]:
+        objects = self._objects
+        for request in self._pipeline.outstanding():
+            if isinstance(request, ParseRequest):
+                objects.statements[request.name] = request.statement
+            elif isinstance(request, BindRequest):
+                objects.bound(request)
+            elif isinstance(request, ExecuteRequest):
+                yield objects.portal_execution(request.portal, request.seq, request.sent_ns)
+            elif isinstance(request, QueryRequest):
+                for plan in request.plans[request.current :]:
+                    yield objects.query_execution(plan, request.literals, request.seq, request.sent_ns)
 
 
 def _is_fatal(body: bytes) -> bool:

@@ -1,35 +1,46 @@
-"""What the client of one session says: each request is noted in the pipeline until the server has answered it."""
+"""What the client of one session sends: each request is noted in the pipeline until the server has answered it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from protocol import frontend
-from proxy.session.pipeline import Kind, OutOfStep, Pipeline, Request
-from proxy.session.prepared import Prepared
+from protocol.errors import MessageError
+from proxy.session.pending_requests import (
+    BindRequest,
+    CloseRequest,
+    DescribeRequest,
+    ExecuteRequest,
+    FunctionCallRequest,
+    ParseRequest,
+    QueryRequest,
+    SyncRequest,
+)
+from proxy.session.pipeline import Desynchronized, Pipeline
+from proxy.session.prepared import PreparedStatement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cache.capture.database import Database
     from cache.capture.outcomes import Outcomes
-    from cache.sql.plans import Literals, Plan
-    from proxy.session.prepared_objects import Names
+    from proxy.session.prepared_objects import PreparedObjects
 
 
 class Requests:
-    """Handlers of the frontend's messages. ``seq`` and ``sent_ns`` are those of the chunk that is being looked at."""
+    """Handlers of the frontend's messages. ``seq`` and ``sent_ns`` are the date and the instant of the chunk they are
+    in."""
 
-    __slots__ = ("_database", "_names", "_outcomes", "_pipeline", "sent_ns", "seq", "terminated")
+    __slots__ = ("_database", "_objects", "_outcomes", "_pipeline", "sent_ns", "seq", "terminated")
 
-    def __init__(self, database: Database, pipeline: Pipeline[object], names: Names, outcomes: Outcomes) -> None:
+    def __init__(self, database: Database, pipeline: Pipeline, objects: PreparedObjects, outcomes: Outcomes) -> None:
         self.seq = 0
         self.sent_ns = 0
         self.terminated = False
-        """The client said that it leaves."""
+        """The client sent Terminate."""
         self._database = database
         self._pipeline = pipeline
-        self._names = names
+        self._objects = objects
         self._outcomes = outcomes
 
     def handlers(self) -> list[Callable[[bytes, int, int], None] | None]:
@@ -48,43 +59,49 @@ class Requests:
         handlers[frontend.TERMINATE] = self._terminate
         return handlers
 
-    def _send(self, kind: Kind, payload: object, weight: int = 0) -> None:
-        self._pipeline.send(Request(kind, payload, self.seq, self.sent_ns, weight))
-
     def _query(self, buffer: bytes, start: int, end: int) -> None:
         text = buffer[start : end - 1]
-        found = self._names.plans(text)
-        for plan in found[0]:
+        plans, literals = self._objects.plans(text)
+        for plan in plans:
             if plan.ddl:
                 self._outcomes.ddl_forwarded()
-        self._send(Kind.QUERY, (*found, text), end - start)
+        self._pipeline.send(QueryRequest(self.seq, self.sent_ns, end - start, text, plans, literals))
 
     def _parse(self, buffer: bytes, start: int, end: int) -> None:
         message = frontend.Parse.decode(buffer[start:end])
-        prepared = Prepared(message.query, message.parameter_types)
-        if self._names.plan_of(prepared).ddl:
+        prepared = PreparedStatement(message.query, message.parameter_types)
+        if self._objects.view_of(prepared).plan.ddl:
             self._outcomes.ddl_forwarded()
-        self._send(Kind.PARSE, (message.name, prepared), end - start)
+        self._pipeline.send(ParseRequest(self.seq, self.sent_ns, end - start, message.name, prepared))
 
     def _bind(self, buffer: bytes, start: int, end: int) -> None:
-        self._send(Kind.BIND, buffer[start:end], end - start)
+        body = buffer[start:end]
+        portal_end = body.find(0)
+        statement_end = body.find(0, portal_end + 1)
+        if statement_end < 0:
+            raise MessageError("the name of the portal or of the prepared statement has no end")
+        portal, statement = body[:portal_end], body[portal_end + 1 : statement_end]
+        self._pipeline.send(BindRequest(self.seq, self.sent_ns, end - start, portal, statement, body))
 
     def _describe(self, buffer: bytes, start: int, end: int) -> None:
         message = frontend.Describe.decode(buffer[start:end])
-        self._send(Kind.DESCRIBE, (message.kind, message.name), end - start)
+        self._pipeline.send(DescribeRequest(self.seq, self.sent_ns, end - start, message.kind, message.name))
 
     def _execute(self, buffer: bytes, start: int, end: int) -> None:
-        self._send(Kind.EXECUTE, buffer[start : buffer.index(0, start, end)], end - start)
+        name_end = buffer.find(0, start, end)
+        if name_end < 0:
+            raise MessageError("the portal's name has no end")
+        self._pipeline.send(ExecuteRequest(self.seq, self.sent_ns, end - start, buffer[start:name_end]))
 
     def _close(self, buffer: bytes, start: int, end: int) -> None:
         message = frontend.Close.decode(buffer[start:end])
-        self._send(Kind.CLOSE, (message.kind, message.name), end - start)
+        self._pipeline.send(CloseRequest(self.seq, self.sent_ns, end - start, message.kind, message.name))
 
     def _sync(self, buffer: bytes, start: int, end: int) -> None:
-        self._send(Kind.SYNC, None)
+        self._pipeline.send(SyncRequest(self.seq, self.sent_ns, 0))
 
     def _function_call(self, buffer: bytes, start: int, end: int) -> None:
-        self._send(Kind.FUNCTION_CALL, None)
+        self._pipeline.send(FunctionCallRequest(self.seq, self.sent_ns, 0))
 
     def _copy_end(self, buffer: bytes, start: int, end: int) -> None:
         self._pipeline.copy_end()
@@ -93,34 +110,35 @@ class Requests:
         self.terminated = True
 
     def oversize(self, kind: int, length: int, prefix: bytes) -> None:
-        """A message too long to be looked at: what it may write is everything."""
+        """A message too long to be looked at: it may write every table."""
         if kind == frontend.QUERY:
             self._outcomes.ddl_forwarded()
-            self._send(Kind.QUERY, ((self._database.unreadable(),), (), b""))
+            plans = (self._database.unreadable(),)
+            self._pipeline.send(QueryRequest(self.seq, self.sent_ns, 0, b"", plans, ()))
         elif kind == frontend.PARSE:
             self._outcomes.ddl_forwarded()
-            name = prefix[: prefix.index(0)]
-            self._send(Kind.PARSE, (name, Prepared(None)), len(name))
+            name = _first_string(prefix)
+            self._pipeline.send(ParseRequest(self.seq, self.sent_ns, len(name), name, PreparedStatement(None)))
         elif kind == frontend.BIND:
-            portal, _, rest = prefix.partition(b"\0")
-            statement = rest[: rest.index(0)]
-            self._send(Kind.BIND, portal + b"\0" + statement + b"\0", len(portal) + len(statement))
+            portal = _first_string(prefix)
+            statement = _first_string(prefix[len(portal) + 1 :])
+            size = len(portal) + len(statement)
+            self._pipeline.send(BindRequest(self.seq, self.sent_ns, size, portal, statement, None))
         elif kind == frontend.FUNCTION_CALL:
-            self._send(Kind.FUNCTION_CALL, None)
+            self._pipeline.send(FunctionCallRequest(self.seq, self.sent_ns, 0))
         else:
-            raise OutOfStep(f"a message of {length} bytes where a short one was due")
+            raise Desynchronized(f"a message of {length} bytes where a short one was due")
 
     def plan_again(self) -> None:
         """Names may mean something else now in Queries that were sent already."""
         for request in self._pipeline.outstanding():
-            if request.kind is Kind.QUERY:
-                text = query_payload(request)[2]
-                if text:
-                    request.payload = (*self._names.plans(text), text)
+            if isinstance(request, QueryRequest) and request.text:
+                request.plans, request.literals = self._objects.plans(request.text)
 
 
-def query_payload(request: Request[object]) -> tuple[tuple[Plan, ...], Literals, bytes]:
-    """The plans, the literals and the text of a Query; no text where it was too long."""
-    assert isinstance(request.payload, tuple)
-    plans, literals, text = request.payload
-    return plans, literals, text
+def _first_string(prefix: bytes) -> bytes:
+    """The C string that a message too long to be looked at begins with."""
+    end = prefix.find(0)
+    if end < 0:
+        raise Desynchronized(f"a name of more than {len(prefix)} bytes")
+    return prefix[:end]

@@ -1,10 +1,9 @@
 """One observed session, sans-I/O: bytes of both directions in, finished statements out.
 
 The relay forwards first and shows the same bytes here afterwards. Requests are noted as the client sends them
-(``session_requests``); what they mean is decided when the server answers (``session_replies``), because only then is it
-certain which statement a name stood for (``session_names``). Most of the traffic needs none of that
-(``session_turns``). Nothing here ever raises: whatever cannot be followed makes the session *blind*, and the bytes go
-on without us.
+(``requests``); what they mean is decided when the server answers (``replies``), because only then is it certain which
+statement a name stood for (``prepared_objects``). Most of the traffic needs none of that (``fast_path``). Nothing here
+raises: whatever cannot be followed makes the session *blind*, and it is relayed unobserved from then on.
 """
 
 from __future__ import annotations
@@ -15,11 +14,12 @@ from typing import TYPE_CHECKING, Protocol
 from cache.capture.outcomes import Outcomes
 from cache.capture.session_settings import Settings
 from protocol import backend, codes, frontend
+from protocol.errors import ProtocolError
 from protocol.framing import FrameScanner
 from proxy.session.commit_gate import CommitGate
-from proxy.session.fast_path import Turns
-from proxy.session.pipeline import OutOfStep, Pipeline
-from proxy.session.prepared_objects import Names
+from proxy.session.fast_path import FastPath
+from proxy.session.pipeline import Desynchronized, Pipeline
+from proxy.session.prepared_objects import PreparedObjects
 from proxy.session.replies import Replies
 from proxy.session.requests import Requests
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from cache.capture.database import CatalogQuestion, Database
-    from cache.capture.outcomes import Sink
+    from cache.capture.outcomes import Execution, Sink
     from cache.counts import Counts, ErrorReport
     from proxy.session.commit_gate import Blocking
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 CAPACITY = 262_144
 """Longest message body that is looked at, in bytes; of a longer one only that much is ever held."""
+EXPECTED = (ProtocolError, Desynchronized)
+"""What the bytes of a peer can cause. Any other exception is a fault of Rowtap's own and is reported as one."""
 
 
 class Session:
@@ -47,7 +49,9 @@ class Session:
     Args:
         parameters: what ParameterStatus reported before the first ReadyForQuery.
         startup: the parameters of the client's StartupMessage.
+        on_internal_error: called with "session" and each exception that is not ``EXPECTED``.
         on_blind: called once, with the reason in words, when the session cannot be followed any more.
+        before_commit: keys are removed from Redis before the chunk that commits them is forwarded.
     """
 
     def __init__(
@@ -58,16 +62,16 @@ class Session:
         parameters: Mapping[str, str],
         startup: Mapping[str, str],
         *,
+        on_internal_error: ErrorReport,
         on_blind: Callable[[str], None] | None = None,
-        on_internal_error: ErrorReport | None = None,
         before_commit: bool = False,
     ) -> None:
         self.blinded = False
         self.before_commit = before_commit
-        """The relay shows the client's bytes before it forwards them, and heeds ``hold``."""
-        self.hold: Awaitable[object] | None = None
-        """What the client's last chunk has to wait for."""
-        self.crowded = False
+        """The relay shows the client's bytes before it forwards them, and awaits ``before_forwarding``."""
+        self.before_forwarding: Awaitable[object] | None = None
+        """What has to be awaited before the client's last chunk is forwarded."""
+        self.over_limit = False
         """So much is outstanding that no more of the client's should be read for now."""
         self._database = database
         self._backlog = backlog
@@ -79,10 +83,10 @@ class Session:
         certain = not database.learned or (database.certain and database.catalog.float_digits_certain)
         settings = Settings(parameters, startup, float_digits_certain=certain)
         self._outcomes = Outcomes(database, backlog, counts, settings)
-        self._names = Names(database, settings, self._outcomes.buffer)
-        self._pipeline: Pipeline[object] = Pipeline()
-        self._requests = Requests(database, self._pipeline, self._names, self._outcomes)
-        self._replies = Replies(database, settings, self._pipeline, self._names, self._requests, self._outcomes)
+        self._objects = PreparedObjects(database, settings, self._outcomes.buffer)
+        self._pipeline = Pipeline()
+        self._requests = Requests(database, self._pipeline, self._objects, self._outcomes)
+        self._replies = Replies(database, settings, self._pipeline, self._objects, self._requests, self._outcomes)
         self._frontend = FrameScanner(
             self._requests.handlers(), frontend.LIMITS, capacity=CAPACITY, oversize=self._requests.oversize
         )
@@ -90,12 +94,10 @@ class Session:
             self._replies.handlers, backend.LIMITS, capacity=CAPACITY, oversize=self._replies.oversize
         )
         self._gate = CommitGate(backlog, counts, self._outcomes, self._replies) if before_commit else None
-        self._turns = Turns(database, self._names, self._outcomes)
-        self._turning = False
-        """A turn is under way: of the client's last chunk only ``_turns`` knows."""
-        self._resting = True
-        """Nothing is outstanding and both directions are between two messages, so a turn may begin. May be False
-        where that is so nevertheless."""
+        self._fast_path = FastPath(database, self._pipeline, self._objects, self._outcomes)
+        self._at_rest = True
+        """Nothing is outstanding and both directions are between two messages, so the fast path may be taken. May be
+        False where that is so nevertheless."""
 
     # -- what the relay calls
 
@@ -104,20 +106,20 @@ class Session:
         if self.blinded:
             return
         try:
-            self.hold = None
-            if self._turning:
-                self._turn_into_requests()
+            self.before_forwarding = None
+            pipeline = self._pipeline
+            if pipeline.chunk is not None:
+                self._leave_fast_path(pipeline.chunk)
             requests = self._requests
             requests.seq, requests.sent_ns = self._backlog.seq, monotonic_ns()
-            if self._resting:
-                self._resting = False
-                if self._turns.begins(data):
-                    self._turning = True
+            if self._at_rest:
+                self._at_rest = False
+                if self._fast_path.takes(data):
                     return
             self._frontend.feed(data)
-            self.crowded = self._pipeline.crowded(before=self.crowded)
+            self.over_limit = pipeline.over_limit(before=self.over_limit)
             if self._gate is not None:
-                self.hold = self._gate.look()
+                self.before_forwarding = self._gate.before_forwarding()
         except Exception as error:  # noqa: BLE001 - observation may fail in any way, relaying never does
             self._go_blind(error)
 
@@ -126,37 +128,37 @@ class Session:
         if self.blinded:
             return
         try:
-            if self._turning:
+            pipeline = self._pipeline
+            chunk = pipeline.chunk
+            if chunk is not None:
                 requests = self._requests
-                if self._turns.ends(data, self._replies.status, requests.seq, requests.sent_ns):
-                    self._turning, self._resting = False, True
+                if self._fast_path.finishes(chunk, data, self._replies.status, requests.seq, requests.sent_ns):
+                    self._at_rest = True
                     return
-                self._turn_into_requests()
+                self._leave_fast_path(chunk)
             self._backend.feed(data)
-            if self.crowded:
-                self.crowded = self._pipeline.crowded(before=True)
-            self._resting = (
-                self._pipeline.at_rest
-                and self._backend.aligned
-                and self._frontend.aligned
-                and not self._requests.terminated
+            if self.over_limit:
+                self.over_limit = pipeline.over_limit(before=True)
+            at_rest = pipeline.at_rest
+            self._at_rest = (
+                at_rest and self._backend.aligned and self._frontend.aligned and not self._requests.terminated
             )
-            if self._gate is not None and self._pipeline.at_rest:
+            if self._gate is not None and at_rest:
                 self._gate.release()
         except Exception as error:  # noqa: BLE001 - observation may fail in any way, relaying never does
             self._go_blind(error)
 
-    def _turn_into_requests(self) -> None:
-        """The turn is not as plain as it looked: note its requests, of which nothing has been answered."""
-        self._turning = False
-        self._frontend.feed(self._turns.said)
+    def _leave_fast_path(self, chunk: bytes) -> None:
+        """Put the requests of ``chunk`` in the queue in its place; nothing of them has been answered."""
+        self._pipeline.chunk = None
+        self._frontend.feed(chunk)
 
-    def lose(self, reason: str) -> None:
-        """Bytes went by that were not shown here."""
-        self._go_blind(OutOfStep(reason))
+    def desynchronize(self, reason: str) -> None:
+        """Bytes were forwarded that were not shown here."""
+        self._go_blind(Desynchronized(reason))
 
     def closed(self, *, backend_ended: bool) -> None:
-        """Both legs are gone. Call once.
+        """Both connections are gone. Call once.
 
         Args:
             backend_ended: the server closed the connection, so nothing of this session runs there any more.
@@ -166,17 +168,22 @@ class Session:
         self._closed = True
         try:
             if self.blinded:
-                self._backlog.put(self._outcomes.everything((self._backlog.seq, monotonic_ns())))
+                self._backlog.put(self._outcomes.flush_all((self._backlog.seq, monotonic_ns())))
                 return
-            if self._turning:
-                self._turn_into_requests()
-            may_commit_later = not (backend_ended or self._replies.fatal)
-            self._outcomes.lost(list(self._replies.outstanding()), may_commit_later=may_commit_later)
+            outstanding = self._outstanding()
+            self._outcomes.lost(outstanding, may_commit_later=not (backend_ended or self._replies.fatal))
         except Exception as error:  # noqa: BLE001 - the last resort is to forget everything the session could touch
+            if self.blinded:
+                self._report(error)
             self._go_blind(error)
         finally:
             if self._gate is not None:
                 self._gate.release()
+
+    def _outstanding(self) -> list[Execution]:
+        if self._pipeline.chunk is not None:
+            self._leave_fast_path(self._pipeline.chunk)
+        return self._replies.outstanding()
 
     @property
     def answers_due(self) -> bool:
@@ -199,7 +206,7 @@ class Session:
     @property
     def outstanding(self) -> bool:
         """The server owes an answer."""
-        return self._turning or not self._pipeline.at_rest
+        return not self._pipeline.at_rest
 
     @property
     def idle(self) -> bool:
@@ -207,7 +214,7 @@ class Session:
         return (
             not self.blinded
             and self._replies.status == codes.IDLE
-            and not self.outstanding
+            and self._pipeline.at_rest
             and self._backend.aligned
             and self._frontend.aligned
             and not self._requests.terminated
@@ -226,17 +233,25 @@ class Session:
         if self.blinded:
             return
         self.blinded = True
-        self.crowded = False
+        self.over_limit = False
         self._counts.sessions_blinded += 1
+        self._report(error)
         stamp = (self._backlog.seq, monotonic_ns())
         try:
-            if self._turning:
-                self._turn_into_requests()
-            outstanding = list(self._replies.outstanding())
-        except Exception:  # noqa: BLE001 - everything is flushed below anyway
+            outstanding = self._outstanding()
+        except Exception as another:  # noqa: BLE001 - every table is flushed below anyway
+            self._report(another)
             outstanding = []
-        self._outcomes.blinded(outstanding, stamp)
+        try:
+            self._outcomes.blinded(outstanding, stamp)
+        except Exception as another:  # noqa: BLE001 - the Flushes have been put all the same
+            self._report(another)
         if self._gate is not None:
             self._gate.release()
         if self._on_blind is not None:
             self._on_blind(f"{type(error).__name__}: {error}")
+
+    def _report(self, error: Exception) -> None:
+        """A fault of Rowtap's own must not look like bytes that make no sense."""
+        if not isinstance(error, EXPECTED):
+            self._on_internal_error("session", error)

@@ -10,7 +10,7 @@ import pytest
 
 from protocol import backend, frontend
 from protocol.copy_data import CopyData, CopyDone
-from proxy.session.pipeline import MOST_BYTES, MOST_REQUESTS
+from proxy.session.pipeline import BYTE_LIMIT, REQUEST_LIMIT
 from tests.e2e.processes import wait_until
 from tests.script import READY, Client
 
@@ -55,7 +55,7 @@ def send_all(client, data, wait=30):
     client.socket.sendall(data)
 
 
-@pytest.mark.parametrize(("updates", "size"), [(3 * MOST_REQUESTS, 1), (8 * MOST_BYTES // 8192, 8192)])
+@pytest.mark.parametrize(("updates", "size"), [(3 * REQUEST_LIMIT, 1), (8 * BYTE_LIMIT // 8192, 8192)])
 @both_modes
 def test_updates_without_a_sync_are_answered_and_captured(proxy, redis_client, updates, size, before_commit):
     """The server keeps its answers until it gets a Flush or Sync, while the proxy does not read the client: it must

@@ -28,13 +28,13 @@ class Recorder:
         self.terminated = False
         self.ended = threading.Event()
 
-    crowded = False
+    over_limit = False
     answers_due = between_messages = True
 
     def is_bulk(self, data):
         return True
 
-    def lose(self, reason):
+    def desynchronize(self, reason):
         self.blinded = True
 
     def frontend(self, data):

@@ -197,14 +197,14 @@ def test_an_old_catalog_is_asked_for_again_and_stays_in_use(make, monkeypatch):
 
 
 def test_a_stranger_is_asked_about_once(learned):
-    learned.strange(4711)
+    learned.note_unknown_tables([4711])
     assert not learned.certain
     learned.question().answer(payload("users", oid=4711))
     assert learned.certain
-    learned.strange(4711)
+    learned.note_unknown_tables([4711])
     assert learned.certain
     assert learned.question() is None
-    learned.strange(4712)
+    learned.note_unknown_tables([4712])
     assert not learned.certain
 
 
@@ -212,7 +212,7 @@ def test_a_stranger_overtakes_the_question_under_way(learned):
     learned.ddl_began()
     learned.ddl_ended()
     question = learned.question()
-    learned.strange(4711)
+    learned.note_unknown_tables([4711])
     question.answer(payload("users"))
     assert not learned.certain, "asked before the stranger's rows came by"
     assert learned.question() is not None
@@ -221,19 +221,19 @@ def test_a_stranger_overtakes_the_question_under_way(learned):
 def test_before_anything_is_known_everybody_is_a_stranger(make):
     found = make(rule())
     question = found.question()
-    found.strange(4711)
+    found.note_unknown_tables([4711])
     question.answer(payload("users"))
     assert found.certain
 
 
 def test_strangers_are_bounded(learned, monkeypatch):
-    monkeypatch.setattr(database, "MAX_STRANGERS", 2)
+    monkeypatch.setattr(database, "MAX_UNKNOWN_TABLES", 2)
     for number in (1, 2, 3):
-        learned.strange(number)
+        learned.note_unknown_tables([number])
         learned.question().answer(payload("users"))
-    learned.strange(3)
+    learned.note_unknown_tables([3])
     assert learned.certain
-    learned.strange(1)
+    learned.note_unknown_tables([1])
     assert not learned.certain, "forgotten, so asked about again: dearer, never wrong"
 
 

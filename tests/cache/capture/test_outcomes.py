@@ -7,13 +7,13 @@ import pytest
 from cache.capture.arguments import Arguments
 from cache.capture.database import Database
 from cache.capture.outcomes import Execution, Outcomes, row_count
-from cache.capture.rows import Reader, taps
+from cache.capture.rows import RowCollector, row_plans
 from cache.capture.session_settings import Settings
-from cache.capture.transaction import FAILED_BLOCK, IDLE, IN_BLOCK
 from cache.counts import Counts
 from cache.sql.statements import Statements
 from cache.values.types import CANONICAL
 from protocol.backend import FieldDescription
+from protocol.codes import FAILED_TRANSACTION, IDLE, IN_TRANSACTION
 from tests.cache.catalogs import PUBLIC, USERS
 
 FIELDS = (FieldDescription(b"id", 1, 1, 23, 4), FieldDescription(b"name", 1, 2, 25))
@@ -50,11 +50,11 @@ class Server:
             self.outcomes.ddl_forwarded()
         execution = Execution(plan, Arguments(literals, settings=CANONICAL), self.seq, self.seq * 10)
         if rows:
-            found, _ = taps(plan, FIELDS, (0, 0), CANONICAL)
-            execution.readers = tuple(Reader(tap, execution.arguments) for tap in found)
-            for reader in execution.readers:
+            found, _ = row_plans(plan, FIELDS, (0, 0), CANONICAL)
+            execution.collectors = tuple(RowCollector(row_plan, execution.arguments) for row_plan in found)
+            for collector in execution.collectors:
                 for row in rows:
-                    reader.read(row)
+                    collector.add(row)
         return execution
 
     def run(self, text, tag, *, rows=(), status=None):
@@ -78,7 +78,7 @@ class Server:
         return found
 
     def begin(self):
-        assert self.run("BEGIN", "BEGIN", status=IN_BLOCK) == []
+        assert self.run("BEGIN", "BEGIN", status=IN_TRANSACTION) == []
 
     def update(self, key=1, status=None):
         return self.run(f"UPDATE users SET name = 'a' WHERE id = {key}", "UPDATE 1", status=status)
@@ -110,23 +110,23 @@ def test_an_error_undoes_what_came_before_it():
 def test_a_read_is_put_at_once_and_dated_by_its_transaction():
     server = Server()
     server.begin()
-    assert server.select(IN_BLOCK) == ["FILL users:1@1"]
+    assert server.select(IN_TRANSACTION) == ["FILL users:1@1"]
     assert server.run("COMMIT", "COMMIT", status=IDLE) == []
     assert server.select(IDLE) == ["FILL users:1@4"]
 
 
 @pytest.mark.parametrize("dirty", [False, True])
-def test_of_many_rows_the_first_are_put_before_the_last_came(dirty):
+def test_of_fill_early_the_first_are_put_before_the_last_came(dirty):
     server = Server()
     server.begin()
     if dirty:
-        server.run("SELECT unknown_function()", "SELECT 1", status=IN_BLOCK)
+        server.run("SELECT unknown_function()", "SELECT 1", status=IN_TRANSACTION)
     execution = server.execution("SELECT id, name FROM users", [(b"1", b"a"), (b"2", b"b")])
-    server.outcomes.many_rows(execution)
+    server.outcomes.fill_early(execution)
     assert [change.key for change in server.sink.changes] == ([] if dirty else [b"users:1", b"users:2"])
-    for reader in execution.readers:
-        assert reader.rows == []
-        reader.read((b"3", b"c"))
+    for collector in execution.collectors:
+        assert collector.rows == []
+        collector.add((b"3", b"c"))
     server.outcomes.finished(execution, b"SELECT 3")
     assert [change.key for change in server.sink.changes] == ([] if dirty else [b"users:1", b"users:2", b"users:3"])
 
@@ -142,8 +142,8 @@ def test_of_many_rows_the_first_are_put_before_the_last_came(dirty):
 def test_behind_a_write_of_its_own_a_read_fills_nothing(text, tag):
     server = Server()
     server.begin()
-    server.run(text, tag, status=IN_BLOCK)
-    assert server.select(IN_BLOCK) == []
+    server.run(text, tag, status=IN_TRANSACTION)
+    assert server.select(IN_TRANSACTION) == []
     server.run("ROLLBACK", "ROLLBACK", status=IDLE)
     assert server.select(IDLE) != []
 
@@ -151,17 +151,19 @@ def test_behind_a_write_of_its_own_a_read_fills_nothing(text, tag):
 def test_commit_of_a_failed_block():
     server = Server()
     server.begin()
-    server.update(status=IN_BLOCK)
-    assert server.fail(FAILED_BLOCK) == []
+    server.update(status=IN_TRANSACTION)
+    assert server.fail(FAILED_TRANSACTION) == []
     assert server.run("COMMIT", "ROLLBACK", status=IDLE) == []
 
 
 def test_commit_and_chain_begins_anew():
     server = Server()
     server.begin()
-    server.update(status=IN_BLOCK)
-    assert server.run("COMMIT AND CHAIN", "COMMIT", status=IN_BLOCK) == ["STORE users:1@2"]
-    assert server.select(IN_BLOCK) == ["FILL users:1@3"], "as old as the new transaction, and it has written nothing"
+    server.update(status=IN_TRANSACTION)
+    assert server.run("COMMIT AND CHAIN", "COMMIT", status=IN_TRANSACTION) == ["STORE users:1@2"]
+    assert server.select(IN_TRANSACTION) == ["FILL users:1@3"], (
+        "as old as the new transaction, and it has written nothing"
+    )
 
 
 def test_savepoints():
@@ -179,7 +181,7 @@ def test_savepoints():
 def test_a_transaction_prepared_here_and_committed_there():
     here = Server()
     here.begin()
-    here.update(status=IN_BLOCK)
+    here.update(status=IN_TRANSACTION)
     assert here.run("PREPARE TRANSACTION 'g'", "PREPARE TRANSACTION", status=IDLE) == []
     there = Server(here.database)
     assert there.run("COMMIT PREPARED 'g'", "COMMIT PREPARED", status=IDLE) == ["STORE users:1@2"]
@@ -189,13 +191,13 @@ def test_a_transaction_prepared_here_and_committed_there():
 def test_a_prepared_transaction_that_is_rolled_back_or_failed():
     server = Server()
     server.begin()
-    server.update(status=IN_BLOCK)
+    server.update(status=IN_TRANSACTION)
     server.run("PREPARE TRANSACTION 'g'", "PREPARE TRANSACTION", status=IDLE)
     assert server.run("ROLLBACK PREPARED 'g'", "ROLLBACK PREPARED", status=IDLE) == []
     assert server.database.prepared == {}
     server.begin()
-    server.update(status=IN_BLOCK)
-    server.fail(FAILED_BLOCK)
+    server.update(status=IN_TRANSACTION)
+    server.fail(FAILED_TRANSACTION)
     assert server.run("PREPARE TRANSACTION 'h'", "ROLLBACK", status=IDLE) == []
     assert server.database.prepared == {}
 
@@ -220,7 +222,7 @@ def test_while_nothing_is_learned():
 def test_ddl_makes_the_catalog_uncertain_until_its_transaction_ends():
     server = Server()
     server.begin()
-    server.run("ALTER TABLE users ADD x int", "ALTER TABLE", status=IN_BLOCK)
+    server.run("ALTER TABLE users ADD x int", "ALTER TABLE", status=IN_TRANSACTION)
     assert Server(server.database).select(IDLE) == []
     assert server.database.question() is None
     server.run("COMMIT", "COMMIT")
@@ -254,11 +256,11 @@ def test_rows_that_cannot_fill_are_counted():
 def test_a_lost_session():
     server = Server()
     server.begin()
-    server.update(1, status=IN_BLOCK)
+    server.update(1, status=IN_TRANSACTION)
     server.outcomes.lost([], may_commit_later=False)
     assert server.told() == [], "it was rolled back"
     server.begin()
-    server.update(1, status=IN_BLOCK)
+    server.update(1, status=IN_TRANSACTION)
     server.outcomes.lost([server.execution("COMMIT")], may_commit_later=True)
     assert [change.may_commit_later for change in server.sink.changes] == [True]
     assert server.told() == ["EVICT users:1@4"]

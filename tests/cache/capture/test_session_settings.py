@@ -102,7 +102,7 @@ def test_a_role_in_the_startup_message():
 
 def test_doubt_about_everything():
     found = settings()
-    found.doubt()
+    found.mark_uncertain()
     assert found.scope.search_path is None
     assert found.values(float_digits_certain=True).client_encoding == ""
     assert found.readable(b"ascii")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from cache.capture.transaction import (
-    FAILED_BLOCK,
-    IDLE,
-    IN_BLOCK,
     MAX_BYTES,
     MAX_CHANGES,
     TransactionBuffer,
@@ -14,6 +11,7 @@ from cache.capture.transaction import (
 from cache.changes import Change, Kind
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
+from protocol.codes import FAILED_TRANSACTION, IDLE, IN_TRANSACTION
 
 RULE = TableRule(
     "app", "public", "users", ("id",), ("name",),
@@ -47,9 +45,9 @@ def test_an_error_undoes_the_whole_implicit_transaction():
 
 def test_a_block_holds_until_commit():
     buffer = TransactionBuffer()
-    assert buffer.ready(IN_BLOCK) == []
+    assert buffer.ready(IN_TRANSACTION) == []
     buffer.add([store("a")])
-    assert buffer.ready(IN_BLOCK) == []
+    assert buffer.ready(IN_TRANSACTION) == []
     assert keys(buffer.commit()) == ["STORE a"]
     assert buffer.ready(IDLE) == []
     assert not buffer.dirty
@@ -57,7 +55,7 @@ def test_a_block_holds_until_commit():
 
 def test_a_rollback_discards():
     buffer = TransactionBuffer()
-    buffer.ready(IN_BLOCK)
+    buffer.ready(IN_TRANSACTION)
     buffer.add([store("a")])
     assert buffer.rollback() == []
     assert buffer.ready(IDLE) == []
@@ -65,9 +63,9 @@ def test_a_rollback_discards():
 
 def test_an_error_at_commit_discards():
     buffer = TransactionBuffer()
-    buffer.ready(IN_BLOCK)
+    buffer.ready(IN_TRANSACTION)
     buffer.add([store("a")])
-    buffer.ready(IN_BLOCK)
+    buffer.ready(IN_TRANSACTION)
     buffer.fail()
     assert buffer.ready(IDLE) == []
     assert buffer.pending == []
@@ -75,21 +73,21 @@ def test_an_error_at_commit_discards():
 
 def test_a_failed_block_keeps_what_a_savepoint_can_bring_back():
     buffer = TransactionBuffer()
-    buffer.ready(IN_BLOCK)
+    buffer.ready(IN_TRANSACTION)
     buffer.add([store("a")])
     buffer.savepoint("s")
     buffer.add([store("b")])
     buffer.fail()
-    assert buffer.ready(FAILED_BLOCK) == []
+    assert buffer.ready(FAILED_TRANSACTION) == []
     buffer.rollback_to("s")
     buffer.add([store("c")])
-    assert buffer.ready(IN_BLOCK) == []
+    assert buffer.ready(IN_TRANSACTION) == []
     assert keys(buffer.commit()) == ["STORE a", "STORE c"]
 
 
 def test_savepoints_of_one_name_shadow_each_other():
     buffer = TransactionBuffer()
-    buffer.ready(IN_BLOCK)
+    buffer.ready(IN_TRANSACTION)
     buffer.savepoint("s")
     buffer.add([store("a")])
     buffer.savepoint("s")
@@ -104,7 +102,7 @@ def test_savepoints_of_one_name_shadow_each_other():
 
 def test_release_keeps_changes_for_the_outer_savepoint_to_undo():
     buffer = TransactionBuffer()
-    buffer.ready(IN_BLOCK)
+    buffer.ready(IN_TRANSACTION)
     buffer.savepoint("outer")
     buffer.savepoint("inner")
     buffer.add([store("a")])
@@ -116,7 +114,7 @@ def test_release_keeps_changes_for_the_outer_savepoint_to_undo():
 
 def test_rolling_back_to_a_savepoint_nobody_saw_doubts_everything():
     buffer = TransactionBuffer()
-    buffer.ready(IN_BLOCK)
+    buffer.ready(IN_TRANSACTION)
     buffer.add([store("a")])
     buffer.rollback_to("unseen")
     assert keys(buffer.commit()) == ["EVICT a"]
@@ -124,7 +122,7 @@ def test_rolling_back_to_a_savepoint_nobody_saw_doubts_everything():
 
 def test_a_block_that_ends_unseen_evicts():
     buffer = TransactionBuffer()
-    buffer.ready(IN_BLOCK)
+    buffer.ready(IN_TRANSACTION)
     buffer.add([store("a")])
     assert keys(buffer.ready(IDLE)) == ["EVICT a"]
 
@@ -132,21 +130,21 @@ def test_a_block_that_ends_unseen_evicts():
 def test_a_rollback_after_something_unseen_evicts_what_may_have_escaped():
     buffer = TransactionBuffer()
     buffer.add([store("a")])
-    buffer.doubt()
+    buffer.mark_uncertain()
     buffer.fail()
     assert keys(buffer.ready(IDLE)) == ["EVICT a"]
 
 
 def test_a_session_lost_at_rest_in_a_block_was_rolled_back():
     buffer = TransactionBuffer()
-    buffer.ready(IN_BLOCK)
+    buffer.ready(IN_TRANSACTION)
     buffer.add([store("a")])
     assert buffer.lost(unanswered=False) == []
 
 
 def test_a_session_lost_with_a_request_unanswered_may_have_committed():
     buffer = TransactionBuffer()
-    buffer.ready(IN_BLOCK)
+    buffer.ready(IN_TRANSACTION)
     buffer.add([store("a"), Change(Kind.FLUSH, RULE, b"", None, 1, 1)])
     assert keys(buffer.lost(unanswered=True)) == ["EVICT a", "FLUSH "]
 
@@ -156,14 +154,14 @@ def test_the_transaction_is_dated_from_its_first_statement():
     buffer.touch(5, 50)
     buffer.touch(6, 60)
     assert buffer.start == (5, 50)
-    buffer.ready(IN_BLOCK)
+    buffer.ready(IN_TRANSACTION)
     buffer.commit()
     assert buffer.start is None
 
 
 def test_own_writes_make_reads_dirty_until_undone():
     buffer = TransactionBuffer()
-    buffer.ready(IN_BLOCK)
+    buffer.ready(IN_TRANSACTION)
     buffer.savepoint("s")
     buffer.add([store("a")])
     assert buffer.dirty
@@ -175,7 +173,7 @@ def test_own_writes_make_reads_dirty_until_undone():
 
 def test_the_last_write_of_a_key_is_what_a_transaction_leaves():
     buffer = TransactionBuffer()
-    buffer.ready(IN_BLOCK)
+    buffer.ready(IN_TRANSACTION)
     evicted = Change(Kind.EVICT, RULE, b"a", None, 1, 1)
     buffer.add([store("a"), store("b"), evicted, store("a")])
     assert keys(buffer.commit()) == ["STORE a", "STORE b"]
@@ -217,7 +215,7 @@ def many(rule: TableRule, count: int) -> list[Change]:
 
 def begun() -> TransactionBuffer:
     buffer = TransactionBuffer()
-    buffer.ready(IN_BLOCK)
+    buffer.ready(IN_TRANSACTION)
     return buffer
 
 

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from psycopg import pq
 
-from cache.capture import rows as observe_rows
+from cache.capture import rows
 from cache.capture.arguments import Arguments
 from cache.capture.write_changes import changes_of_write
 from cache.catalog import query as catalog_query
@@ -144,17 +144,17 @@ class Session:
         self.dirty = self.dirty or plan.modifies or plan.opaque
 
     def changed(self, plan, arguments, result):
-        taps, _ = observe_rows.taps(plan, fields(result), formats(result), self.server.settings)
-        readers = [observe_rows.Reader(tap, arguments) for tap in taps]
+        row_plans, _ = rows.row_plans(plan, fields(result), formats(result), self.server.settings)
+        collectors = [rows.RowCollector(row_plan, arguments) for row_plan in row_plans]
         for row in answers(result):
-            for reader in readers:
-                reader.read(row)
-        for reader in readers:
-            if reader.tap.kind is Kind.FILL and not self.dirty:
-                for key, value in reader.rows:
+            for collector in collectors:
+                collector.add(row)
+        for collector in collectors:
+            if collector.row_plan.kind is Kind.FILL and not self.dirty:
+                for key, value in collector.rows:
                     if value is not None:
-                        self.put("F", reader.tap.bound.rule, key, value)
-        of = {reader.tap.write: reader for reader in readers}
+                        self.put("F", collector.row_plan.bound.rule, key, value)
+        of = {collector.row_plan.write: collector for collector in collectors}
         count = int(result.command_tuples or 0) if result.command_tuples is not None else None
         for write in plan.writes:
             for change in changes_of_write(write, arguments, count, of.get(write), STAMP, certain=True):

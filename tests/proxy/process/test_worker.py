@@ -301,13 +301,13 @@ def test_bystanders_are_counted():
     one.wants_catalog()
     one.frontend(b"Q")
     one.backend(b"Z")
-    one.lose("whatever")
+    one.desynchronize("whatever")
     one.closed(backend_ended=True)
     assert sessions == {"app": 1, "other": 1}
     other.closed(backend_ended=False)
     two.closed(backend_ended=True)
     assert sessions == {}
-    assert (one.idle, one.outstanding, one.blinded, one.before_commit, one.hold) == (False, False, True, False, None)
+    assert (one.outstanding, one.blinded, one.before_commit, one.before_forwarding) == (False, True, False, None)
 
 
 async def test_a_table_that_can_no_longer_be_captured_loses_its_keys_once(start, connect, logged, monkeypatch):

@@ -67,6 +67,11 @@ class Sink:
         raise AssertionError("nothing is held back here")
 
 
+def fault(where, error):
+    """The sessions of these tests have no fault of Rowtap's own."""
+    raise AssertionError(f"internal error in {where}") from error
+
+
 class Dialogue:
     """A session between two scripted peers. ``got`` returns and forgets what reached the backlog."""
 
@@ -83,6 +88,7 @@ class Dialogue:
             self.counts,
             PARAMETERS | (parameters or {}),
             {"user": "me"},
+            on_internal_error=fault,
             on_blind=self.reasons.append,
             before_commit=before_commit,
         )

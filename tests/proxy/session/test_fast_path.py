@@ -145,6 +145,9 @@ SURPRISES = {
     "a parameter behind it": [((q(SELECT),), (*ROW, backend.ParameterStatus(b"TimeZone", b"UTC"), ready()))],
     "a block that nobody began": [((q(OTHER),), (*OTHERS, done("SELECT 1"), ready("T")))],
     "a block that ended": [BEGIN, ((q(OTHER),), (*OTHERS, done("SELECT 1"), ready("I")))],
+    "a count that fails, of a table the catalog does not know": [
+        ((parse("SELECT count(*) FROM users"), bind(), *execute()), (PARSED, BOUND, OTHERS[0], error(), ready()))
+    ],
     "another tag": [((q(OTHER),), (*OTHERS, done("DELETE 1"), ready()))],
     "suspended in a block": [
         BEGIN,
@@ -168,7 +171,7 @@ def play(exchanges, *, short):
         d.sink.seq += 1
         if short:
             d.client(*said)
-            turn = d.session._turning
+            turn = d.session._pipeline.chunk is not None
             d.server(*answered)
         else:
             for byte in b"".join(map(bytes, said)):
@@ -180,7 +183,7 @@ def play(exchanges, *, short):
 
 def left(d):
     """Everything of a session that may matter later. Of a portal that has ended nothing does."""
-    session, names, buffer = d.session, d.session._names, d.session._outcomes.buffer
+    session, names, buffer = d.session, d.session._objects, d.session._outcomes.buffer
     start = buffer.start and buffer.start[0]
     return {
         "changes": [(change.kind, change.key, change.value, change.seq) for change in d.sink.changes],
@@ -198,7 +201,7 @@ def left(d):
 def test_a_turn(exchanges):
     d, turn = play(exchanges, short=True)
     assert turn
-    assert d.session._resting, "it was followed in the short way to its end"
+    assert d.session._at_rest, "it was followed in the short way to its end"
     assert left(d) == left(play(exchanges, short=False)[0])
 
 
@@ -255,19 +258,19 @@ def test_what_an_unnamed_statement_is_after_a_turn():
     d.client(bind(b"8"), *execute()).server(BOUND, NAME, ANN, done("SELECT 1"), ready())
     assert d.got() == ["FILL users:8=ann"]
     d.client(q(OTHER)).server(*OTHERS, done("SELECT 1"), ready())
-    assert b"" not in d.session._names.statements, "a Query has destroyed it"
+    assert b"" not in d.session._objects.statements, "a Query has destroyed it"
 
 
 def test_a_cut_chunk_is_no_turn():
     d = Dialogue()
     said = bytes(q(SELECT))
     d.session.frontend(said[:9])
-    assert not d.session._turning
+    assert not d.session._pipeline.chunk
     d.session.frontend(said[9:])
     d.server(*ROW, ready())
     assert d.got() == ["FILL users:1=ann"]
     d.client(q(SELECT))
-    assert d.session._turning, "and the next may be one again"
+    assert d.session._pipeline.chunk, "and the next may be one again"
 
 
 def test_a_cut_answer_is_none():
@@ -300,7 +303,7 @@ def test_new_rules_end_what_was_known():
     d.database.configure(d.database.rules)
     d.server(*ROW, ready())
     d.client(q(SELECT))
-    assert not d.session._turning, "there is no catalog"
+    assert not d.session._pipeline.chunk, "there is no catalog"
     d.server(*ROW, ready())
     assert d.got() == ["FILL users:1=ann"]
 
@@ -313,3 +316,13 @@ def test_a_setting_ends_what_was_known():
     d.got()
     d.client(q(SELECT)).server(*ROW, ready())
     assert d.got() == [], "the name means another table now"
+
+
+def test_update_is_stored_though_a_read_the_fast_path_declined_had_failed():
+    """Its RowDescription names a table that the catalog does not know: only rows that come make the catalog be asked
+    again, so what the server described before it failed must leave the next write as certain as it was."""
+    d = Dialogue()
+    d.client(parse("SELECT count(*) FROM users"), bind(), *execute())
+    d.server(PARSED, BOUND, OTHERS[0], error(), ready())
+    d.client(q("UPDATE users SET name = 'x' WHERE id = 2")).server(done("UPDATE 1"), ready())
+    assert d.got() == ["STORE users:2=x"]

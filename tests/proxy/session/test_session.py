@@ -16,6 +16,7 @@ from tests.proxy.session.dialogue import (
     Dialogue,
     done,
     error,
+    fault,
     q,
     ready,
     rows,
@@ -305,7 +306,7 @@ def test_without_a_catalog_writes_flush_and_reads_do_not_fill():
 def test_ddl_makes_the_catalog_uncertain_until_it_is_asked_again():
     d = Dialogue()
     d.client(q("ALTER TABLE users ADD COLUMN x int"))
-    other = Session(d.database, d.sink, d.counts, PARAMETERS, {"user": "me"})
+    other = Session(d.database, d.sink, d.counts, PARAMETERS, {"user": "me"}, on_internal_error=fault)
     other.frontend(bytes(q("SELECT id, name FROM users")))
     other.backend(b"".join(map(bytes, [*rows((1, b"ann")), done("SELECT 1"), ready()])))
     assert d.got() == [], "while it is on its way"
@@ -346,7 +347,7 @@ def test_two_phase_commit_across_sessions():
     d.client(q("UPDATE users SET name = 'a' WHERE id = 1")).server(done("UPDATE 1"), ready("T"))
     d.client(q("PREPARE TRANSACTION 'g'")).server(done("PREPARE TRANSACTION"), ready())
     assert d.got() == []
-    other = Session(d.database, d.sink, d.counts, PARAMETERS, {"user": "me"})
+    other = Session(d.database, d.sink, d.counts, PARAMETERS, {"user": "me"}, on_internal_error=fault)
     other.frontend(bytes(q("COMMIT PREPARED 'g'")))
     other.backend(bytes(done("COMMIT PREPARED")) + bytes(ready()))
     assert d.got() == ["STORE users:1=a"]
