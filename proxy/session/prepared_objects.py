@@ -102,8 +102,8 @@ class PreparedObjects:
             if portal is not None and not portal.plan.trivial:
                 portal.description = description
 
-    def suspended(self, name: bytes) -> None:
-        """PortalSuspended came for a portal."""
+    def counted(self, name: bytes) -> None:
+        """PortalSuspended or CommandComplete came for a portal: its statement was counted. Executed again, it goes on."""
         portal = self.portals.get(name)
         if portal is not None:
             portal.already_counted = True

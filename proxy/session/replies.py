@@ -175,7 +175,6 @@ class Replies:
     def _portal_suspended(self, buffer: bytes, start: int, end: int) -> None:
         head = self._pipeline.expect(ExecuteRequest, "PortalSuspended")
         self._outcomes.suspended(self._begin(head))
-        self._objects.suspended(head.portal)
         self._next(head)
 
     def _next(self, head: StatementRequest) -> None:
@@ -185,6 +184,7 @@ class Replies:
         if isinstance(head, QueryRequest):
             head.current += 1
         else:
+            self._objects.counted(head.portal)
             self._pipeline.executed()
 
     def _copy_in(self, buffer: bytes, start: int, end: int) -> None:

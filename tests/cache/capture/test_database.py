@@ -1,7 +1,5 @@
 """When the catalog is asked for, whose answer counts, and when it is certain."""
 
-import json
-
 import pytest
 
 from cache.capture import database
@@ -11,6 +9,7 @@ from cache.changes import Change, Kind
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
 from cache.sql.statements import Statements
+from tests.cache.catalog_answers import payload
 
 SCOPE = Scope(search_path=("public",))
 TEXT = b"SELECT id, name FROM users WHERE id = 1"
@@ -20,27 +19,6 @@ def rule(table="users"):
     names = {"database": "app", "schema": "public", "table": table}
     template = KeyTemplate.parse("{table}:{id}", **names, key_columns=("id",))
     return TableRule("app", "public", table, ("id",), ("name",), template, label=f"app.public.{table}")
-
-
-def payload(*tables, oid=16384):
-    """What the catalog query answers for a database with these tables: id bigint primary key, name text."""
-    columns = [
-        {"name": name, "number": number, "type": type_oid, "modifier": -1, "not_null": number == 1, "generated": False,
-         "deterministic": True}
-        for number, (name, type_oid) in enumerate((("id", 20), ("name", 25)), 1)
-    ]  # fmt: skip
-    relations = [
-        {"oid": oid + position, "schema": "public", "name": table, "kind": "r", "rewritten": False, "partition": False,
-         "inherited": False, "row_security": False, "triggers": [], "unique": [["id"]], "columns": columns}
-        for position, table in enumerate(tables)
-    ]  # fmt: skip
-    types: list[object] = [
-        {"oid": type_oid, "kind": "b", "name": name, "base": 0, "element": 0, "subtype": None, "attributes": []}
-        for type_oid, name in ((20, "int8"), (25, "text"))
-    ]
-    document = {"relations": relations, "edges": [], "types": types, "homonyms": [], "volatile": [], "harmless": [],
-                "float_digits": True, "search_path_default": "public"}  # fmt: skip
-    return json.dumps(document).encode().hex().encode()
 
 
 @pytest.fixture

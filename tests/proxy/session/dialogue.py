@@ -13,6 +13,7 @@ from cache.sql.statements import Statements
 from protocol import backend, frontend
 from protocol.backend import FieldDescription
 from proxy.session.session import Session
+from tests.cache.catalog_answers import payload
 
 if TYPE_CHECKING:
     from cache.changes import Change
@@ -92,6 +93,12 @@ class Dialogue:
             on_blind=self.reasons.append,
             before_commit=before_commit,
         )
+
+    def learn(self):
+        """Answer the catalog query if the session wants to ask it."""
+        question = self.session.wants_catalog()
+        if question is not None:
+            question.answer(payload("users", oid=OID, key_type="int4"))
 
     def client(self, *messages):
         self.session.frontend(b"".join(map(bytes, messages)))
