@@ -58,12 +58,14 @@ class Execution:
 _WRITING_TAGS = frozenset(
     {b"INSERT", b"UPDATE", b"DELETE", b"MERGE", b"COPY", b"TRUNCATE", b"ALTER", b"DROP", b"DO", b"CALL"}
 )
+_COUNT_DIGITS = 20
+"""Digits of the largest row count, which has 64 bits."""
 
 
 def row_count(tag: bytes) -> int | None:
     """The number of rows a command tag ends with (manual, CommandComplete), None if it has none."""
     last = tag.rpartition(b" ")[2]
-    return int(last) if last.isdigit() else None
+    return int(last) if last.isdigit() and len(last) <= _COUNT_DIGITS else None
 
 
 class Outcomes:

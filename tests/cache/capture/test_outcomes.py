@@ -88,7 +88,15 @@ class Server:
 
 
 @pytest.mark.parametrize(
-    ("tag", "count"), [(b"UPDATE 12", 12), (b"INSERT 0 3", 3), (b"BEGIN", None), (b"CREATE TABLE", None), (b"", None)]
+    ("tag", "count"),
+    [
+        (b"UPDATE 12", 12),
+        (b"INSERT 0 3", 3),
+        (b"BEGIN", None),
+        (b"CREATE TABLE", None),
+        (b"", None),
+        (b"UPDATE " + b"9" * 5000, None),
+    ],
 )
 def test_row_count(tag, count):
     assert row_count(tag) == count
