@@ -76,7 +76,9 @@ def fault(where, error):
 class Dialogue:
     """A session between two scripted peers. ``got`` returns and forgets what reached the backlog."""
 
-    def __init__(self, *, learned=True, parameters=None, before_commit=False, sink=None):
+    def __init__(
+        self, *, learned=True, parameters=None, before_commit=False, sink=None, on_blind=True, on_internal_error=fault
+    ):
         self.sink = sink or Sink()
         self.counts = Counts.of(["app.public.users"])
         self.reasons: list[str] = []
@@ -89,8 +91,8 @@ class Dialogue:
             self.counts,
             PARAMETERS | (parameters or {}),
             {"user": "me"},
-            on_internal_error=fault,
-            on_blind=self.reasons.append,
+            on_internal_error=on_internal_error,
+            on_blind=self.reasons.append if on_blind else None,
             before_commit=before_commit,
         )
 
