@@ -196,9 +196,6 @@ TESTED_TOGETHER = {
     "proxy/commands/redis_reader.py": "table_reader",
     "proxy/demo/session.py": "servers",
     "proxy/net/leg.py": "relay",
-    "proxy/session/prepared_objects.py": "session",
-    "proxy/session/replies.py": "session",
-    "proxy/session/requests.py": "session",
     **{f"cache/values/{name}.py": "loaders" for name in
        ("containers", "encodings", "geometry", "numbers", "scalars", "text_search", "times", "types")},
 }  # fmt: skip

@@ -110,13 +110,11 @@ class _Maker:
     def _stored(self, key: bytes, operands: tuple[Operand | None, ...]) -> Change:
         """A Store of the columns the statement assigned: of the whole value, or of some fields of a hash."""
         texts: list[bytes | None] = []
-        for column, operand in zip(self._bound.value, operands, strict=False):
+        for column, operand in zip(self._bound.value, operands, strict=True):
             text = None if operand is None else self._arguments.text(column, operand)
             if operand is not None and text is None and not self._arguments.is_null(operand):
                 return self.change(key, None)
             texts.append(text)
-        if not operands:
-            return self.change(key, None)
         if None not in operands:
             return self.change(key, values.render(self._bound.rule, self._bound.value, texts))
         return self._fields(key, operands, texts)

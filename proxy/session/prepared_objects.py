@@ -103,7 +103,7 @@ class PreparedObjects:
                 portal.description = description
 
     def counted(self, name: bytes) -> None:
-        """PortalSuspended or CommandComplete came for a portal: its statement was counted. Executed again, it goes on."""
+        """PortalSuspended or CommandComplete came for a portal: its statement was counted. Run again, it goes on."""
         portal = self.portals.get(name)
         if portal is not None:
             portal.already_counted = True
@@ -165,7 +165,7 @@ class PreparedObjects:
     # -- constants and rows
 
     def arguments(
-        self, literals: Literals, types: tuple[int, ...], bind: bytes | None, settings: ValueSettings
+        self, literals: Literals, types: tuple[int, ...], bind: bytes | None, settings: ValueSettings | None
     ) -> Arguments:
         """The constants of a statement that was bound by a Bind with this body. Raises ``MessageError``."""
         if bind is None:
@@ -175,9 +175,7 @@ class PreparedObjects:
 
     def _arguments_of(self, portal: Portal) -> Arguments:
         if portal.arguments is None:
-            if portal.prepared is None or portal.settings is None:
-                return NO_ARGUMENTS
-            types = portal.prepared.types
+            types = () if portal.prepared is None else portal.prepared.types
             portal.arguments = self.arguments(portal.literals, types, portal.bind, portal.settings)
         return portal.arguments
 

@@ -1,5 +1,5 @@
-"""A fault of Rowtap's own while it follows a session, injected into a running proxy: the client does not notice, the log
-has the traceback, a metric counts it, and no stale key stays."""
+"""A fault of Rowtap's own while it follows a session, injected into a running proxy: the client does not notice, the
+log has the traceback, a metric counts it, and no stale key stays."""
 
 import time
 from pathlib import Path

@@ -120,6 +120,24 @@ class Dialogue:
         return found
 
 
+def state(d):
+    """Everything of a session that may matter later, and what came of it so far. Of a portal that has ended nothing
+    does."""
+    session, objects, buffer = d.session, d.session._objects, d.session._outcomes.buffer
+    start = buffer.start and buffer.start[0]
+    return {
+        "changes": [(one.kind, one.key, one.value, one.seq, one.hold) for one in d.sink.changes],
+        "counted": (dict(d.counts.statements), dict(d.counts.unfilled)),
+        "statements": {name: (one.text, one.types, one.description) for name, one in objects.statements.items()},
+        "portals": set(objects.portals),
+        "transaction": ([(one.kind, one.key) for one in buffer.pending], buffer.dirty, buffer.explicit, start),
+        "session": (session.blinded, session.idle, session.outstanding, session.over_limit, session._replies.status),
+        "relay": (session.between_messages, session.is_bulk(b"x"), session.message_rest(b"x" * 9)),
+        "catalog": (d.database.certain, d.database.learned, d.database.due_at > 0),
+        "reasons": d.reasons,
+    }
+
+
 def q(text):
     return frontend.Query(text.encode())
 

@@ -1,17 +1,20 @@
-"""Turns: a statement followed in the short way and the same followed frame by frame leave nothing different behind."""
+"""FastPath: a statement that it follows leaves nothing else behind than the same statement followed frame by frame."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 
 from protocol import backend, codes, frontend
 from protocol.backend import FieldDescription
-from tests.proxy.session.dialogue import BOUND, FIELDS, OID, PARSED, Dialogue, done, error, q, ready, rows
+from tests.proxy.session.dialogue import BOUND, FIELDS, OID, PARSED, Dialogue, done, error, q, ready, rows, state
 
 SELECT = "SELECT id, name FROM users WHERE id = 1"
 OTHER = "SELECT balance FROM accounts WHERE id = 1"
 OTHERS = (backend.RowDescription((FieldDescription(b"balance", 99, 3, 23, 4),)), backend.DataRow([b"1"]))
 NAME = backend.RowDescription(FIELDS[1:])
+BINARY = tuple(replace(field, format=codes.BINARY) for field in FIELDS)
 SYNC = frontend.Sync()
 DESCRIBE = frontend.Describe(codes.PORTAL, b"")
 
@@ -45,7 +48,7 @@ ANN = backend.DataRow([b"ann"])
 NOTICE = backend.NoticeResponse.of("NOTICE", "00000", "x")
 ROW = [*rows((1, b"ann")), done("SELECT 1")]
 
-TURNS = {
+FOLLOWED = {
     "unrelated": [((q(OTHER),), (*OTHERS, done("SELECT 1"), ready()))],
     "no rows": [((q(SELECT),), (*rows(), done("SELECT 0"), ready()))],
     "captured": [((q(SELECT),), (*ROW, ready()))],
@@ -61,7 +64,7 @@ TURNS = {
         )
     ],
     "counted only": [((q("SELECT count(*) FROM users"),), (OTHERS[0], OTHERS[1], done("SELECT 1"), ready()))],
-    "a stranger": [
+    "an unknown table": [
         (
             (q(SELECT),),
             (backend.RowDescription((FieldDescription(b"id", OID + 1, 1, 23, 4),)), done("SELECT 0"), ready()),
@@ -87,6 +90,16 @@ TURNS = {
         PREPARED,
         ((bind(b"7", name=b"s"), *execute(described=False)), (BOUND, ANN, done("SELECT 1"), ready())),
     ],
+    "prepared, unrelated, not described": [
+        PREPARED_OTHER,
+        ((bind(b"7", name=b"s"), *execute(described=False)), (BOUND, OTHERS[1], done("SELECT 1"), ready())),
+    ],
+    "a value that is not certain": [
+        (
+            (parse("SELECT id, name FROM users"), bind(results=(1,)), *execute()),
+            (PARSED, BOUND, backend.RowDescription(BINARY), backend.DataRow([b"1", b"ann"]), done("SELECT 1"), ready()),
+        )
+    ],
     "prepared, in binary": [
         PREPARED,
         (
@@ -103,9 +116,9 @@ TURNS = {
         ((bind(b"\xff", name=b"s"), *execute()), (BOUND, NAME, done("SELECT 0"), ready())),
     ],
 }
-"""Exchanges whose last is a turn."""
+"""Exchanges whose last is followed on the fast path to its end."""
 
-NO_TURNS = {
+NOT_TAKEN = {
     "an update": [((q("UPDATE users SET name = 'x' WHERE id = 2"),), (done("UPDATE 1"), ready()))],
     "two statements": [((q(f"{SELECT}; {SELECT}"),), (*ROW, *ROW, ready()))],
     "an empty query": [((q(""),), (backend.EmptyQueryResponse(), ready()))],
@@ -126,15 +139,19 @@ NO_TURNS = {
             (PARSED, BOUND, backend.NoData(), done("DELETE 1"), ready()),
         )
     ],
-    "an unknown statement": [((bind(name=b"nobody"), *execute()), (error(), ready()))],
+    "an unknown statement": [((bind(name=b"unknown"), *execute()), (error(), ready()))],
     "no Sync yet": [
         ((parse(BY_KEY), bind(b"7"), DESCRIBE, frontend.Execute(b"")), (PARSED, BOUND, NAME, ANN, done("SELECT 1"))),
         ((SYNC,), (ready(),)),
     ],
 }
-"""Exchanges whose last is none."""
+"""Exchanges whose last request the fast path does not take."""
 
-SURPRISES = {
+DECLINED = {
+    "a block of which the beginning was not seen": [
+        ((q(""),), (backend.EmptyQueryResponse(), ready("T"))),
+        ((q(SELECT),), (*ROW, ready("T"))),
+    ],
     "an error": [((q(SELECT),), (error(), ready()))],
     "an error in the middle": [((q(SELECT),), (*ROW[:2], error(), ready()))],
     "an error in a block": [BEGIN, ((q(OTHER),), (error(), ready("E")))],
@@ -143,7 +160,7 @@ SURPRISES = {
     "an Execute that fails": [PREPARED, ((bind(b"7", name=b"s"), *execute()), (BOUND, NAME, error(), ready()))],
     "a notice before it": [((q(SELECT),), (NOTICE, *ROW, ready()))],
     "a parameter behind it": [((q(SELECT),), (*ROW, backend.ParameterStatus(b"TimeZone", b"UTC"), ready()))],
-    "a block that nobody began": [((q(OTHER),), (*OTHERS, done("SELECT 1"), ready("T")))],
+    "a block that was not seen to begin": [((q(OTHER),), (*OTHERS, done("SELECT 1"), ready("T")))],
     "a block that ended": [BEGIN, ((q(OTHER),), (*OTHERS, done("SELECT 1"), ready("I")))],
     "a count that fails, of a table the catalog does not know": [
         ((parse("SELECT count(*) FROM users"), bind(), *execute()), (PARSED, BOUND, OTHERS[0], error(), ready()))
@@ -160,120 +177,103 @@ SURPRISES = {
     "a row behind the end": [((q(SELECT),), (ROW[0], b"D\0\0\1\0", done("SELECT 1"), ready()))],
     "an answer to nothing": [((q(SELECT),), (*ROW, ready(), *ROW, ready()))],
 }
-"""Exchanges whose last begins as a turn, and is not answered like one."""
+"""Exchanges whose last request the fast path takes, and whose answer it declines."""
 
 
-def play(exchanges, *, short):
-    """The dialogue, chunk by chunk or byte by byte; what it left behind, and whether its last exchange began a turn."""
+def play(exchanges, *, fast):
+    """The dialogue, in whole chunks or byte by byte; and whether the fast path took its last request."""
     d = Dialogue()
-    turn = False
-    for said, answered in exchanges:
+    taken = False
+    for sent, answered in exchanges:
         d.sink.seq += 1
-        if short:
-            d.client(*said)
-            turn = d.session._pipeline.chunk is not None
+        if fast:
+            d.client(*sent)
+            taken = d.session._pipeline.chunk is not None
             d.server(*answered)
         else:
-            for byte in b"".join(map(bytes, said)):
+            for byte in b"".join(map(bytes, sent)):
                 d.session.frontend(bytes([byte]))
             for byte in b"".join(map(bytes, answered)):
                 d.session.backend(bytes([byte]))
-    return d, turn
+    return d, taken
 
 
-def left(d):
-    """Everything of a session that may matter later. Of a portal that has ended nothing does."""
-    session, names, buffer = d.session, d.session._objects, d.session._outcomes.buffer
-    start = buffer.start and buffer.start[0]
-    return {
-        "changes": [(change.kind, change.key, change.value, change.seq) for change in d.sink.changes],
-        "counted": (dict(d.counts.statements), dict(d.counts.unfilled)),
-        "statements": {name: (known.text, known.types, known.description) for name, known in names.statements.items()},
-        "portals": set(names.portals),
-        "buffer": (len(buffer.pending), buffer.dirty, buffer.explicit, start),
-        "session": (session.blinded, session.idle, session.outstanding, session._replies.status),
-        "catalog": d.database.due_at,
-        "reasons": d.reasons,
-    }
+@pytest.mark.parametrize("exchanges", FOLLOWED.values(), ids=FOLLOWED)
+def test_plain_read_is_followed_to_its_end_and_leaves_the_same(exchanges):
+    d, taken = play(exchanges, fast=True)
+    assert taken
+    assert d.session._at_rest, "it was followed on the fast path to its end"
+    assert state(d) == state(play(exchanges, fast=False)[0])
 
 
-@pytest.mark.parametrize("exchanges", TURNS.values(), ids=TURNS)
-def test_a_turn(exchanges):
-    d, turn = play(exchanges, short=True)
-    assert turn
-    assert d.session._at_rest, "it was followed in the short way to its end"
-    assert left(d) == left(play(exchanges, short=False)[0])
+@pytest.mark.parametrize("exchanges", NOT_TAKEN.values(), ids=NOT_TAKEN)
+def test_request_that_is_no_plain_read_is_not_taken(exchanges):
+    d, taken = play(exchanges, fast=True)
+    assert not taken
+    assert state(d) == state(play(exchanges, fast=False)[0])
 
 
-@pytest.mark.parametrize("exchanges", NO_TURNS.values(), ids=NO_TURNS)
-def test_no_turn(exchanges):
-    d, turn = play(exchanges, short=True)
-    assert not turn
-    assert left(d) == left(play(exchanges, short=False)[0])
+@pytest.mark.parametrize("exchanges", DECLINED.values(), ids=DECLINED)
+def test_answer_that_is_not_plain_is_declined_and_leaves_the_same(exchanges):
+    d, taken = play(exchanges, fast=True)
+    assert taken
+    assert state(d) == state(play(exchanges, fast=False)[0])
 
 
-@pytest.mark.parametrize("exchanges", SURPRISES.values(), ids=SURPRISES)
-def test_a_turn_that_is_none(exchanges):
-    d, turn = play(exchanges, short=True)
-    assert turn
-    assert left(d) == left(play(exchanges, short=False)[0])
-
-
-@pytest.mark.parametrize("exchanges", TURNS.values(), ids=TURNS)
-def test_a_turn_that_is_interrupted(exchanges):
-    """By the client, who says more before the answer; the answers come in one chunk."""
-    (said, answered) = exchanges[-1]
+@pytest.mark.parametrize("exchanges", FOLLOWED.values(), ids=FOLLOWED)
+def test_read_leaves_the_same_if_the_client_sends_more_before_its_answer(exchanges):
+    (sent, answered) = exchanges[-1]
     more = ((q("UPDATE users SET name = 'y' WHERE id = 3"),), (done("UPDATE 1"), answered[-1]))
-    d, _ = play(exchanges[:-1], short=True)
+    d, _ = play(exchanges[:-1], fast=True)
     d.sink.seq += 1
-    d.client(*said)
+    d.client(*sent)
     assert d.session.outstanding
     assert not d.session.idle
     d.sink.seq += 1
     d.client(*more[0])
     d.server(*answered, *more[1])
-    assert left(d) == left(play([*exchanges, more], short=False)[0])
+    assert state(d) == state(play([*exchanges, more], fast=False)[0])
 
 
-@pytest.mark.parametrize("exchanges", TURNS.values(), ids=TURNS)
-def test_a_turn_whose_connection_is_lost(exchanges):
+@pytest.mark.parametrize("exchanges", FOLLOWED.values(), ids=FOLLOWED)
+def test_read_leaves_the_same_if_the_connection_is_lost_before_its_answer(exchanges):
     ends = []
-    for short in (True, False):
-        d, _ = play(exchanges[:-1], short=short)
+    for fast in (True, False):
+        d, _ = play(exchanges[:-1], fast=fast)
         d.sink.seq += 1
-        said = b"".join(map(bytes, exchanges[-1][0]))
-        if short:
-            d.session.frontend(said)
+        sent = b"".join(map(bytes, exchanges[-1][0]))
+        if fast:
+            d.session.frontend(sent)
         else:
-            for byte in said:
+            for byte in sent:
                 d.session.frontend(bytes([byte]))
         d.session.closed(backend_ended=False)
         ends.append(d.got())
     assert ends[0] == ends[1]
 
 
-def test_what_an_unnamed_statement_is_after_a_turn():
-    d, _ = play(TURNS["parsed"], short=True)
+def test_unnamed_statement_can_be_bound_again_until_a_query_destroys_it():
+    d, _ = play(FOLLOWED["parsed"], fast=True)
     d.got()
     d.client(bind(b"8"), *execute()).server(BOUND, NAME, ANN, done("SELECT 1"), ready())
     assert d.got() == ["FILL users:8=ann"]
     d.client(q(OTHER)).server(*OTHERS, done("SELECT 1"), ready())
-    assert b"" not in d.session._objects.statements, "a Query has destroyed it"
+    assert b"" not in d.session._objects.statements
 
 
-def test_a_cut_chunk_is_no_turn():
+def test_request_in_two_chunks_is_not_taken_and_the_next_may_be():
     d = Dialogue()
-    said = bytes(q(SELECT))
-    d.session.frontend(said[:9])
-    assert not d.session._pipeline.chunk
-    d.session.frontend(said[9:])
+    sent = bytes(q(SELECT))
+    d.session.frontend(sent[:9])
+    assert d.session._pipeline.chunk is None
+    d.session.frontend(sent[9:])
     d.server(*ROW, ready())
     assert d.got() == ["FILL users:1=ann"]
     d.client(q(SELECT))
-    assert d.session._pipeline.chunk, "and the next may be one again"
+    assert d.session._pipeline.chunk is not None
 
 
-def test_a_cut_answer_is_none():
+def test_answer_in_two_chunks_fills_wherever_it_is_cut():
     d = Dialogue()
     answered = b"".join(map(bytes, [*ROW, ready()]))
     for cut in range(1, len(answered)):
@@ -284,7 +284,21 @@ def test_a_cut_answer_is_none():
         assert d.session.idle
 
 
-def test_a_client_that_has_said_goodbye_is_asked_nothing():
+def test_rows_of_two_rules_are_followed_frame_by_frame():
+    d = Dialogue()
+    (bound,) = d.database.catalog.bound
+    other = replace(bound, rule=replace(bound.rule, label="other"))
+    link = d.database.catalog.links[OID][0]
+    d.database.catalog = replace(
+        d.database.catalog, bound=(bound, other), links={OID: (link, replace(link, bound=other))}
+    )
+    d.client(q(SELECT))
+    assert d.session._pipeline.chunk is not None
+    d.server(*ROW, ready())
+    assert d.got() == ["FILL users:1=ann", "FILL users:1=ann"]
+
+
+def test_catalog_is_not_asked_for_over_a_session_whose_client_has_terminated():
     d = Dialogue()
     d.database.due_at = 0
     assert d.session.wants_catalog() is not None
@@ -296,19 +310,19 @@ def test_a_client_that_has_said_goodbye_is_asked_nothing():
     assert d.session.wants_catalog() is None
 
 
-def test_new_rules_end_what_was_known():
+def test_request_is_not_taken_while_there_is_no_catalog():
     d = Dialogue()
     d.client(q(SELECT)).server(*ROW, ready())
     d.client(q(SELECT))
     d.database.configure(d.database.rules)
     d.server(*ROW, ready())
     d.client(q(SELECT))
-    assert not d.session._pipeline.chunk, "there is no catalog"
+    assert d.session._pipeline.chunk is None
     d.server(*ROW, ready())
     assert d.got() == ["FILL users:1=ann"]
 
 
-def test_a_setting_ends_what_was_known():
+def test_remembered_query_is_planned_again_after_a_setting():
     d = Dialogue()
     d.client(q(SELECT)).server(*ROW, ready())
     d.client(q("SET search_path = other"))

@@ -102,7 +102,7 @@ peers = st.lists(
 
 
 @patient
-@settings(max_examples=depth(400, 50_000), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=depth(150, 20_000), deadline=None, suppress_health_check=list(HealthCheck))
 @given(peers, st.booleans(), st.booleans())
 @example([("server", b"Z\0\0\0\4")], True, False)
 @example([("client", b"E\0\0\0\6\1\1")], True, False)

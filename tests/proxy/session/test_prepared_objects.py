@@ -1,0 +1,248 @@
+"""PreparedObjects: what the names of statements and portals stand for, and what executing one of them does."""
+
+from __future__ import annotations
+
+import pytest
+
+from cache.changes import Kind
+from protocol import backend, codes, frontend
+from tests.proxy.session.dialogue import BOUND, FIELDS, PARSED, Dialogue, done, error, q, ready, rows
+
+NAME = backend.RowDescription(FIELDS[1:])
+SYNC = frontend.Sync()
+UPDATE = b"UPDATE users SET name = 'a' WHERE id = 1"
+
+
+def begun():
+    """A dialogue in a transaction block."""
+    d = Dialogue()
+    return d.client(q("BEGIN")).server(done("BEGIN"), ready("T"))
+
+
+def executed(d, portal=b"", *answers):
+    """Run a portal, as it was bound before."""
+    d.client(frontend.Execute(portal), SYNC).server(*answers)
+    return d.got()
+
+
+def test_name_stands_for_the_statement_the_server_confirmed():
+    d = Dialogue()
+    d.client(frontend.Parse(b"s", b"UPDATE users SET name = 'a' WHERE id = 1"), frontend.Sync())
+    d.server(PARSED, ready())
+    d.client(frontend.Parse(b"s", b"SELECT 1"), frontend.Sync()).server(error(), ready())
+    d.client(frontend.Bind(b"", b"s"), frontend.Execute(b""), frontend.Sync())
+    d.server(BOUND, done("UPDATE 1"), ready())
+    assert d.got() == ["STORE users:1=a"]
+
+
+def test_execute_runs_what_prepare_made_and_flushes_if_that_is_unknown():
+    d = Dialogue()
+    d.client(q("PREPARE p AS UPDATE users SET name = $1 WHERE id = $2")).server(done("PREPARE"), ready())
+    d.client(q("EXECUTE p('new', 5)")).server(done("UPDATE 1"), ready())
+    assert d.got() == ["STORE users:5=new"]
+    d.client(q("DEALLOCATE ALL")).server(done("DEALLOCATE ALL"), ready())
+    d.client(q("EXECUTE p('new', 5)")).server(done("UPDATE 1"), ready())
+    assert d.got() == ["FLUSH "], "a statement made where nobody saw it may do anything"
+
+
+def test_fetched_row_has_the_date_of_its_declare():
+    d = Dialogue()
+    d.client(q("BEGIN")).server(done("BEGIN"), ready("T"))
+    d.client(q("DECLARE c CURSOR WITH HOLD FOR SELECT id, name FROM users"))
+    d.server(done("DECLARE CURSOR"), ready("T"))
+    d.client(q("COMMIT")).server(done("COMMIT"), ready())
+    d.sink.seq = 9
+    d.client(q("FETCH 1 FROM c")).server(*rows((1, b"ann")), done("FETCH 1"), ready())
+    assert [(change.kind, change.seq) for change in d.sink.changes] == [(Kind.FILL, 1)]
+
+
+@pytest.mark.parametrize("text", ["SELECT name FROM users WHERE id = 5", "SELECT name FROM users WHERE id = $1"])
+def test_row_fetched_from_a_portal_that_bind_made_fills(text):
+    d = Dialogue()
+    d.client(q("BEGIN")).server(done("BEGIN"), ready("T"))
+    parameters: list[bytes | None] = [b"5"] if "$1" in text else []
+    d.client(frontend.Parse(b"", text.encode()), frontend.Bind(b"c", b"", (), parameters), frontend.Sync())
+    d.server(PARSED, BOUND, ready("T"))
+    d.client(q("FETCH 1 FROM c"))
+    d.server(backend.RowDescription(FIELDS[1:]), backend.DataRow([b"ann"]), done("FETCH 1"), ready("T"))
+    assert d.got() == ["FILL users:5=ann"]
+
+
+def test_parameters_are_read_under_the_settings_at_bind():
+    d = Dialogue()
+    d.client(q("BEGIN")).server(done("BEGIN"), ready("T"))
+    d.client(
+        frontend.Parse(b"", b"UPDATE users SET name = $1 WHERE id = 5"), frontend.Bind(b"p", b"", (), [b"\xc3\xa9"])
+    )
+    d.client(frontend.Sync()).server(PARSED, BOUND, ready("T"))
+    d.client(q("SET client_encoding TO latin1"))
+    d.server(done("SET"), backend.ParameterStatus(b"client_encoding", b"LATIN1"), ready("T"))
+    d.client(frontend.Execute(b"p"), frontend.Sync()).server(done("UPDATE 1"), ready("T"))
+    d.client(q("COMMIT")).server(done("COMMIT"), ready())
+    assert d.got() == ["STORE users:5=é"]
+
+
+def test_binary_row_of_a_prepared_statement_fills():
+    d = Dialogue()
+    d.client(
+        frontend.Parse(b"s", b"SELECT name FROM users WHERE id = $1"),
+        frontend.Describe(codes.PREPARED_STATEMENT, b"s"),
+        frontend.Sync(),
+    )
+    d.server(PARSED, backend.ParameterDescription((23,)), backend.RowDescription(FIELDS[1:]), ready())
+    d.client(frontend.Bind(b"", b"s", (1,), [(42).to_bytes(4, "big")], (1,)), frontend.Execute(b""), frontend.Sync())
+    d.server(BOUND, backend.DataRow([b"ann"]), done("SELECT 1"), ready())
+    assert d.got() == ["FILL users:42=ann"]
+
+
+def test_row_without_a_description_fills_nothing():
+    d = Dialogue()
+    d.client(frontend.Parse(b"", b"SELECT id, name FROM users"), frontend.Bind(b"", b""), frontend.Execute(b""))
+    d.client(frontend.Sync())
+    d.server(PARSED, BOUND, backend.DataRow([b"1", b"ann"]), done("SELECT 1"), ready())
+    assert d.got() == []
+
+
+def test_statement_that_is_closed_is_unknown_when_bound_and_flushes():
+    d = Dialogue()
+    d.client(frontend.Parse(b"s", UPDATE), frontend.Close(codes.PREPARED_STATEMENT, b"s"), SYNC)
+    d.server(PARSED, backend.CloseComplete(), ready())
+    d.client(frontend.Bind(b"", b"s"), frontend.Execute(b""), SYNC).server(BOUND, done("UPDATE 1"), ready())
+    assert d.got() == ["FLUSH "]
+
+
+def test_portal_that_is_closed_is_unknown_when_executed_and_flushes():
+    d = Dialogue()
+    d.client(frontend.Parse(b"", UPDATE), frontend.Bind(b"p", b""), frontend.Close(codes.PORTAL, b"p"))
+    d.client(frontend.Execute(b"p"), SYNC)
+    d.server(PARSED, BOUND, backend.CloseComplete(), done("UPDATE 1"), ready())
+    assert d.got() == ["FLUSH "]
+
+
+def test_portal_is_unknown_after_its_transaction():
+    d = begun()
+    d.client(frontend.Parse(b"", UPDATE), frontend.Bind(b"p", b""), SYNC).server(PARSED, BOUND, ready("T"))
+    d.client(q("COMMIT")).server(done("COMMIT"), ready())
+    assert executed(d, b"p", done("UPDATE 1"), ready()) == ["FLUSH "]
+
+
+def test_description_of_a_portal_is_used_for_its_rows():
+    d = Dialogue()
+    d.client(frontend.Parse(b"", b"SELECT id, name FROM users"), frontend.Bind(b"p", b""))
+    d.client(frontend.Describe(codes.PORTAL, b"p"), frontend.Execute(b"p"), SYNC)
+    d.server(PARSED, BOUND, *rows((1, b"ann")), done("SELECT 1"), ready())
+    assert d.got() == ["FILL users:1=ann"]
+
+
+@pytest.mark.parametrize("kind", [codes.PORTAL, codes.PREPARED_STATEMENT])
+@pytest.mark.parametrize("text", ["SELECT 1", None], ids=["unrelated", "unknown"])
+def test_description_that_is_not_needed_is_not_kept(kind, text):
+    d = Dialogue()
+    if text is not None:
+        d.client(frontend.Parse(b"x", text.encode()), frontend.Bind(b"x", b"x"), SYNC).server(PARSED, BOUND, ready("T"))
+    d.client(frontend.Describe(kind, b"x"), SYNC).server(NAME, ready("T"))
+    objects = d.session._objects
+    assert {one.description for one in objects.statements.values()} <= {None}
+    assert {one.description for one in objects.portals.values()} <= {None}
+
+
+def test_description_of_a_statement_is_forgotten_with_the_catalog():
+    d = Dialogue()
+    d.client(frontend.Parse(b"s", b"SELECT id, name FROM users"), frontend.Describe(codes.PREPARED_STATEMENT, b"s"))
+    d.client(SYNC).server(PARSED, backend.ParameterDescription(()), backend.RowDescription(FIELDS), ready())
+    again = (frontend.Bind(b"", b"s"), frontend.Execute(b""), SYNC)
+    answers = (BOUND, backend.DataRow([b"1", b"ann"]), done("SELECT 1"), ready())
+    d.client(*again).server(*answers)
+    assert d.got() == ["FILL users:1=ann"]
+    d.database.configure(d.database.rules)
+    d.learn()
+    d.client(*again).server(*answers)
+    assert d.got() == [], "column numbers may mean something else now"
+
+
+def test_statement_prepared_by_a_portal_is_known():
+    d = Dialogue()
+    d.client(frontend.Parse(b"", b"PREPARE p AS UPDATE users SET name = $1 WHERE id = $2"), frontend.Bind(b"", b""))
+    d.client(frontend.Execute(b""), SYNC).server(PARSED, BOUND, done("PREPARE"), ready())
+    d.client(q("EXECUTE p ('new', 5)")).server(done("UPDATE 1"), ready())
+    assert d.got() == ["STORE users:5=new"]
+
+
+def test_statement_of_a_query_string_is_prepared_by_its_own_text():
+    d = Dialogue()
+    d.client(q("SELECT 1; PREPARE p AS DELETE FROM users WHERE id = $1; SELECT 2"))
+    d.server(done("SELECT 1"), done("PREPARE"), done("SELECT 1"), ready())
+    d.client(q("EXECUTE p (5)")).server(done("DELETE 1"), ready())
+    assert d.got() == ["EVICT users:5"]
+
+
+def test_deallocated_statement_is_unknown_and_others_are_not():
+    d = Dialogue()
+    for name in ("p", "r"):
+        d.client(q(f"PREPARE {name} AS DELETE FROM users WHERE id = $1")).server(done("PREPARE"), ready())
+    d.client(q("DEALLOCATE p")).server(done("DEALLOCATE"), ready())
+    d.client(q("EXECUTE r (5)")).server(done("DELETE 1"), ready())
+    d.client(q("EXECUTE p (5)")).server(done("DELETE 1"), ready())
+    assert d.got() == ["EVICT users:5", "FLUSH "]
+
+
+@pytest.mark.parametrize("command", ["CLOSE c", "CLOSE ALL", "DISCARD ALL"])
+def test_row_of_a_cursor_that_was_closed_fills_nothing(command):
+    d = Dialogue()
+    d.client(q("DECLARE c CURSOR WITH HOLD FOR SELECT id, name FROM users")).server(done("DECLARE CURSOR"), ready())
+    d.client(q(command)).server(done(command.rpartition(" ")[0]), ready())
+    d.client(q("FETCH 1 FROM c")).server(*rows((1, b"ann")), done("FETCH 1"), ready())
+    assert d.got() == []
+
+
+def test_discard_all_forgets_prepared_statements():
+    d = Dialogue()
+    d.client(frontend.Parse(b"s", UPDATE), SYNC).server(PARSED, ready())
+    d.client(q("DISCARD ALL")).server(done("DISCARD ALL"), ready())
+    assert d.session._objects.statements == {}
+
+
+def test_execute_by_a_portal_has_the_date_of_its_execute():
+    d = Dialogue()
+    d.client(q("PREPARE p AS SELECT id, name FROM users")).server(done("PREPARE"), ready())
+    d.client(frontend.Parse(b"", b"EXECUTE p"), frontend.Bind(b"", b""), frontend.Describe(codes.PORTAL, b""))
+    d.sink.seq = 9
+    d.client(frontend.Execute(b""), SYNC).server(PARSED, BOUND, *rows((1, b"ann")), done("SELECT 1"), ready())
+    assert [change.seq for change in d.sink.changes] == [1], "as old as the transaction that Parse began"
+
+
+def test_empty_statement_changes_nothing():
+    d = Dialogue()
+    d.client(frontend.Parse(b"", b""), frontend.Bind(b"", b""), frontend.Execute(b""), SYNC)
+    d.server(PARSED, BOUND, backend.EmptyQueryResponse(), ready())
+    assert d.got() == []
+    assert not d.session.blinded
+
+
+def test_text_that_an_encoding_makes_ambiguous_flushes():
+    d = Dialogue(parameters={"client_encoding": "SJIS"})
+    d.client(q("UPDATE users SET name = 'é' WHERE id = 1")).server(done("UPDATE 1"), ready())
+    assert d.got() == ["FLUSH "]
+
+
+def test_prepared_text_that_a_new_encoding_makes_ambiguous_flushes():
+    d = Dialogue()
+    text = "SELECT 1; PREPARE p AS UPDATE users SET name = 'é' WHERE id = $1"
+    d.client(q(text)).server(done("SELECT 1"), done("PREPARE"), ready())
+    d.client(q("SET client_encoding = 'SJIS'"))
+    d.server(done("SET"), backend.ParameterStatus(b"client_encoding", b"SJIS"), ready())
+    d.client(q("EXECUTE p (1)")).server(done("UPDATE 1"), ready())
+    assert d.got() == ["FLUSH "]
+    assert not d.session.blinded
+
+
+def test_views_are_made_again_when_settings_or_the_catalog_change():
+    d = Dialogue()
+    objects = d.session._objects
+    views = objects.views
+    assert objects.views is views
+    d.client(q("SET search_path = x")).server(done("SET"), backend.ParameterStatus(b"search_path", b"x"), ready())
+    changed = objects.views
+    assert changed is not views
+    d.database.configure(d.database.rules)
+    assert objects.views is not changed
