@@ -125,7 +125,7 @@ def literals(string):
         yield string, Literal(string.encode(), "decimal"), False
 
 
-def test_literals_are_what_the_server_stores(server):
+def test_text_of_a_literal_is_what_the_server_stores_and_finds(server):
     taken = dict.fromkeys(COLUMNS, 0)
     for name, string, cast in itertools.product(COLUMNS, STRINGS, CASTS):
         for sql, literal, negative in literals(string):
@@ -157,7 +157,7 @@ def test_literals_are_what_the_server_stores(server):
         ("mood", Literal(b"happy", "string"), False, None, b"happy"),
     ],
 )  # fmt: skip
-def test_certain_literals(server, name, literal, negative, cast, text):
+def test_literal_of_the_columns_family_has_a_text(server, name, literal, negative, cast, text):
     assert literal_text(server.columns[name], literal, Operand(Source.LITERAL, 0, negative, cast), UTF8) == text
 
 
@@ -184,12 +184,12 @@ def test_certain_literals(server, name, literal, negative, cast, text):
         ("mood", Literal(b"happy", "string"), False, "mood"),
     ],
 )
-def test_uncertain_literals(server, name, literal, negative, cast):
+def test_literal_out_of_range_or_of_another_family_has_no_text(server, name, literal, negative, cast):
     assert literal_text(server.columns[name], literal, Operand(Source.LITERAL, 0, negative, cast), UTF8) is None
 
 
 @pytest.mark.parametrize("name", UNCERTAIN)
-def test_uncertain_columns(server, name):
+def test_constants_of_other_column_types_have_no_text(server, name):
     column, literal = server.columns[name], Operand(Source.LITERAL)
     for value in (b"1", b"a", b"{1}", b"2024-01-01"):
         for kind in ("string", "integer"):
@@ -199,7 +199,7 @@ def test_uncertain_columns(server, name):
         assert array_texts(column, b"{1}", 0, 0, Operand(Source.PARAMETER), UTF8) is None
 
 
-def test_citext_is_uncertain():
+def test_literal_of_a_citext_column_has_no_text():
     citext = Column("v", 1, 20000, -1, "b", 20000, base_kind="b", base_name="citext")
     assert literal_text(citext, Literal(b"a", "string"), Operand(Source.LITERAL), UTF8) is None
 
@@ -208,7 +208,7 @@ def test_citext_is_uncertain():
 @given(st.text(st.sampled_from(" \t\n+-0123456789_xXoObB.e\u00a0\u0663"), max_size=8))
 @example("\u00a05")
 @example("5\x0b")
-def test_integer_input(server, string):
+def test_integer_strings_are_read_as_the_server_reads_them(server, string):
     text = literal_text(server.columns["int4"], Literal(string.encode(), "string"), Operand(Source.LITERAL), UTF8)
     result = server.run(f"SELECT {quoted(string)}::int4")
     if text is not None:
@@ -219,7 +219,7 @@ def test_integer_input(server, string):
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.sampled_from(" tTrRuUeEfFaAlLsSyYnNoO01\t"), max_size=6))
-def test_boolean_input(server, string):
+def test_boolean_strings_are_read_as_the_server_reads_them(server, string):
     text = literal_text(server.columns["bool"], Literal(string.encode(), "string"), Operand(Source.LITERAL), UTF8)
     result = server.run(f"SELECT {quoted(string)}::bool")
     assert result == (None if text is None else [text])
@@ -229,7 +229,7 @@ def test_boolean_input(server, string):
 @given(st.lists(st.sampled_from(["-", "{", "}", " ", "a0EE", "bc", "0", "12345678"]), max_size=24).map("".join))
 @example("a0eebc999c0b4ef8bb6d6bb9bd380a11")
 @example("{a0ee-bc99-9c0b4ef8-bb6d6bb9bd380a11}")
-def test_uuid_input(server, string):
+def test_uuid_strings_are_read_as_the_server_reads_them(server, string):
     text = literal_text(server.columns["uuid"], Literal(string.encode(), "string"), Operand(Source.LITERAL), UTF8)
     result = server.run(f"SELECT {quoted(string)}::uuid")
     assert result == (None if text is None else [text])
@@ -246,7 +246,7 @@ DECLARED = [0, 705, t.INT2, t.INT4, t.INT8, t.TEXT, t.VARCHAR, t.BPCHAR, t.NAME,
             t.JSON, t.JSONB, t.OID]  # fmt: skip
 
 
-def test_parameters_are_what_the_server_stores(server):
+def test_text_of_a_parameter_is_what_the_server_stores_and_finds(server):
     taken = dict.fromkeys(itertools.product(COLUMNS, (0, 1)), 0)
     texts = [string.encode() for string in STRINGS]
     for name, cast, code in itertools.product(COLUMNS, CASTS, (0, 1)):
@@ -280,11 +280,11 @@ def test_parameters_are_what_the_server_stores(server):
         ("text", b"x", 2, t.TEXT, None),
     ],
 )
-def test_uncertain_parameters(server, name, raw, code, oid, cast):
+def test_parameter_of_another_type_or_format_has_no_text(server, name, raw, code, oid, cast):
     assert parameter_text(server.columns[name], raw, code, oid, Operand(Source.PARAMETER, 0, cast=cast), UTF8) is None
 
 
-def test_keywords(server):
+def test_keywords_have_a_text_for_boolean_columns_alone(server):
     for name, (keyword, source) in itertools.product(COLUMNS, (("TRUE", Source.TRUE), ("FALSE", Source.FALSE))):
         for cast in CASTS:
             text = keyword_text(server.columns[name], Operand(source, cast=cast))
@@ -310,7 +310,7 @@ SEND = "SELECT array_send({}::{}[])"
 
 
 @pytest.mark.parametrize("name", ARRAYS)
-def test_arrays_find_what_the_server_finds(server, name):
+def test_texts_of_an_array_are_what_the_server_finds_by_it(server, name):
     """Every element is put in first, so that a text left out or made wrong finds too little or too much."""
     column = server.columns[name]
     element = {"varchar5": "varchar"}.get(name, name)
@@ -341,25 +341,35 @@ def test_arrays_find_what_the_server_finds(server, name):
     "expression",
     ["'{{1,2},{3,4}}'::int4[]", "'{1.5}'::numeric[]", "'{1}'::text[]", "'{3000000000}'::int8[]", "'{1}'::float8[]"],
 )
-def test_uncertain_binary_arrays(server, expression):
+def test_binary_array_of_another_type_or_shape_has_no_texts(server, expression):
     (binary,) = server.connection.execute(f"SELECT array_send({expression})").fetchone()
     assert array_texts(server.columns["int4"], binary, 1, 0, Operand(Source.PARAMETER), UTF8) is None
 
 
-def test_binary_arrays_of_another_size(server):
+def test_binary_array_of_a_larger_integer_type_has_texts(server):
     (binary,) = server.connection.execute("SELECT array_send('[5:7]={1,NULL,2}'::int8[])").fetchone()
     assert array_texts(server.columns["int4"], binary, 1, 1016, Operand(Source.PARAMETER), UTF8) == [b"1", b"2"]
 
 
+@pytest.mark.parametrize(
+    ("raw", "oid", "cast"),
+    [(b"{1}", t.TEXT, None), (b"{1}", 0, "int4"), (b"{ ,1}", 0, None)],
+    ids=["declared as no array", "cast to no array", "element of spaces"],
+)
+def test_array_that_is_no_plain_list_has_no_texts(raw, oid, cast):
+    column = Column("v", 1, t.INT4, -1, base_oid=t.INT4)
+    assert array_texts(column, raw, 0, oid, Operand(Source.PARAMETER, cast=cast), UTF8) is None
+
+
 @given(st.binary(max_size=60))
-def test_hostile_arrays(raw):
+def test_array_of_any_bytes_has_texts_or_none(raw):
     column = Column("v", 1, t.TEXT, -1, base_oid=t.TEXT)
     for code in (0, 1):
         texts = array_texts(column, raw, code, 0, Operand(Source.PARAMETER), UTF8)
         assert texts is None or all(isinstance(text, bytes) for text in texts)
 
 
-def test_long_arrays_are_not_read():
+def test_array_beyond_the_limit_has_no_texts():
     column, operand = Column("v", 1, t.INT4, -1, base_oid=t.INT4), Operand(Source.PARAMETER)
     for count, read in ((10_000, True), (10_001, False)):
         text = b"{" + b",".join([b"1"] * count) + b"}"
@@ -368,7 +378,7 @@ def test_long_arrays_are_not_read():
         assert (array_texts(column, binary, 1, 0, operand, UTF8) is not None) is read
 
 
-def test_lists_of_literals(server):
+def test_list_of_literals_has_the_texts_of_its_elements(server):
     """``IN`` with many literals of one kind arrives as one literal."""
     operand = Operand(Source.LITERAL)
     integers, strings = Literal(b"{1, -2,\n007}", "integer[]"), Literal(b'{"1","NULL","x\\"y"}', "string[]")
@@ -379,7 +389,7 @@ def test_lists_of_literals(server):
     assert array_literal_texts(server.columns["text"], Literal(b"{1}", "integer"), operand, UTF8) is None
 
 
-def test_encodings():
+def test_text_is_certain_by_the_encodings_of_client_and_server():
     column, literal = Column("v", 1, t.TEXT, -1, base_oid=t.TEXT), Operand(Source.LITERAL)
 
     def read(raw, client=None, server="UTF8"):

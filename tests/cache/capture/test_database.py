@@ -9,6 +9,7 @@ from cache.changes import Change, Kind
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
 from cache.sql.statements import Statements
+from cache.values.types import CANONICAL
 from tests.cache.catalog_answers import payload
 
 SCOPE = Scope(search_path=("public",))
@@ -47,7 +48,7 @@ def oid(found):
     return found.catalog.bound[0].relation.oid
 
 
-def test_the_first_session_asks_and_its_answer_is_the_catalog(make):
+def test_answer_of_the_first_session_becomes_the_catalog(make):
     heard: list[object] = []
     found = make(rule(), on_learned=heard.append)
     assert not found.certain
@@ -64,13 +65,13 @@ def test_the_first_session_asks_and_its_answer_is_the_catalog(make):
     assert len(found.plans(TEXT, SCOPE)[0][0].fills) == 1
 
 
-def test_without_rules_nothing_is_asked(make):
+def test_nothing_is_asked_without_rules(make):
     found = make()
     assert found.question() is None
     assert not found.certain
 
 
-def test_until_something_is_known_every_session_asks(make):
+def test_every_session_asks_until_there_is_a_catalog(make):
     found = make(rule())
     first, second = found.question(), found.question()
     assert second is not None, "the first may never be answered, and sessions do not wait for each other"
@@ -80,7 +81,7 @@ def test_until_something_is_known_every_session_asks(make):
     assert oid(found) == 1
 
 
-def test_one_session_asks_again_at_a_time(learned):
+def test_one_session_at_a_time_asks_again(learned):
     learned.ddl_began()
     learned.ddl_ended()
     question = learned.question()
@@ -90,7 +91,7 @@ def test_one_session_asks_again_at_a_time(learned):
 
 
 @pytest.mark.parametrize("answer", [None, b"", b"zz", b"7b7d"])
-def test_an_answer_that_is_none_is_asked_for_again_after_a_pause(make, monkeypatch, answer):
+def test_answer_that_makes_no_sense_is_asked_for_again_after_a_pause(make, monkeypatch, answer):
     found = make(rule())
     found.question().answer(answer)
     assert not found.learned
@@ -101,7 +102,7 @@ def test_an_answer_that_is_none_is_asked_for_again_after_a_pause(make, monkeypat
     assert found.question() is not None
 
 
-def test_a_failed_question_does_not_unlearn(learned, at_once):
+def test_failed_question_keeps_the_old_catalog_uncertain(learned, at_once):
     learned.ddl_began()
     learned.ddl_ended()
     before = learned.catalog
@@ -112,10 +113,10 @@ def test_a_failed_question_does_not_unlearn(learned, at_once):
     assert learned.certain
 
 
-def test_ddl_makes_the_catalog_uncertain_until_it_was_asked_again(learned):
+def test_catalog_is_uncertain_from_ddl_until_it_was_asked_for_again(learned):
     learned.ddl_began()
     assert not learned.certain
-    assert learned.question() is None, "nobody can see yet what the transaction does"
+    assert learned.question() is None, "what the transaction does is not committed yet"
     learned.ddl_ended()
     assert not learned.certain
     learned.question().answer(payload("users", oid=7))
@@ -123,7 +124,7 @@ def test_ddl_makes_the_catalog_uncertain_until_it_was_asked_again(learned):
     assert oid(learned) == 7
 
 
-def test_all_ddl_has_to_end(learned):
+def test_catalog_is_asked_for_when_all_ddl_has_ended(learned):
     learned.ddl_began()
     learned.ddl_began()
     learned.ddl_ended()
@@ -134,7 +135,7 @@ def test_all_ddl_has_to_end(learned):
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_an_answer_overtaken_by_ddl_says_nothing(learned, ended):
+def test_answer_that_was_asked_for_before_ddl_is_not_taken(learned, ended):
     learned.ddl_began()
     learned.ddl_ended()
     question = learned.question()
@@ -152,7 +153,7 @@ def test_an_answer_overtaken_by_ddl_says_nothing(learned, ended):
     assert oid(learned) == 8
 
 
-def test_ddl_that_ends_while_the_question_is_under_way(learned):
+def test_answer_that_was_asked_for_before_ddl_that_has_ended_is_not_taken(learned):
     """The question was asked before the DDL was forwarded, its answer came after it was committed."""
     learned.ddl_began()
     learned.ddl_ended()
@@ -163,7 +164,7 @@ def test_ddl_that_ends_while_the_question_is_under_way(learned):
     assert not learned.certain
 
 
-def test_an_old_catalog_is_asked_for_again_and_stays_in_use(make, monkeypatch):
+def test_old_catalog_is_asked_for_again_and_stays_certain(make, monkeypatch):
     monkeypatch.setattr(database, "MAX_AGE_NS", 0)
     found = make(rule())
     found.question().answer(payload("users"))
@@ -174,7 +175,7 @@ def test_an_old_catalog_is_asked_for_again_and_stays_in_use(make, monkeypatch):
     assert oid(found) == 9
 
 
-def test_a_stranger_is_asked_about_once(learned):
+def test_catalog_is_asked_for_once_for_each_unknown_table(learned):
     learned.note_unknown_tables([4711])
     assert not learned.certain
     learned.question().answer(payload("users", oid=4711))
@@ -186,17 +187,17 @@ def test_a_stranger_is_asked_about_once(learned):
     assert not learned.certain
 
 
-def test_a_stranger_overtakes_the_question_under_way(learned):
+def test_answer_that_was_asked_for_before_an_unknown_table_came_is_not_taken(learned):
     learned.ddl_began()
     learned.ddl_ended()
     question = learned.question()
     learned.note_unknown_tables([4711])
     question.answer(payload("users"))
-    assert not learned.certain, "asked before the stranger's rows came by"
+    assert not learned.certain, "it was asked for before the rows of the unknown table came"
     assert learned.question() is not None
 
 
-def test_before_anything_is_known_everybody_is_a_stranger(make):
+def test_unknown_tables_are_not_noted_without_a_catalog(make):
     found = make(rule())
     question = found.question()
     found.note_unknown_tables([4711])
@@ -204,7 +205,7 @@ def test_before_anything_is_known_everybody_is_a_stranger(make):
     assert found.certain
 
 
-def test_strangers_are_bounded(learned, monkeypatch):
+def test_unknown_tables_are_forgotten_when_there_are_too_many(learned, monkeypatch):
     monkeypatch.setattr(database, "MAX_UNKNOWN_TABLES", 2)
     for number in (1, 2, 3):
         learned.note_unknown_tables([number])
@@ -215,7 +216,7 @@ def test_strangers_are_bounded(learned, monkeypatch):
     assert not learned.certain, "forgotten, so asked about again: dearer, never wrong"
 
 
-def test_other_rules_are_another_question(learned):
+def test_other_rules_make_another_question_and_refuse_the_answer_to_the_old_one(learned):
     early = None
     learned.ddl_began()
     learned.ddl_ended()
@@ -233,7 +234,7 @@ def test_other_rules_are_another_question(learned):
     assert learned.certain
 
 
-def test_other_rules_forget_a_failure(make):
+def test_other_rules_are_asked_for_without_a_pause(make):
     found = make(rule())
     found.question().answer(None)
     assert found.question() is None
@@ -241,13 +242,13 @@ def test_other_rules_forget_a_failure(make):
     assert found.question() is not None
 
 
-def test_no_rules_any_more(learned):
+def test_nothing_is_asked_when_the_last_rule_is_gone(learned):
     learned.configure([])
     assert learned.question() is None
     assert not learned.certain
 
 
-def test_open_ddl_outlives_other_rules(learned):
+def test_catalog_for_other_rules_is_asked_for_when_ddl_has_ended(learned):
     learned.ddl_began()
     learned.configure([rule()])
     assert learned.question() is None
@@ -256,7 +257,7 @@ def test_open_ddl_outlives_other_rules(learned):
     assert learned.certain
 
 
-def test_nothing_is_learned_while_a_session_is_not_followed(make):
+def test_first_catalog_is_not_asked_for_while_a_session_is_not_followed(make):
     followed = False
     found = make(rule(), is_followed=lambda: followed)
     assert found.question() is None
@@ -269,7 +270,7 @@ def test_nothing_is_learned_while_a_session_is_not_followed(make):
     assert found.question() is not None, "who came later is followed or counted by the sessions themselves"
 
 
-def test_a_catalog_without_the_table(make):
+def test_rule_without_its_table_is_left_out_with_the_reason(make):
     found = make(rule())
     found.question().answer(payload())
     assert found.certain
@@ -277,13 +278,13 @@ def test_a_catalog_without_the_table(make):
     assert found.plans(TEXT, SCOPE)[0][0].fills == ()
 
 
-def test_a_statement_nobody_could_read_may_do_anything(learned):
+def test_unreadable_statement_is_ddl_and_writes_every_rule(learned):
     plan = learned.unreadable()
     assert plan.ddl
     assert {write.bound.rule for write in plan.writes} == set(learned.rules)
 
 
-def test_prepared_transactions_are_kept_by_gid(make, monkeypatch):
+def test_prepared_transactions_are_kept_by_gid_up_to_the_limit(make, monkeypatch):
     monkeypatch.setattr(database, "MAX_PREPARED", 1)
     found = make(rule())
     change = Change(Kind.EVICT, found.rules[0], b"users:1", None, seq=1, sent_ns=1)
@@ -292,3 +293,21 @@ def test_prepared_transactions_are_kept_by_gid(make, monkeypatch):
     assert not found.prepare("two", [])
     assert found.prepared.pop("one") == [change]
     assert found.prepare("two", [])
+
+
+def test_plan_views_are_shared_by_settings_and_made_again_for_a_new_catalog(learned):
+    views = learned.plan_views(SCOPE, CANONICAL)
+    assert learned.plan_views(SCOPE, CANONICAL) is views
+    assert learned.plan_views(Scope(search_path=("other",)), CANONICAL) is not views
+    learned.ddl_began()
+    learned.ddl_ended()
+    learned.question().answer(payload("users"))
+    assert learned.plan_views(SCOPE, CANONICAL) is not views
+
+
+def test_plan_views_are_forgotten_for_too_many_settings(learned, monkeypatch):
+    monkeypatch.setattr(database, "MAX_SETTINGS", 2)
+    views = learned.plan_views(SCOPE, CANONICAL)
+    for name in ("other", "third"):
+        learned.plan_views(Scope(search_path=(name,)), CANONICAL)
+    assert learned.plan_views(SCOPE, CANONICAL) is not views

@@ -9,6 +9,7 @@ from cache.capture.database import Database
 from cache.capture.outcomes import Execution, Outcomes, row_count
 from cache.capture.rows import RowCollector, row_plans
 from cache.capture.session_settings import Settings
+from cache.changes import Kind
 from cache.counts import Counts
 from cache.sql.statements import Statements
 from cache.values.types import CANONICAL
@@ -98,24 +99,24 @@ class Server:
         (b"UPDATE " + b"9" * 5000, None),
     ],
 )
-def test_row_count(tag, count):
+def test_row_count_is_the_number_a_tag_ends_with(tag, count):
     assert row_count(tag) == count
 
 
-def test_a_write_is_true_at_ready_for_query():
+def test_write_is_released_at_ready_for_query():
     server = Server()
     assert server.update() == []
     server.ready(IDLE)
     assert server.told() == ["STORE users:1@1"]
 
 
-def test_an_error_undoes_what_came_before_it():
+def test_error_discards_what_came_before_it():
     server = Server()
     server.update()
     assert server.fail(IDLE) == []
 
 
-def test_a_read_is_put_at_once_and_dated_by_its_transaction():
+def test_fill_is_put_at_once_with_the_date_of_its_transaction():
     server = Server()
     server.begin()
     assert server.select(IN_TRANSACTION) == ["FILL users:1@1"]
@@ -124,7 +125,7 @@ def test_a_read_is_put_at_once_and_dated_by_its_transaction():
 
 
 @pytest.mark.parametrize("dirty", [False, True])
-def test_of_fill_early_the_first_are_put_before_the_last_came(dirty):
+def test_first_rows_are_put_early_if_they_may_fill_and_dropped_if_not(dirty):
     server = Server()
     server.begin()
     if dirty:
@@ -147,7 +148,7 @@ def test_of_fill_early_the_first_are_put_before_the_last_came(dirty):
         ("SELECT unknown_function()", "SELECT 1"),
     ],
 )
-def test_behind_a_write_of_its_own_a_read_fills_nothing(text, tag):
+def test_read_behind_a_write_of_its_own_transaction_fills_nothing(text, tag):
     server = Server()
     server.begin()
     server.run(text, tag, status=IN_TRANSACTION)
@@ -156,7 +157,7 @@ def test_behind_a_write_of_its_own_a_read_fills_nothing(text, tag):
     assert server.select(IDLE) != []
 
 
-def test_commit_of_a_failed_block():
+def test_commit_of_a_failed_block_discards_its_changes():
     server = Server()
     server.begin()
     server.update(status=IN_TRANSACTION)
@@ -164,7 +165,7 @@ def test_commit_of_a_failed_block():
     assert server.run("COMMIT", "ROLLBACK", status=IDLE) == []
 
 
-def test_commit_and_chain_begins_anew():
+def test_commit_and_chain_releases_and_begins_another_transaction():
     server = Server()
     server.begin()
     server.update(status=IN_TRANSACTION)
@@ -174,7 +175,7 @@ def test_commit_and_chain_begins_anew():
     )
 
 
-def test_savepoints():
+def test_changes_behind_a_savepoint_are_discarded_by_a_rollback_to_it():
     server = Server()
     server.begin()
     server.update(1)
@@ -186,7 +187,7 @@ def test_savepoints():
     assert server.run("COMMIT", "COMMIT", status=IDLE) == ["STORE users:1@2", "STORE users:3@6"]
 
 
-def test_a_transaction_prepared_here_and_committed_there():
+def test_prepared_transaction_is_released_by_commit_prepared_elsewhere_and_flushes_if_unknown():
     here = Server()
     here.begin()
     here.update(status=IN_TRANSACTION)
@@ -196,7 +197,7 @@ def test_a_transaction_prepared_here_and_committed_there():
     assert there.run("COMMIT PREPARED 'g'", "COMMIT PREPARED", status=IDLE) == ["FLUSH @2"], "now it is unknown"
 
 
-def test_a_prepared_transaction_that_is_rolled_back_or_failed():
+def test_prepared_transaction_is_forgotten_if_it_is_rolled_back_or_had_failed():
     server = Server()
     server.begin()
     server.update(status=IN_TRANSACTION)
@@ -210,7 +211,7 @@ def test_a_prepared_transaction_that_is_rolled_back_or_failed():
     assert server.database.prepared == {}
 
 
-def test_a_suspended_portal_has_read_and_may_have_written():
+def test_suspended_portal_fills_and_evicts_what_it_may_have_written():
     server = Server()
     server.outcomes.suspended(server.execution("SELECT id, name FROM users", [[b"1", b"a"]]))
     assert server.told() == ["FILL users:1@1"]
@@ -220,14 +221,14 @@ def test_a_suspended_portal_has_read_and_may_have_written():
     assert list(server.counts.statements.values()) == [1, 1]
 
 
-def test_while_nothing_is_learned():
+def test_anything_but_a_read_flushes_without_a_catalog():
     server = Server(learned=False)
     assert server.update(status=IDLE) == ["FLUSH @1"]
     assert server.run("SELECT 1", "SELECT 1", status=IDLE) == []
     assert server.run("SELECT 1", "DELETE 1", status=IDLE) == ["FLUSH @3"], "whatever it was, it wrote"
 
 
-def test_ddl_makes_the_catalog_uncertain_until_its_transaction_ends():
+def test_catalog_is_asked_for_when_the_transaction_of_the_ddl_has_ended():
     server = Server()
     server.begin()
     server.run("ALTER TABLE users ADD x int", "ALTER TABLE", status=IN_TRANSACTION)
@@ -240,11 +241,11 @@ def test_ddl_makes_the_catalog_uncertain_until_its_transaction_ends():
     assert server.database.question() is not None
 
 
-def test_a_hot_standby_fills_nothing():
+def test_read_of_a_hot_standby_fills_nothing():
     assert Server(in_hot_standby="on").select(IDLE) == []
 
 
-def test_statements_are_counted_under_their_reason():
+def test_statement_is_counted_under_its_reason():
     server = Server()
     server.select(IDLE)
     server.select(IDLE)
@@ -253,7 +254,7 @@ def test_statements_are_counted_under_their_reason():
     assert server.counts.statements == {("public.users", "fill"): 2, ("public.users", "store"): 1}
 
 
-def test_rows_that_cannot_fill_are_counted():
+def test_rows_that_cannot_fill_are_counted_under_the_reason():
     server = Server()
     execution = server.execution("SELECT id FROM users")
     execution.refused = (("public.users", "column not in the result"),)
@@ -261,7 +262,7 @@ def test_rows_that_cannot_fill_are_counted():
     assert server.counts.unfilled == {("public.users", "column not in the result"): 7}
 
 
-def test_a_lost_session():
+def test_lost_session_discards_or_evicts_by_whether_something_was_unanswered():
     server = Server()
     server.begin()
     server.update(1, status=IN_TRANSACTION)
@@ -274,8 +275,45 @@ def test_a_lost_session():
     assert server.told() == ["EVICT users:1@4"]
 
 
-def test_a_session_nobody_can_follow():
+def test_blind_session_evicts_and_flushes_every_rule():
     server = Server()
     server.update(1)
     server.outcomes.blinded([server.execution("DELETE FROM users WHERE id = 2")], (7, 70))
     assert server.told() == ["EVICT users:1@1", "EVICT users:2@2", "FLUSH @7"]
+
+
+def test_suspended_portal_of_an_unrelated_statement_changes_nothing():
+    server = Server()
+    server.outcomes.suspended(server.execution("SELECT 1"))
+    assert server.told() == []
+    assert server.counts.statements == {}
+
+
+def test_rows_of_returning_are_not_put_early():
+    server = Server()
+    execution = server.execution("UPDATE users SET name = upper(name) RETURNING id, name", [(b"1", b"A")])
+    server.outcomes.fill_early(execution)
+    server.outcomes.finished(execution, b"UPDATE 1")
+    server.ready(IDLE)
+    assert server.told() == ["STORE users:1@1"]
+
+
+def test_prepared_transaction_evicts_if_too_many_are_remembered(monkeypatch):
+    monkeypatch.setattr("cache.capture.database.MAX_PREPARED", 0)
+    server = Server()
+    server.begin()
+    server.update(status=IN_TRANSACTION)
+    assert server.run("PREPARE TRANSACTION 'g'", "PREPARE TRANSACTION", status=IDLE) == ["EVICT users:1@2"]
+
+
+def test_unanswered_commit_prepared_may_make_what_was_prepared_true():
+    server = Server()
+    server.begin()
+    server.update(status=IN_TRANSACTION)
+    server.run("PREPARE TRANSACTION 'g'", "PREPARE TRANSACTION", status=IDLE)
+    possible = server.outcomes.possible_changes(
+        [server.execution("COMMIT PREPARED 'g'"), server.execution("COMMIT PREPARED 'unknown'")]
+    )
+    assert [(change.kind, change.key) for change in possible] == [(Kind.EVICT, b"users:1"), (Kind.FLUSH, b"")]
+    (prepared,) = server.database.prepared["g"]
+    assert prepared.kind is Kind.STORE, "what is remembered stays as it was"

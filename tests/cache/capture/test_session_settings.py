@@ -33,16 +33,16 @@ def settings(startup=None, **reported):
         (",", None),
     ],
 )
-def test_a_search_path(value, schemas):
+def test_search_path_is_divided_into_schemas(value, schemas):
     assert parse_search_path(value, "me") == schemas
 
 
-def test_a_user_who_is_not_certain():
+def test_search_path_with_user_is_unknown_if_the_user_is():
     assert parse_search_path("public", None) == ("public",)
     assert parse_search_path('"$user", public', None) is None
 
 
-def test_the_scope_stays_the_same_object_until_something_changes():
+def test_scope_and_values_stay_the_same_objects_until_something_changes():
     found = settings()
     scope = found.scope
     assert scope == Scope(("me", "public"))
@@ -54,7 +54,7 @@ def test_the_scope_stays_the_same_object_until_something_changes():
     assert found.scope.search_path == ("other",)
 
 
-def test_a_reported_parameter_is_uncertain_until_ready_for_query():
+def test_parameter_that_was_set_is_uncertain_until_ready_for_query():
     found = settings()
     found.apply([("search_path", "x", False)])
     assert found.scope.search_path is None
@@ -67,7 +67,7 @@ def test_a_reported_parameter_is_uncertain_until_ready_for_query():
     assert not found.changed
 
 
-def test_settings_that_are_not_reported():
+def test_parameters_that_are_not_reported_are_taken_from_statements():
     found = settings()
     assert found.values(float_digits_certain=True).float_digits_certain
     assert not found.values(float_digits_certain=False).float_digits_certain
@@ -92,15 +92,15 @@ def test_settings_that_are_not_reported():
         ({"options": "-c extra_float_digits=0"}, False),
     ],
 )
-def test_what_the_startup_message_asked_for(startup, certain):
+def test_float_digits_are_certain_unless_the_startup_message_asked_for_fewer(startup, certain):
     assert settings(startup).values(float_digits_certain=True).float_digits_certain is certain
 
 
-def test_a_role_in_the_startup_message():
+def test_search_path_is_unknown_if_the_startup_message_set_a_role():
     assert settings({"options": "-c role=x"}).scope.search_path is None
 
 
-def test_doubt_about_everything():
+def test_everything_is_unknown_after_something_unseen_until_ready_for_query():
     found = settings()
     found.mark_uncertain()
     assert found.scope.search_path is None
@@ -112,11 +112,11 @@ def test_doubt_about_everything():
 
 
 @pytest.mark.parametrize(("encoding", "readable"), [("UTF8", True), ("latin1", True), ("sjis", False), ("", False)])
-def test_texts_whose_literals_can_be_told_apart(encoding, readable):
+def test_text_is_readable_unless_its_encoding_is_ambiguous(encoding, readable):
     assert settings(client_encoding=encoding).readable(b"\xe9") is readable
 
 
-def test_temporary_relations():
+def test_temporary_relations_shadow_until_they_are_discarded():
     found = settings()
     found.shadow(["a"])
     found.shadow(["b"])
@@ -125,11 +125,11 @@ def test_temporary_relations():
     assert found.scope.shadowed == frozenset()
 
 
-def test_strings_that_do_not_conform():
+def test_scope_says_whether_strings_conform():
     assert not settings(standard_conforming_strings="off").scope.conforming_strings
 
 
-def test_a_hot_standby():
+def test_hot_standby_is_what_was_reported_last():
     found = settings(in_hot_standby="on")
     assert found.hot_standby
     found.report("in_hot_standby", "off")

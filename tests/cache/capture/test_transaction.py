@@ -1,4 +1,4 @@
-"""TransactionBuffer: what is released, discarded or doubted, for every way a transaction can go."""
+"""TransactionBuffer: what is released, discarded or evicted, for every way a transaction can go."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def keys(changes: list[Change]) -> list[str]:
     return [f"{change.kind.name} {change.key.decode()}" for change in changes]
 
 
-def test_an_implicit_transaction_is_true_at_ready_for_query():
+def test_changes_outside_a_block_are_released_at_ready_for_query():
     buffer = TransactionBuffer()
     buffer.add([store("a")])
     assert keys(buffer.ready(IDLE)) == ["STORE a"]
     assert buffer.ready(IDLE) == []
 
 
-def test_an_error_undoes_the_whole_implicit_transaction():
+def test_error_outside_a_block_discards_all_up_to_ready_for_query():
     buffer = TransactionBuffer()
     buffer.add([store("a")])
     buffer.fail()
@@ -43,7 +43,7 @@ def test_an_error_undoes_the_whole_implicit_transaction():
     assert keys(buffer.ready(IDLE)) == ["STORE b"]
 
 
-def test_a_block_holds_until_commit():
+def test_changes_in_a_block_are_kept_until_commit():
     buffer = TransactionBuffer()
     assert buffer.ready(IN_TRANSACTION) == []
     buffer.add([store("a")])
@@ -53,7 +53,7 @@ def test_a_block_holds_until_commit():
     assert not buffer.dirty
 
 
-def test_a_rollback_discards():
+def test_rollback_discards_the_changes():
     buffer = TransactionBuffer()
     buffer.ready(IN_TRANSACTION)
     buffer.add([store("a")])
@@ -61,7 +61,7 @@ def test_a_rollback_discards():
     assert buffer.ready(IDLE) == []
 
 
-def test_an_error_at_commit_discards():
+def test_error_at_commit_discards_the_changes():
     buffer = TransactionBuffer()
     buffer.ready(IN_TRANSACTION)
     buffer.add([store("a")])
@@ -71,7 +71,7 @@ def test_an_error_at_commit_discards():
     assert buffer.pending == []
 
 
-def test_a_failed_block_keeps_what_a_savepoint_can_bring_back():
+def test_failed_block_keeps_changes_before_a_savepoint_it_is_rolled_back_to():
     buffer = TransactionBuffer()
     buffer.ready(IN_TRANSACTION)
     buffer.add([store("a")])
@@ -85,7 +85,7 @@ def test_a_failed_block_keeps_what_a_savepoint_can_bring_back():
     assert keys(buffer.commit()) == ["STORE a", "STORE c"]
 
 
-def test_savepoints_of_one_name_shadow_each_other():
+def test_rollback_to_means_the_savepoint_of_that_name_set_last():
     buffer = TransactionBuffer()
     buffer.ready(IN_TRANSACTION)
     buffer.savepoint("s")
@@ -100,7 +100,7 @@ def test_savepoints_of_one_name_shadow_each_other():
     assert buffer.pending == []
 
 
-def test_release_keeps_changes_for_the_outer_savepoint_to_undo():
+def test_released_changes_are_discarded_by_a_rollback_to_an_outer_savepoint():
     buffer = TransactionBuffer()
     buffer.ready(IN_TRANSACTION)
     buffer.savepoint("outer")
@@ -112,7 +112,7 @@ def test_release_keeps_changes_for_the_outer_savepoint_to_undo():
     assert buffer.commit() == []
 
 
-def test_rolling_back_to_a_savepoint_nobody_saw_doubts_everything():
+def test_rollback_to_a_savepoint_that_was_set_unseen_evicts():
     buffer = TransactionBuffer()
     buffer.ready(IN_TRANSACTION)
     buffer.add([store("a")])
@@ -120,14 +120,14 @@ def test_rolling_back_to_a_savepoint_nobody_saw_doubts_everything():
     assert keys(buffer.commit()) == ["EVICT a"]
 
 
-def test_a_block_that_ends_unseen_evicts():
+def test_block_whose_end_was_not_seen_evicts():
     buffer = TransactionBuffer()
     buffer.ready(IN_TRANSACTION)
     buffer.add([store("a")])
     assert keys(buffer.ready(IDLE)) == ["EVICT a"]
 
 
-def test_a_rollback_after_something_unseen_evicts_what_may_have_escaped():
+def test_rollback_evicts_if_a_part_may_have_been_committed_unseen():
     buffer = TransactionBuffer()
     buffer.add([store("a")])
     buffer.mark_uncertain()
@@ -135,21 +135,21 @@ def test_a_rollback_after_something_unseen_evicts_what_may_have_escaped():
     assert keys(buffer.ready(IDLE)) == ["EVICT a"]
 
 
-def test_a_session_lost_at_rest_in_a_block_was_rolled_back():
+def test_lost_session_with_nothing_unanswered_discards_its_block():
     buffer = TransactionBuffer()
     buffer.ready(IN_TRANSACTION)
     buffer.add([store("a")])
     assert buffer.lost(unanswered=False) == []
 
 
-def test_a_session_lost_with_a_request_unanswered_may_have_committed():
+def test_lost_session_with_requests_unanswered_evicts():
     buffer = TransactionBuffer()
     buffer.ready(IN_TRANSACTION)
     buffer.add([store("a"), Change(Kind.FLUSH, RULE, b"", None, 1, 1)])
     assert keys(buffer.lost(unanswered=True)) == ["EVICT a", "FLUSH "]
 
 
-def test_the_transaction_is_dated_from_its_first_statement():
+def test_start_is_that_of_the_first_statement():
     buffer = TransactionBuffer()
     buffer.touch(5, 50)
     buffer.touch(6, 60)
@@ -159,7 +159,7 @@ def test_the_transaction_is_dated_from_its_first_statement():
     assert buffer.start is None
 
 
-def test_own_writes_make_reads_dirty_until_undone():
+def test_transaction_is_dirty_from_its_first_write_until_that_is_undone():
     buffer = TransactionBuffer()
     buffer.ready(IN_TRANSACTION)
     buffer.savepoint("s")
@@ -171,7 +171,7 @@ def test_own_writes_make_reads_dirty_until_undone():
     assert buffer.dirty, "a write that changed no configured row still happened"
 
 
-def test_the_last_write_of_a_key_is_what_a_transaction_leaves():
+def test_last_write_of_each_key_is_released():
     buffer = TransactionBuffer()
     buffer.ready(IN_TRANSACTION)
     evicted = Change(Kind.EVICT, RULE, b"a", None, 1, 1)
@@ -181,13 +181,13 @@ def test_the_last_write_of_a_key_is_what_a_transaction_leaves():
     assert keys(buffer.ready(IDLE)) == ["EVICT a"]
 
 
-def test_a_flush_stands_for_its_rules_keys():
+def test_flush_replaces_the_keys_of_its_rule():
     buffer = TransactionBuffer()
     buffer.add([store("a"), Change(Kind.FLUSH, RULE, b"", None, 1, 1), store("b")])
     assert keys(buffer.ready(IDLE)) == ["FLUSH "]
 
 
-def test_partial_values_of_one_transaction_come_together():
+def test_partial_values_of_one_transaction_are_merged():
     whole = Change(Kind.STORE, RULE, b"a", {b"x": b"1", b"y": b"1"}, 1, 1)
 
     def part() -> Change:
@@ -219,7 +219,7 @@ def begun() -> TransactionBuffer:
     return buffer
 
 
-def test_more_values_than_can_be_held_are_given_up():
+def test_stores_become_evicts_if_their_values_are_too_large():
     buffer = begun()
     for key in "abcd":
         buffer.add([large(key)])
@@ -230,7 +230,7 @@ def test_more_values_than_can_be_held_are_given_up():
     assert keys(buffer.ready(IDLE)) == ["STORE a"], "the next transaction has its own room"
 
 
-def test_the_same_keys_written_again_and_again_take_the_room_of_one_write():
+def test_keys_that_are_written_again_count_once_towards_the_limits():
     buffer = begun()
     for _ in range(100):
         buffer.add([large("a"), store("b")])
@@ -242,7 +242,7 @@ def test_the_same_keys_written_again_and_again_take_the_room_of_one_write():
     assert flushes == []
 
 
-def test_what_was_undone_takes_no_room():
+def test_values_that_were_rolled_back_do_not_count_towards_the_limit():
     buffer = begun()
     for _ in range(10):
         buffer.savepoint("s")
@@ -252,7 +252,7 @@ def test_what_was_undone_takes_no_room():
     assert keys(buffer.commit()) == ["STORE b"]
 
 
-def test_what_a_savepoint_keeps_is_not_merged_with_what_came_after_it():
+def test_changes_before_and_behind_a_savepoint_are_not_merged():
     buffer = begun()
     buffer.add([store("a") for _ in range(MAX_CHANGES // 2)])
     buffer.savepoint("first")
@@ -267,7 +267,7 @@ def test_what_a_savepoint_keeps_is_not_merged_with_what_came_after_it():
     assert [(change.key, change.value) for change in buffer.commit()] == [(b"a", b"value")]
 
 
-def test_of_more_keys_than_can_be_held_the_fullest_rule_is_flushed():
+def test_rule_with_most_keys_is_flushed_if_there_are_too_many():
     buffer = begun()
     buffer.add([store("a")])
     buffer.add(many(OTHER, MAX_CHANGES - 1))
@@ -282,14 +282,14 @@ def test_of_more_keys_than_can_be_held_the_fullest_rule_is_flushed():
     assert keys(buffer.ready(IDLE)) == ["EVICT 0"], "the next transaction remembers its keys again"
 
 
-def test_both_rules_may_have_too_many():
+def test_two_rules_are_flushed_if_both_have_too_many_keys():
     buffer = begun()
     for rule in (RULE, OTHER):
         buffer.add(many(rule, MAX_CHANGES + 1))
     assert sorted(keys(buffer.commit())) == ["FLUSH ", "FLUSH "]
 
 
-def test_a_flush_for_many_keys_outlasts_their_undoing():
+def test_flush_for_too_many_keys_stays_if_they_are_rolled_back():
     """Nothing tells what of it is left, and the savepoints before and behind it keep their places."""
     buffer = begun()
     buffer.savepoint("first")
@@ -308,7 +308,24 @@ def test_a_flush_for_many_keys_outlasts_their_undoing():
     assert keys(buffer.commit()) == ["FLUSH ", "STORE c"]
 
 
-def test_a_transaction_of_many_keys_that_is_undone_changes_nothing():
+def test_rollback_discards_a_flush_for_too_many_keys():
     buffer = begun()
     buffer.add(many(OTHER, MAX_CHANGES + 1))
     assert buffer.rollback() == []
+
+
+def test_rollback_to_a_savepoint_evicts_if_a_part_may_have_been_committed_unseen():
+    buffer = begun()
+    buffer.savepoint("s")
+    buffer.add([store("a")])
+    buffer.mark_uncertain()
+    buffer.rollback_to("s")
+    assert keys(buffer.commit()) == ["EVICT a"]
+
+
+def test_flushes_and_evicts_stay_as_they_are_if_values_are_too_large():
+    buffer = begun()
+    buffer.add([Change(Kind.EVICT, RULE, b"z", None, 1, 1), Change(Kind.FLUSH, OTHER, b"", None, 1, 1)])
+    for key in "abcde":
+        buffer.add([large(key)])
+    assert sorted(keys(buffer.commit())) == [*(f"EVICT {key}" for key in "abcdez"), "FLUSH "]

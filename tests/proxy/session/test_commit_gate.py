@@ -59,7 +59,7 @@ class Gated(Dialogue):
         return self._held
 
 
-def test_a_write_outside_a_block_waits_for_its_key():
+def test_write_outside_a_block_waits_for_its_key():
     d = Gated()
     assert d.client(q("UPDATE users SET name = 'a' WHERE id = 1")).held() == ["users:1"]
     d.server(done("UPDATE 1"))
@@ -69,14 +69,14 @@ def test_a_write_outside_a_block_waits_for_its_key():
     assert d.got() == ["STORE users:1=a"]
 
 
-def test_reads_do_not_wait():
+def test_read_does_not_wait():
     d = Gated()
     assert d.client(q("SELECT id, name FROM users")).held() == []
     d.server(*rows((1, b"a")), done("SELECT 1"), ready())
     assert d.client(q("SELECT 1")).held() == []
 
 
-def test_a_block_waits_at_its_commit_for_all_it_wrote():
+def test_commit_waits_for_all_its_block_wrote():
     d = Gated()
     assert d.client(q("BEGIN")).held() == []
     d.server(done("BEGIN"), ready("T"))
@@ -89,18 +89,18 @@ def test_a_block_waits_at_its_commit_for_all_it_wrote():
     assert d.got() == ["STORE users:1=a", "EVICT users:2"]
 
 
-def test_a_rollback_does_not_wait():
+def test_rollback_does_not_wait():
     d = Gated()
     d.client(q("BEGIN")).server(done("BEGIN"), ready("T"))
     d.client(q("UPDATE users SET name = 'a' WHERE id = 1")).server(done("UPDATE 1"), ready("T"))
     assert d.client(q("ROLLBACK")).held() == []
 
 
-def test_an_unknown_key_blocks_the_whole_rule():
+def test_write_to_an_unknown_key_waits_for_its_whole_rule():
     assert Gated().client(q("UPDATE users SET name = 'a' WHERE name = 'b'")).held() == ["*"]
 
 
-def test_a_pipeline_waits_for_what_it_names_before_the_server_confirmed_any_of_it():
+def test_pipeline_waits_for_what_it_names_before_the_server_confirmed_any_of_it():
     d = Gated()
     text = b"UPDATE users SET name = $1 WHERE id = $2"
     d.client(frontend.Parse(b"s", text), frontend.Bind(b"", b"s", (), [b"new", b"3"]), frontend.Execute(b""))
@@ -110,7 +110,7 @@ def test_a_pipeline_waits_for_what_it_names_before_the_server_confirmed_any_of_i
     assert all(block.released for block in d.blocks)
 
 
-def test_foreseeing_changes_no_names():
+def test_statement_the_server_refused_is_unknown_after_the_wait_for_it():
     d = Gated()
     d.client(frontend.Parse(b"s", b"UPDATE users SET name = 'a' WHERE id = 1"), frontend.Sync())
     d.server(error(), ready())
@@ -118,14 +118,14 @@ def test_foreseeing_changes_no_names():
     assert d.got() == ["FLUSH "], "the statement the server has is not the one it refused"
 
 
-def test_a_block_that_failed_is_released_too():
+def test_keys_are_released_if_the_write_fails():
     d = Gated()
     d.client(q("UPDATE users SET name = 'a' WHERE id = 1")).server(error(), ready())
     assert d.blocks[0].released
     assert d.got() == []
 
 
-def test_a_lost_session_releases_after_it_has_evicted():
+def test_keys_of_a_lost_session_are_released_after_they_are_evicted():
     d = Gated()
     d.client(q("UPDATE users SET name = 'a' WHERE id = 1"))
     d.session.closed(backend_ended=True)
@@ -133,7 +133,7 @@ def test_a_lost_session_releases_after_it_has_evicted():
     assert d.got() == ["EVICT users:1"]
 
 
-def test_what_redis_does_not_confirm_in_time_is_counted():
+def test_wait_that_redis_does_not_confirm_in_time_is_counted():
     d = Gated(confirmed=False)
     d.client(q("UPDATE users SET name = 'a' WHERE id = 1"))
     assert d.counts.unconfirmed == 1

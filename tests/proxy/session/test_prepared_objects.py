@@ -42,7 +42,7 @@ def test_execute_runs_what_prepare_made_and_flushes_if_that_is_unknown():
     assert d.got() == ["STORE users:5=new"]
     d.client(q("DEALLOCATE ALL")).server(done("DEALLOCATE ALL"), ready())
     d.client(q("EXECUTE p('new', 5)")).server(done("UPDATE 1"), ready())
-    assert d.got() == ["FLUSH "], "a statement made where nobody saw it may do anything"
+    assert d.got() == ["FLUSH "], "a statement that was prepared unseen may do anything"
 
 
 def test_fetched_row_has_the_date_of_its_declare():
