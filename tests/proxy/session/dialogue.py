@@ -126,7 +126,7 @@ def state(d):
     session, objects, buffer = d.session, d.session._objects, d.session._outcomes.buffer
     start = buffer.start and buffer.start[0]
     return {
-        "changes": [(one.kind, one.key, one.value, one.seq, one.hold) for one in d.sink.changes],
+        "changes": [(one.kind, one.key, one.value, one.seq, one.may_commit_later) for one in d.sink.changes],
         "counted": (dict(d.counts.statements), dict(d.counts.unfilled)),
         "statements": {name: (one.text, one.types, one.description) for name, one in objects.statements.items()},
         "portals": set(objects.portals),

@@ -157,7 +157,7 @@ def test_fatal_error_says_that_nothing_runs_any_more():
     d.client(q("UPDATE users SET name = 'a' WHERE id = 1")).server(error("FATAL"))
     d.session.closed(backend_ended=False)
     (change,) = d.sink.changes
-    assert not change.hold
+    assert not change.may_commit_later
     assert d.got() == ["EVICT users:1"]
 
 
