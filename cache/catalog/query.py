@@ -56,7 +56,6 @@ answer AS (SELECT json_build_object(
                            AND w.ev_enabled <> 'D'),
       'partition', EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid),
       'inherited', c.relkind <> 'p' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid),
-      'row_security', c.relrowsecurity,
       'triggers', (SELECT coalesce(json_agg(t.tgtype), '[]') FROM pg_trigger t
                    WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'),
       'unique', (SELECT coalesce(json_agg((SELECT json_agg(a.attname) FROM pg_attribute a WHERE a.attrelid = c.oid
@@ -66,7 +65,7 @@ answer AS (SELECT json_build_object(
       'columns', CASE WHEN c.oid IN (SELECT oid FROM configured) THEN (
         SELECT coalesce(json_agg(json_build_object(
             'name', a.attname, 'number', a.attnum, 'type', a.atttypid::int8, 'modifier', a.atttypmod,
-            'not_null', a.attnotnull, 'generated', a.attgenerated <> '',
+            'generated', a.attgenerated <> '',
             'deterministic', coalesce((SELECT l.collisdeterministic FROM pg_collation l WHERE l.oid = a.attcollation),
                                       true)) ORDER BY a.attnum), '[]')
         FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
@@ -101,8 +100,7 @@ answer AS (SELECT json_build_object(
   'float_digits', (SELECT s.setting::int >= 1 AND s.source IN ('default', 'configuration file', 'command line')
                      FROM pg_settings s WHERE s.name = 'extra_float_digits')
                   AND NOT EXISTS (SELECT FROM pg_db_role_setting r
-                                  WHERE array_to_string(r.setconfig, ',') LIKE '%extra_float_digits%'),
-  'search_path_default', (SELECT s.reset_val FROM pg_settings s WHERE s.name = 'search_path')
+                                  WHERE array_to_string(r.setconfig, ',') LIKE '%extra_float_digits%')
 ) AS document)
 SELECT encode(convert_to(document::text, 'UTF8'), 'hex') FROM answer
 """
@@ -309,7 +307,6 @@ def _column(entry: dict[str, Any], types: Types) -> Column:
         type_kind=own["kind"],
         base_oid=base["oid"],
         element_oid=base["element"],
-        not_null=entry["not_null"],
         generated=entry["generated"],
         deterministic=entry["deterministic"],
         base_kind=base["kind"],

@@ -28,7 +28,6 @@ class Column:
     """The base type under a domain (any depth); ``type_oid`` itself otherwise."""
     element_oid: int = 0
     """The element type of a true array type; 0 otherwise."""
-    not_null: bool = False
     generated: bool = False
     deterministic: bool = True
     """False under a nondeterministic collation: equal does not mean same text."""
@@ -143,10 +142,6 @@ class Catalog:
     """Names of functions outside pg_catalog of which every overload is immutable or stable."""
     float_digits_certain: bool = False
     """Sessions start with extra_float_digits of at least 1, whoever opens them, so float text is shortest-exact."""
-
-    def by_oid(self, oid: int) -> tuple[BoundRule, ...]:
-        """The rules whose rows a RowDescription column of table ``oid`` belongs to (SELF links only)."""
-        return tuple(link.bound for link in self.links.get(oid, ()) if link.how is How.SELF)
 
     def resolve(self, schema: str | None, name: str, scope: Scope) -> Resolution:
         """Which known relations ``schema.name`` may mean for a session with this ``scope``."""

@@ -55,7 +55,6 @@ class _Binder:
                 name=shape.name,
                 inner=inner,
                 holdable=shape.holdable,
-                typed=bool(shape.types),
             )
         called = [function for function in shape.functions if not self._is_harmless(function)]
         opaque = shape.opaque or bool(called)

@@ -260,8 +260,6 @@ class Plan:
     """The plan stands for all statements of its text, which could not be told apart."""
     holdable: bool = False
     """DECLARE … WITH HOLD."""
-    typed: bool = False
-    """PREPARE with declared parameter types: a constant of EXECUTE may be changed by a conversion."""
     modifies: bool = False
     """It writes some table, configured or not: what the rest of its transaction reads may not be committed."""
     trivial: bool = field(init=False)

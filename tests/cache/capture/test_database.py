@@ -25,13 +25,13 @@ def rule(table="users"):
 def payload(*tables, oid=16384):
     """What the catalog query answers for a database with these tables: id bigint primary key, name text."""
     columns = [
-        {"name": name, "number": number, "type": type_oid, "modifier": -1, "not_null": number == 1, "generated": False,
+        {"name": name, "number": number, "type": type_oid, "modifier": -1, "generated": False,
          "deterministic": True}
         for number, (name, type_oid) in enumerate((("id", 20), ("name", 25)), 1)
     ]  # fmt: skip
     relations = [
         {"oid": oid + position, "schema": "public", "name": table, "kind": "r", "rewritten": False, "partition": False,
-         "inherited": False, "row_security": False, "triggers": [], "unique": [["id"]], "columns": columns}
+         "inherited": False, "triggers": [], "unique": [["id"]], "columns": columns}
         for position, table in enumerate(tables)
     ]  # fmt: skip
     types: list[object] = [
@@ -39,7 +39,7 @@ def payload(*tables, oid=16384):
         for type_oid, name in ((20, "int8"), (25, "text"))
     ]
     document = {"relations": relations, "edges": [], "types": types, "homonyms": [], "volatile": [], "harmless": [],
-                "float_digits": True, "search_path_default": "public"}  # fmt: skip
+                "float_digits": True}  # fmt: skip
     return json.dumps(document).encode().hex().encode()
 
 

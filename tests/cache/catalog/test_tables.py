@@ -1,4 +1,4 @@
-"""Catalog.resolve and by_oid: which relation a name may mean, and when that is certain."""
+"""Catalog.resolve: which relation a name may mean, and when that is certain."""
 
 from __future__ import annotations
 
@@ -50,9 +50,3 @@ def test_resolve(schema, name, scope, oids, certain):
     found = CATALOG.resolve(schema, name, scope)
     assert set(found.oids) == set(oids)
     assert found.certain is certain
-
-
-def test_only_rows_of_the_table_itself_are_its_rows():
-    assert CATALOG.by_oid(1) == (BOUND,)
-    assert CATALOG.by_oid(2) == ()
-    assert CATALOG.by_oid(3) == ()

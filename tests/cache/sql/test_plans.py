@@ -29,7 +29,7 @@ def test_what_matters_is_not_trivial(plan):
 
 def test_details_alone_do_not_matter():
     assert EMPTY.trivial
-    assert Plan(Reason.UNRELATED, name="c", chain=True, holdable=True, typed=True).trivial
+    assert Plan(Reason.UNRELATED, name="c", chain=True, holdable=True).trivial
 
 
 def test_every_reason_has_words_of_its_own():
