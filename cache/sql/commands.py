@@ -223,7 +223,9 @@ def _deallocate(found: Sequence[Token]) -> Shape:
 
 def _declare(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
     name = identifier(found[1])
-    position = next(i for i in range(2, len(found)) if is_at(found, i, "for"))
+    position = next((i for i in range(2, len(found)) if is_at(found, i, "for")), None)
+    if position is None:
+        raise UnreadError("DECLARE without FOR")
     holdable = any(is_at(found, i, "with", "hold") for i in range(2, position))
     return Shape(Command.DECLARE, name=name, inner=shape(found[position + 1 :], read), holdable=holdable)
 

@@ -47,9 +47,9 @@ def create(found: Sequence[Token], nested: Callable[[Sequence[Token]], Shape]) -
     if temporary or (name.schema or "").startswith("pg_temp"):
         result.temporary = (name.name,)
         result.definition = False
-    start = next((i for i in range(position, len(found)) if is_at(found, i, "as")), None) if kind == "table" else None
-    if "materialized" in [token.text for token in found[:4]]:
-        start = next(i for i in range(position, len(found)) if is_at(found, i, "as"))
+    start = None
+    if kind == "table" or "materialized" in [token.text for token in found[:4]]:
+        start = next((i for i in range(position, len(found)) if is_at(found, i, "as")), None)
     if start is not None and _starts_query(found, start + 1):
         result.words = frozenset([name.name])
         _absorb(result, found[start + 1 :], nested)

@@ -72,6 +72,21 @@ def test_cursors_and_prepared_statements_hold_their_statement():
     assert not prepared.writes
 
 
+@pytest.mark.parametrize(
+    "text", ["DECLARE c CURSOR", "DECLARE c", "DECLARE", "PREPARE q", "EXPLAIN (ANALYZE", "CREATE"]
+)
+def test_truncated_command_is_opaque(text):
+    made = plan(text)
+    assert made.reason is Reason.UNRELATED
+    assert made.opaque
+
+
+def test_materialized_view_without_a_query_is_a_definition():
+    made = plan("CREATE MATERIALIZED VIEW users")
+    assert not made.opaque
+    assert made.ddl
+
+
 def test_execute_arguments():
     found, literals = plans("EXECUTE q (1, -2, 'it''s', NULL, true, $2, 1 + 1, '3'::int)")
     arguments = found[0].arguments
