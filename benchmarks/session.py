@@ -24,7 +24,7 @@ from cache.catalog.tables import BoundRule, Catalog, Column, How, Link, Relation
 from cache.counts import Counts
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
-from cache.sql.statements import Statements
+from cache.sql.memo import PlanMemo
 from protocol import FrameScanner, backend, codes, frontend
 from proxy.session.session import Session
 
@@ -73,7 +73,7 @@ def database() -> Database:
     columns = {"id": Column("id", 1, 23, -1, base_oid=23), "name": Column("name", 2, 25, -1, base_oid=25)}
     relation = Relation(OID, "public", "users", "r", columns, unique=(frozenset({"id"}),))
     bound = BoundRule(rule, relation, (columns["id"],), (columns["name"],))
-    found = Database("app", [rule], Statements(1000))
+    found = Database("app", [rule], PlanMemo(1000))
     found.catalog = Catalog(
         "app",
         bound=(bound,),

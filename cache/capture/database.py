@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from cache.changes import Change
     from cache.rules import TableRule
+    from cache.sql.memo import PlanMemo
     from cache.sql.plans import Literals, Plan
-    from cache.sql.statements import Statements
     from cache.values.types import ValueSettings
 
 RETRY_NS = 1_000_000_000
@@ -57,7 +57,7 @@ class Database:
         self,
         name: str,
         rules: Sequence[TableRule],
-        statements: Statements,
+        statements: PlanMemo,
         *,
         on_learned: Callable[[Catalog], None] | None = None,
         is_followed: Callable[[], bool] | None = None,

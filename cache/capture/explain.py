@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cache.capture import constants
+from cache.sql.memo import PlanMemo
 from cache.sql.plans import Action, Command, Reason, Returning, Source
-from cache.sql.statements import Statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +90,7 @@ class Explanation:
 def explain(text: str | bytes, catalog: Catalog, scope: Scope) -> list[Explanation]:
     """An explanation for each statement of ``text``. Never raises for any text."""
     raw = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
-    plans, literals = Statements(16).plans(raw, catalog, scope)
+    plans, literals = PlanMemo(16).plans(raw, catalog, scope)
     return [_explanation(number, plan, literals) for number, plan in enumerate(plans, 1)]
 
 

@@ -1,7 +1,7 @@
-"""Statements by their leading words: everything that is not left to the SQL parser as a whole.
+"""Reads a statement from its tokens: queries and writes with the SQL parser, everything else by its leading words.
 
-Transaction control, prepared statements, cursors, settings, DDL and utilities are told by their first words, as their
-grammar is made to be. What they carry within (PREPARE's statement, a cursor's query) is read like any other statement.
+Transaction control, prepared statements, cursors, settings, DDL and utilities are recognised by their first words, as
+in PostgreSQL's grammar. A statement within one (PREPARE's, a cursor's query) is read like any other.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from cache.sql import canonical, definitions, set_commands
+from cache.sql import canonical, definitions, set_commands, statements
 from cache.sql.canonical import closing
 from cache.sql.lexer import MARK, OPERATOR, PARAMETER, STRING, WORD, LexicalError, Token
 from cache.sql.plans import Command, Operand
@@ -19,6 +19,8 @@ from cache.sql.tokens import argument, identifier, is_at, qualified, split, stri
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+MAX_QUERIES = 300
+"""Queries of one text that the SQL parser gets; further ones are opaque."""
 
 _QUERIES = frozenset(["select", "values", "table", "with", "insert", "update", "delete", "merge"])
 _MODIFYING = frozenset(["insert", "update", "delete", "merge"])
@@ -29,12 +31,152 @@ _HARMLESS = canonical.words(
 _SETTING_WORDS = re.compile(r"set_config|search_path|standard_conforming_strings|client_encoding", re.IGNORECASE)
 
 
-def shape(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    """The shape of one statement. Never raises: what cannot be followed is a Shape that says so."""
-    try:
-        return _shape(found, read)
-    except (UnreadError, LexicalError, RecursionError, IndexError):
-        return unread(found)
+class StatementReader:
+    """Reads the statements of one text, in their order.
+
+    At most MAX_QUERIES of them go to the SQL parser, which bounds the time a text takes; further ones are opaque.
+    """
+
+    def __init__(self) -> None:
+        self._queries_left = MAX_QUERIES
+
+    def read(self, found: Sequence[Token]) -> Shape:
+        """One statement, from its tokens without the semicolon. Never raises: a statement that cannot be followed is
+        ``unread``."""
+        try:
+            return self._read(found)
+        except (UnreadError, LexicalError, RecursionError, IndexError):
+            return unread(found)
+
+    def _read(self, found: Sequence[Token]) -> Shape:
+        first = found[0]
+        if first.kind == MARK and first.text == "(":
+            return self._query(found)
+        if first.kind != WORD:
+            raise UnreadError("a statement starts with a word")
+        word = first.text
+        if word in _QUERIES:
+            return self._query(found)
+        simple = _SIMPLE.get(word)
+        if simple is not None:
+            return simple(found)
+        nested = _NESTED.get(word)
+        if nested is not None:
+            return nested(self, found)
+        if word in _HARMLESS:
+            return Shape(Command.UTILITY)
+        if word == "show":
+            return Shape(Command.NONE)
+        raise UnreadError(f"an unknown command {word}")
+
+    def _query(self, found: Sequence[Token]) -> Shape:
+        if canonical.depth(found) > canonical.MAX_DEPTH:
+            raise UnreadError("nested too deeply")
+        ignores_keys = any(is_at(found, position, "overriding", "user") for position in range(len(found)))
+        found = canonical.simplified(found)
+        shorter = canonical.shortened(found) if found[0].text == "insert" else None
+        found = found if shorter is None else shorter
+        found, temporary = _without_into_words(found)
+        found, rows = _without_returning_names(found)
+        if len(found) > canonical.MAX_PARSED:
+            raise UnreadError("too long")
+        if not self._queries_left:
+            raise UnreadError("too many statements in one text")
+        self._queries_left -= 1
+        result = statements.read(found, rows)
+        for token in found:
+            if token.kind == PARAMETER:
+                index = int(token.text) - 1
+                result.parameters[index] = result.parameters.get(index, 0) + 1
+        if result.created:  # SELECT INTO
+            if temporary:
+                result.temporary = tuple(name.name for name in result.created)
+            result.command = Command.UTILITY
+            result.mentions = ()
+        for write in result.writes:
+            if ignores_keys or shorter is not None:
+                # Identity columns take other values than VALUES gives them; or not all of the rows were looked at.
+                write.rows = None
+            # A view of the server's settings: an UPDATE of it is a SET.
+            if write.target.name == "pg_settings":
+                result.settings += (("*", None, False),)
+        if any(function.name == "set_config" for function in result.functions):
+            result.settings += set_commands.of_calls(found)
+            result.command = Command.SET
+        return result
+
+    def _prepare(self, found: Sequence[Token]) -> Shape:
+        if is_at(found, 1, "transaction"):
+            return Shape(Command.PREPARE_TRANSACTION, name=string(found, 2))
+        name, position = identifier(found[1]), 2
+        types: tuple[str, ...] = ()
+        if is_at(found, 2, "("):
+            end = closing(found, 2)
+            types = type_names(found[3:end])
+            position = end + 1
+        if not is_at(found, position, "as"):
+            raise UnreadError("PREPARE without AS")
+        return Shape(Command.PREPARE, name=name, inner=self.read(found[position + 1 :]), types=types)
+
+    def _declare(self, found: Sequence[Token]) -> Shape:
+        name = identifier(found[1])
+        position = next((i for i in range(2, len(found)) if is_at(found, i, "for")), None)
+        if position is None:
+            raise UnreadError("DECLARE without FOR")
+        holdable = any(is_at(found, i, "with", "hold") for i in range(2, position))
+        return Shape(Command.DECLARE, name=name, inner=self.read(found[position + 1 :]), holdable=holdable)
+
+    def _explain(self, found: Sequence[Token]) -> Shape:
+        position, runs = 1, False
+        if is_at(found, 1, "("):
+            end = closing(found, 1)
+            # A query in parentheses may be meant as well; its first word tells.
+            if not (found[2].kind == WORD and found[2].text in _QUERIES) and found[2].text != "(":
+                for option in split(found[2:end]):
+                    if option and option[0].text in ("analyze", "analyse"):
+                        runs = runs or len(option) < 2 or option[1].text.lower() not in ("false", "off", "0")
+                position = end + 1
+        while position < len(found) and found[position].text in ("analyze", "analyse", "verbose"):
+            runs = runs or found[position].text != "verbose"
+            position += 1
+        inner = self.read(found[position:])
+        if not runs:
+            return Shape(Command.NONE, names=inner.names, explained=True)
+        if inner.command is Command.EXECUTE:
+            # The statement it names is run, but neither its rows nor its row count show.
+            return Shape(Command.NONE, everything=True, opaque=True, explained=True)
+        if inner.inner is not None:
+            inner = inner.inner  # DECLARE: its query is run as it is
+        inner.explained = True
+        inner.mentions = ()
+        inner.command = Command.NONE
+        for write in inner.writes:
+            write.counted = write.returning = False
+        return inner
+
+    def _copy(self, found: Sequence[Token]) -> Shape:
+        if is_at(found, 1, "("):
+            inner = self.read(found[2 : closing(found, 1)])
+            inner.command = Command.COPY
+            inner.mentions = ()
+            for write in inner.writes:
+                write.counted = write.returning = False
+            return inner
+        start = 2 if is_at(found, 1, "binary") else 1
+        name, position = qualified(found, start)
+        if is_at(found, position, "("):
+            position = closing(found, position) + 1
+        if is_at(found, position, "to"):
+            return Shape(Command.COPY, names=frozenset([name]))
+        if not is_at(found, position, "from"):
+            raise UnreadError("COPY without FROM or TO")
+        return Shape(Command.COPY, names=frozenset([name]), writes=(Write(Verb.COPY, name),))
+
+    def _create(self, found: Sequence[Token]) -> Shape:
+        result, query = definitions.create(found)
+        if query is not None:
+            definitions.run_query(result, self.read(query))
+        return result
 
 
 def unread(found: Sequence[Token]) -> Shape:
@@ -51,65 +193,6 @@ def unread(found: Sequence[Token]) -> Shape:
 
 def _modifies(token: Token, before: Token) -> bool:
     return token.kind == WORD and token.text in _MODIFYING and before.text not in ("for", "key")
-
-
-def _shape(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    first = found[0]
-    if first.kind == MARK and first.text == "(":
-        return _query(found, read)
-    if first.kind != WORD:
-        raise UnreadError("a statement starts with a word")
-    word = first.text
-    if word in _QUERIES:
-        return _query(found, read)
-    simple = _SIMPLE.get(word)
-    if simple is not None:
-        return simple(found)
-    nested = _NESTED.get(word)
-    if nested is not None:
-        return nested(found, read)
-    if word in _HARMLESS:
-        return Shape(Command.UTILITY)
-    if word == "show":
-        return Shape(Command.NONE)
-    raise UnreadError(f"an unknown command {word}")
-
-
-# Queries and data-modifying statements
-
-
-def _query(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    if canonical.depth(found) > canonical.MAX_DEPTH:
-        raise UnreadError("nested too deeply")
-    ignores_keys = any(is_at(found, position, "overriding", "user") for position in range(len(found)))
-    found = canonical.simplified(found)
-    shorter = canonical.shortened(found) if found[0].text == "insert" else None
-    found = found if shorter is None else shorter
-    found, temporary = _without_into_words(found)
-    found, rows = _without_returning_names(found)
-    if len(found) > canonical.MAX_PARSED:
-        raise UnreadError("too long")
-    result = read(found, rows)
-    for token in found:
-        if token.kind == PARAMETER:
-            index = int(token.text) - 1
-            result.parameters[index] = result.parameters.get(index, 0) + 1
-    if result.created:  # SELECT INTO
-        if temporary:
-            result.temporary = tuple(name.name for name in result.created)
-        result.command = Command.UTILITY
-        result.mentions = ()
-    for write in result.writes:
-        if ignores_keys or shorter is not None:
-            # Identity columns take other values than VALUES gives them; or not all of the rows were looked at.
-            write.rows = None
-        # A view of the server's settings: an UPDATE of it is a SET.
-        if write.target.name == "pg_settings":
-            result.settings += (("*", None, False),)
-    if any(function.name == "set_config" for function in result.functions):
-        result.settings += set_commands.of_calls(found)
-        result.command = Command.SET
-    return result
 
 
 def _without_into_words(found: list[Token]) -> tuple[list[Token], bool]:
@@ -183,20 +266,6 @@ def _release(found: Sequence[Token]) -> Shape:
 # Prepared statements and cursors
 
 
-def _prepare(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    if is_at(found, 1, "transaction"):
-        return Shape(Command.PREPARE_TRANSACTION, name=string(found, 2))
-    name, position = identifier(found[1]), 2
-    types: tuple[str, ...] = ()
-    if is_at(found, 2, "("):
-        end = closing(found, 2)
-        types = type_names(found[3:end])
-        position = end + 1
-    if not is_at(found, position, "as"):
-        raise UnreadError("PREPARE without AS")
-    return Shape(Command.PREPARE, name=name, inner=shape(found[position + 1 :], read), types=types)
-
-
 def _execute(found: Sequence[Token]) -> Shape:
     name = identifier(found[1])
     if len(found) == 2:
@@ -219,15 +288,6 @@ def _deallocate(found: Sequence[Token]) -> Shape:
     last = found[-1]
     everything = last.kind == WORD and last.text == "all"
     return Shape(Command.DEALLOCATE, name=None if everything else identifier(last))
-
-
-def _declare(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    name = identifier(found[1])
-    position = next((i for i in range(2, len(found)) if is_at(found, i, "for")), None)
-    if position is None:
-        raise UnreadError("DECLARE without FOR")
-    holdable = any(is_at(found, i, "with", "hold") for i in range(2, position))
-    return Shape(Command.DECLARE, name=name, inner=shape(found[position + 1 :], read), holdable=holdable)
 
 
 def _fetch(found: Sequence[Token]) -> Shape:
@@ -261,55 +321,7 @@ def _reset(found: Sequence[Token]) -> Shape:
     return Shape(Command.SET, settings=set_commands.of_reset(found))
 
 
-# Statements that hold others
-
-
-def _explain(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    position, runs = 1, False
-    if is_at(found, 1, "("):
-        end = closing(found, 1)
-        # A query in parentheses may be meant as well; its first word tells.
-        if not (found[2].kind == WORD and found[2].text in _QUERIES) and found[2].text != "(":
-            for option in split(found[2:end]):
-                if option and option[0].text in ("analyze", "analyse"):
-                    runs = runs or len(option) < 2 or option[1].text.lower() not in ("false", "off", "0")
-            position = end + 1
-    while position < len(found) and found[position].text in ("analyze", "analyse", "verbose"):
-        runs = runs or found[position].text != "verbose"
-        position += 1
-    inner = shape(found[position:], read)
-    if not runs:
-        return Shape(Command.NONE, names=inner.names, explained=True)
-    if inner.command is Command.EXECUTE:
-        # The statement it names is run, but neither its rows nor its row count show.
-        return Shape(Command.NONE, everything=True, opaque=True, explained=True)
-    if inner.inner is not None:
-        inner = inner.inner  # DECLARE: its query is run as it is
-    inner.explained = True
-    inner.mentions = ()
-    inner.command = Command.NONE
-    for write in inner.writes:
-        write.counted = write.returning = False
-    return inner
-
-
-def _copy(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    if is_at(found, 1, "("):
-        inner = shape(found[2 : closing(found, 1)], read)
-        inner.command = Command.COPY
-        inner.mentions = ()
-        for write in inner.writes:
-            write.counted = write.returning = False
-        return inner
-    start = 2 if is_at(found, 1, "binary") else 1
-    name, position = qualified(found, start)
-    if is_at(found, position, "("):
-        position = closing(found, position) + 1
-    if is_at(found, position, "to"):
-        return Shape(Command.COPY, names=frozenset([name]))
-    if not is_at(found, position, "from"):
-        raise UnreadError("COPY without FROM or TO")
-    return Shape(Command.COPY, names=frozenset([name]), writes=(Write(Verb.COPY, name),))
+# TRUNCATE, CALL and DO
 
 
 def _truncate(found: Sequence[Token]) -> Shape:
@@ -328,10 +340,6 @@ def _truncate(found: Sequence[Token]) -> Shape:
         position += 1
     writes = tuple(Write(Verb.TRUNCATE, name, counted=False) for name in names)
     return Shape(Command.UTILITY, names=frozenset(names), writes=writes, everything=cascade)
-
-
-def _create(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    return definitions.create(found, lambda query: shape(query, read))
 
 
 def _routine(found: Sequence[Token]) -> Shape:
@@ -375,10 +383,10 @@ _SIMPLE: dict[str, Callable[[Sequence[Token]], Shape]] = {
     "call": _routine,
     "do": _routine,
 }
-_NESTED: dict[str, Callable[[Sequence[Token], Callable[[Sequence[Token], Rows], Shape]], Shape]] = {
-    "prepare": _prepare,
-    "declare": _declare,
-    "explain": _explain,
-    "copy": _copy,
-    "create": _create,
+_NESTED: dict[str, Callable[[StatementReader, Sequence[Token]], Shape]] = {
+    "prepare": StatementReader._prepare,
+    "declare": StatementReader._declare,
+    "explain": StatementReader._explain,
+    "copy": StatementReader._copy,
+    "create": StatementReader._create,
 }

@@ -11,7 +11,7 @@ from cache.sql.shapes import Shape
 from cache.sql.tokens import identifier, is_at, qualified, words_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from cache.sql.lexer import Token
 
@@ -27,7 +27,8 @@ _REACHING = frozenset(["schema", "type", "domain", "extension", "owned", "collat
 """Objects whose DROP or ALTER may change the rows of tables it does not name."""
 
 
-def create(found: Sequence[Token], nested: Callable[[Sequence[Token]], Shape]) -> Shape:
+def create(found: Sequence[Token]) -> tuple[Shape, Sequence[Token] | None]:
+    """A CREATE statement, and the query that it runs (CREATE TABLE … AS), if it runs one: see ``run_query``."""
     position = 3 if is_at(found, 1, "or", "replace") else 1
     temporary = False
     while found[position].text in ("temp", "temporary", "local", "global", "unlogged", "recursive", "materialized"):
@@ -38,7 +39,7 @@ def create(found: Sequence[Token], nested: Callable[[Sequence[Token]], Shape]) -
     kind = found[position].text
     result = _definition(found, kind)
     if kind not in ("table", "view", "sequence"):
-        return result
+        return result, None
     position += 1
     if is_at(found, position, "if", "not", "exists"):
         position += 3
@@ -52,25 +53,29 @@ def create(found: Sequence[Token], nested: Callable[[Sequence[Token]], Shape]) -
         start = next((i for i in range(position, len(found)) if is_at(found, i, "as")), None)
     if start is not None and _starts_query(found, start + 1):
         result.words = frozenset([name.name])
-        _absorb(result, found[start + 1 :], nested)
-    return result
+        return result, _query_that_runs(result, found[start + 1 :])
+    return result, None
 
 
 def _starts_query(found: Sequence[Token], position: int) -> bool:
     return position < len(found) and found[position].text in ("select", "values", "table", "with", "(", "execute")
 
 
-def _absorb(result: Shape, query: Sequence[Token], nested: Callable[[Sequence[Token]], Shape]) -> None:
-    """CREATE TABLE … AS runs its query."""
+def _query_that_runs(result: Shape, query: Sequence[Token]) -> Sequence[Token] | None:
+    """The query after AS without WITH DATA; None when it does not run (WITH NO DATA) or cannot be seen (EXECUTE)."""
     if query[0].text == "execute":
         result.everything = result.opaque = True
-        return
+        return None
     end = len(query)
     if end > 2 and is_at(query, end - 2, "no", "data"):
-        return
+        return None
     if end > 2 and is_at(query, end - 2, "with", "data"):
         end -= 2
-    inner = nested(query[:end])
+    return query[:end]
+
+
+def run_query(result: Shape, inner: Shape) -> None:
+    """Add to the definition ``result`` what running its query does."""
     result.functions = inner.functions
     result.opaque = result.opaque or inner.opaque
     result.writes = inner.writes

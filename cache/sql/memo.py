@@ -11,22 +11,18 @@ from typing import TYPE_CHECKING
 
 from cache.catalog.tables import Scope
 from cache.sql import binding, canonical, commands, lexer, templates
-from cache.sql.shapes import UnreadError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from cache.catalog.tables import Catalog
     from cache.sql.lexer import Token
     from cache.sql.plans import Literals, Plan
-    from cache.sql.shapes import Rows, Shape
 
 MAX_TEXT = 1_048_576
 """Bytes; a longer text is not read."""
 MAX_REMEMBERED = 8_192
 """Bytes; a longer text is not remembered as it is."""
-MAX_READ = 300
-"""Queries of one text that are parsed; what follows is opaque."""
 MAX_SCOPES = 256
 """How many different scopes' plans are kept apart before all are forgotten."""
 MAX_SCOPE_OBJECTS = 16_384
@@ -68,12 +64,11 @@ class _Plans:
         self.young[key] = found
 
 
-class Memo:
+class PlanMemo:
     """Plans of SQL texts. One for a worker; ``size`` texts (and as many templates) are remembered for each scope."""
 
-    def __init__(self, size: int, read: Callable[[Sequence[Token], Rows], Shape]) -> None:
+    def __init__(self, size: int) -> None:
         self._size = size
-        self._read = read
         self._catalogs: dict[int, tuple[Catalog, _Scopes]] = {}
         self._catalog: Catalog | None = None
         """The one asked for last, and its plans: with one database there is no other."""
@@ -141,16 +136,8 @@ class Memo:
         return self._bind(tokens, catalog, scope), literals
 
     def _bind(self, tokens: Sequence[Token], catalog: Catalog, scope: Scope) -> tuple[Plan, ...]:
-        budget = iter(range(MAX_READ))
-
-        def read(found: Sequence[Token], rows: Rows) -> Shape:
-            if next(budget, None) is None:
-                raise UnreadError("too many statements in one text")
-            return self._read(found, rows)
-
-        return tuple(
-            binding.bind(commands.shape(statement, read), catalog, scope) for statement in lexer.statements(tokens)
-        )
+        reader = commands.StatementReader()
+        return tuple(binding.bind(reader.read(statement), catalog, scope) for statement in lexer.statements(tokens))
 
 
 class _Scopes:

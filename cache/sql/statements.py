@@ -1,8 +1,7 @@
-"""From SQL text to plans. With ``statements_expressions`` the only file that knows the SQL parser (sqlglot).
+"""Reads one query or data-modifying statement with the SQL parser (sqlglot), which only this file and ``expressions``
+know.
 
-``Statements`` remembers plans, see ``memo``. ``read`` turns the tokens of one query or data-modifying statement into a
-``Shape``; whatever it does not know for certain it refuses with ``UnreadError``, and ``binding`` then assumes the
-worst.
+Whatever is not known for certain is refused with ``UnreadError``; ``binding`` then assumes the worst.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from cache.sql import canonical, memo
+from cache.sql import canonical
 from cache.sql.canonical import CALLED, CURRENT_OF
 from cache.sql.expressions import (
     Level,
@@ -55,13 +54,6 @@ _INSERT_PARTS = frozenset(["with_", "this", "expression", "default", "conflict",
 _UPDATE_PARTS = frozenset(["with_", "this", "expressions", "from_", "where", "returning"])
 _DELETE_PARTS = frozenset(["with_", "this", "using", "where", "returning"])
 _MERGE_PARTS = frozenset(["with_", "this", "using", "on", "whens", "returning"])
-
-
-class Statements(memo.Memo):
-    """What SQL texts mean, remembered: see ``memo.Memo``."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size, read)
 
 
 def read(found: Sequence[Token], rows: Rows) -> Shape:

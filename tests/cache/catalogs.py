@@ -3,7 +3,7 @@
 from cache.catalog.tables import BoundRule, Catalog, Column, How, Link, Relation, Scope
 from cache.keys import KeyTemplate
 from cache.rules import TableRule, ValueFormat
-from cache.sql.statements import Statements
+from cache.sql.memo import PlanMemo
 
 PUBLIC = Scope(("public",))
 TYPES = {
@@ -56,7 +56,7 @@ USERS = catalog()
 
 
 def plans(text, where=USERS, scope=PUBLIC):
-    return Statements(100).plans(text if isinstance(text, bytes) else text.encode(), where, scope)
+    return PlanMemo(100).plans(text if isinstance(text, bytes) else text.encode(), where, scope)
 
 
 def plan(text, where=USERS, scope=PUBLIC):

@@ -10,7 +10,7 @@ from cache.catalog.tables import Scope
 from cache.changes import Change, Kind
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
-from cache.sql.statements import Statements
+from cache.sql.memo import PlanMemo
 
 SCOPE = Scope(search_path=("public",))
 TEXT = b"SELECT id, name FROM users WHERE id = 1"
@@ -46,7 +46,7 @@ def payload(*tables, oid=16384):
 @pytest.fixture
 def make():
     def make(*rules, **options):
-        return Database("app", rules, Statements(100), **options)
+        return Database("app", rules, PlanMemo(100), **options)
 
     return make
 

@@ -11,7 +11,7 @@ from cache.capture.rows import Reader, taps
 from cache.capture.session_settings import Settings
 from cache.capture.transaction import FAILED_BLOCK, IDLE, IN_BLOCK
 from cache.counts import Counts
-from cache.sql.statements import Statements
+from cache.sql.memo import PlanMemo
 from cache.values.types import CANONICAL
 from protocol.backend import FieldDescription
 from tests.cache.catalogs import PUBLIC, USERS
@@ -36,7 +36,7 @@ class Server:
         self.counts = Counts()
         self.settings = Settings(REPORTED | reported, {})
         if database is None:
-            database = Database("db", [bound.rule for bound in USERS.bound], Statements(100))
+            database = Database("db", [bound.rule for bound in USERS.bound], PlanMemo(100))
             if learned:
                 database.catalog, database.learned, database.due_at = USERS, True, 1 << 62
         self.database = database

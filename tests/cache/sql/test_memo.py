@@ -3,14 +3,14 @@
 import time
 
 from cache.catalog.tables import Scope
-from cache.sql.statements import Statements
+from cache.sql.memo import PlanMemo
 from tests.cache.catalogs import PUBLIC, USERS, catalog
 
 # What is remembered
 
 
 def test_plans_are_remembered_by_text_and_template():
-    memo = Statements(100)
+    memo = PlanMemo(100)
     first = memo.plans(b"SELECT name FROM users WHERE id = 1", USERS, PUBLIC)
     assert memo.plans(b"SELECT name FROM users WHERE id = 1", USERS, PUBLIC) is first
     second = memo.plans(b"SELECT name FROM users WHERE id = 2", USERS, PUBLIC)
@@ -19,7 +19,7 @@ def test_plans_are_remembered_by_text_and_template():
 
 
 def test_scopes_are_told_apart():
-    memo = Statements(100)
+    memo = PlanMemo(100)
     text = b"DELETE FROM users WHERE id = 1"
     assert memo.plans(text, USERS, PUBLIC)[0][0].writes
     assert not memo.plans(text, USERS, Scope(("nowhere",)))[0][0].writes
@@ -29,7 +29,7 @@ def test_scopes_are_told_apart():
 
 
 def test_another_catalog_forgets():
-    memo = Statements(100)
+    memo = PlanMemo(100)
     text = b"DELETE FROM users WHERE id = 1"
     first = memo.plans(text, USERS, PUBLIC)
     newer = catalog()
@@ -38,7 +38,7 @@ def test_another_catalog_forgets():
 
 
 def test_memory_is_bounded():
-    memo = Statements(10)
+    memo = PlanMemo(10)
     hot = b"SELECT name FROM users WHERE id = 1"
     kept = memo.plans(hot, USERS, PUBLIC)
     for number in range(200):
@@ -50,7 +50,7 @@ def test_memory_is_bounded():
 
 
 def test_a_remembered_text_costs_next_to_nothing():
-    memo = Statements(100)
+    memo = PlanMemo(100)
     text = b"SELECT name FROM users WHERE id = 1"
     memo.plans(text, USERS, PUBLIC)
     best = min(_timed(memo, text) for _ in range(20))

@@ -24,8 +24,8 @@ from cache.changes import Kind
 from cache.keys import KeyTemplate
 from cache.rules import TableRule, ValueFormat
 from cache.sql import templates
+from cache.sql.memo import PlanMemo
 from cache.sql.plans import Command
-from cache.sql.statements import Statements
 from cache.values import loaders as values
 from cache.values.loaders import ValueSettings
 from protocol.backend import FieldDescription
@@ -83,7 +83,7 @@ class Server:
         names = (b"client_encoding", b"server_encoding", b"DateStyle", b"IntervalStyle", b"TimeZone", b"server_version")
         parameters = {name.decode(): self.wire.parameter_status(name).decode() for name in names}
         self.settings = ValueSettings.from_parameters(parameters, float_digits_certain=True)
-        self.statements = Statements(2000)
+        self.statements = PlanMemo(2000)
         self.scope = Scope(("public",))
 
     def rows(self):

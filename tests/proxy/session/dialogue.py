@@ -9,7 +9,7 @@ from cache.catalog.tables import BoundRule, Catalog, Column, How, Link, Relation
 from cache.counts import Counts
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
-from cache.sql.statements import Statements
+from cache.sql.memo import PlanMemo
 from protocol import backend, frontend
 from protocol.backend import FieldDescription
 from proxy.session.session import Session
@@ -74,7 +74,7 @@ class Dialogue:
         self.sink = sink or Sink()
         self.counts = Counts.of(["app.public.users"])
         self.reasons: list[str] = []
-        self.database = Database("app", [RULE], Statements(100))
+        self.database = Database("app", [RULE], PlanMemo(100))
         if learned:
             self.database.catalog, self.database.learned, self.database.due_at = catalog(), True, 1 << 62
         self.session = Session(
