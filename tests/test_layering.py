@@ -49,8 +49,8 @@ VALUES = {"protocol.backend", "protocol.codes", "protocol.fields", "protocol.err
 """What ``cache`` may know of the protocol: field descriptions, format codes, numbers; no scanner and no sessions."""
 
 ONLY_IN = {
-    "sqlglot": {"cache/sql/statements.py", "cache/sql/expressions.py"},
-    "sqlglotc": {"cache/sql/statements.py"},
+    "sqlglot": {"cache/sql/queries.py", "cache/sql/expressions.py"},
+    "sqlglotc": {"cache/sql/queries.py"},
     "redis": {
         "cache/delivery/client.py",
         "cache/delivery/connections.py",
@@ -193,7 +193,7 @@ TESTED_TOGETHER = {
     "cache/capture/known.py": "write_changes",
     "cache/capture/rows.py": "write_changes",
     "cache/sql/definitions.py": "commands",
-    "cache/sql/expressions.py": "statements",
+    "cache/sql/expressions.py": "queries",
     "cache/sql/tokens.py": "commands",
     "proxy/commands/progress.py": "table_reader",
     "proxy/commands/redis_reader.py": "table_reader",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from cache.sql import canonical, definitions, set_commands, statements
+from cache.sql import canonical, definitions, queries, set_commands
 from cache.sql.canonical import closing
 from cache.sql.lexer import MARK, OPERATOR, PARAMETER, STRING, WORD, LexicalError, Token
 from cache.sql.plans import Command, Operand
@@ -83,7 +83,7 @@ class StatementReader:
         if not self._queries_left:
             raise UnreadError("too many statements in one text")
         self._queries_left -= 1
-        result = statements.read(found, rows)
+        result = queries.read(found, rows)
         for token in found:
             if token.kind == PARAMETER:
                 index = int(token.text) - 1

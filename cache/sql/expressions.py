@@ -1,6 +1,6 @@
 """What single expressions of a parsed statement say: constants, and conditions that fix columns to constants.
 
-``statements`` walks the statement. Like that file, this one knows the SQL parser.
+``queries`` walks the statement. Like that file, this one knows the SQL parser.
 """
 
 from __future__ import annotations
