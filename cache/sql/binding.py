@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cache.catalog.tables import BoundRule, Catalog
-    from cache.sql.shapes import Mention, Name, Shape, Write
+    from cache.sql.statements import Mention, Name, Shape, Write
 
 _ROWS = (How.SELF, How.CHILD, How.PARENT)
 _SEVERITY = (Action.FLUSH, Action.EVICT, Action.STORE, Action.NOTHING)

@@ -13,7 +13,7 @@ from cache.sql import canonical, definitions, queries, set_commands
 from cache.sql.canonical import closing
 from cache.sql.lexer import MARK, OPERATOR, PARAMETER, STRING, WORD, LexicalError, Token
 from cache.sql.plans import Command, Operand
-from cache.sql.shapes import Name, Rows, Shape, UnreadError, Verb, Write
+from cache.sql.statements import Name, Rows, Shape, UnreadError, Verb, Write
 from cache.sql.tokens import argument, identifier, is_at, qualified, split, string, type_names, words_of
 
 if TYPE_CHECKING:

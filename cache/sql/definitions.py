@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cache.sql.canonical import words
 from cache.sql.lexer import WORD
 from cache.sql.plans import Command
-from cache.sql.shapes import Shape
+from cache.sql.statements import Shape
 from cache.sql.tokens import identifier, is_at, qualified, words_of
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from sqlglot import exp
 
 from cache.sql.canonical import CALLED, LIST
 from cache.sql.plans import Operand, Source
-from cache.sql.shapes import Fix, Mention, Name, UnreadError
+from cache.sql.statements import Fix, Mention, Name, UnreadError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cache.catalog.tables import BoundRule, Column
-    from cache.sql.shapes import Fix
+    from cache.sql.statements import Fix
 
 MAX_TARGETS = 10_000
 """A write that names more keys by combining conditions is one with an unknown key."""

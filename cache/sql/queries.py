@@ -29,14 +29,14 @@ from cache.sql.expressions import (
     speaks_of,
 )
 from cache.sql.plans import Command, Reason
-from cache.sql.shapes import Conflict, Mention, Name, Shape, UnreadError, Verb, Write
+from cache.sql.statements import Conflict, Mention, Name, Shape, UnreadError, Verb, Write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from cache.sql.lexer import Token
     from cache.sql.plans import Operand
-    from cache.sql.shapes import Rows
+    from cache.sql.statements import Rows
 
 logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns of what it reads as a command; we never ask it to
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cache.sql.lexer import MARK, NAME, NUMBER, OPERATOR, PARAMETER, STRING, WORD, Token
 from cache.sql.plans import Operand, Source
-from cache.sql.shapes import Name, UnreadError
+from cache.sql.statements import Name, UnreadError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from cache.catalog.tables import How
 from cache.rules import ValueFormat
 from cache.sql.plans import Action, Operand, Reason, Returning, Source, Target, WritePlan
-from cache.sql.shapes import Conflict, Verb
+from cache.sql.statements import Conflict, Verb
 
 if TYPE_CHECKING:
     from cache.catalog.tables import BoundRule, Link, Relation
     from cache.sql.operands import Keys, Operands
-    from cache.sql.shapes import Write
+    from cache.sql.statements import Write
 
 
 class Case(NamedTuple):
