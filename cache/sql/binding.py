@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cache.catalog.functions import CALM, QUIET
 from cache.catalog.tables import How, Scope
 from cache.sql import writes
-from cache.sql.functions import CALM, QUIET
 from cache.sql.operands import Operands
 from cache.sql.plans import Action, Command, FillPlan, Plan, Reason, Source, WritePlan
 

@@ -6,7 +6,11 @@ overload; ``QUIET`` are volatile, but what they change is no row of a table: seq
 
 from __future__ import annotations
 
-from cache.sql.canonical import words
+
+def words(text: str) -> frozenset[str]:
+    """The words of ``text``, as a set."""
+    return frozenset(text.split())
+
 
 CALM = words(
     """
