@@ -203,7 +203,7 @@ TESTED_TOGETHER = {
     "proxy/session/replies.py": "session",
     "proxy/session/requests.py": "session",
     **{f"cache/values/{name}.py": "loaders" for name in
-       ("containers", "encodings", "geometry", "numbers", "scalars", "text_search", "times", "types")},
+       ("containers", "encodings", "geometry", "numbers", "scalars", "text_search", "times", "loading")},
 }  # fmt: skip
 """Modules whose test is that of another module of their folder."""
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from cache.catalog.tables import Column
     from cache.sql.plans import Literals
-    from cache.values.types import ValueSettings
+    from cache.values.loading import ValueSettings
 
 
 class Arguments:

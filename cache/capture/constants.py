@@ -15,14 +15,14 @@ import struct
 from typing import TYPE_CHECKING
 
 from cache.sql.plans import Source
-from cache.values import types as t
+from cache.values import loading as t
 from cache.values.containers import binary_elements
 from cache.values.encodings import input_loader
 
 if TYPE_CHECKING:
     from cache.catalog.tables import Column
     from cache.sql.plans import Literal, Operand
-    from cache.values.types import ValueSettings
+    from cache.values.loading import ValueSettings
 
 MAX_ELEMENTS = 10_000
 """Arrays longer than this are not read."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cache.rules import TableRule
     from cache.sql.memo import PlanMemo
     from cache.sql.plans import Literals, Plan
-    from cache.values.types import ValueSettings
+    from cache.values.loading import ValueSettings
 
 RETRY_NS = 1_000_000_000
 """How long after a failed catalog question the next session asks, in nanoseconds."""

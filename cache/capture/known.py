@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cache.capture.rows import Tap
     from cache.catalog.tables import Catalog
     from cache.sql.plans import Literals, Plan
-    from cache.values.types import ValueSettings
+    from cache.values.loading import ValueSettings
 
     Counted = tuple[tuple[str, str], ...]
     """Labels of rules, each with a reason code."""

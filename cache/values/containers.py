@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cache.values.types import Loader
+    from cache.values.loading import Loader
 
 _HEADER = struct.Struct("!iiI")
 _DIMENSION = struct.Struct("!ii")

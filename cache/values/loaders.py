@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from cache.rules import ValueFormat
 from cache.values import geometry, numbers, scalars, times
+from cache.values import loading as t
 from cache.values import text_search as search
-from cache.values import types as t
 from cache.values.containers import (
     ArrayFormat,
     multirange_from_binary,
@@ -24,7 +24,7 @@ from cache.values.containers import (
     range_from_text,
 )
 from cache.values.encodings import effective_encoding, text_loader
-from cache.values.types import Loader, ValueSettings, guarded, verbatim
+from cache.values.loading import Loader, ValueSettings, guarded, verbatim
 
 if TYPE_CHECKING:
     from cache.catalog.tables import Column

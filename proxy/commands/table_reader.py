@@ -13,7 +13,7 @@ from psycopg.adapt import Dumper
 
 from cache.catalog import query as catalog_query
 from cache.values import loaders as values
-from cache.values.types import ValueSettings
+from cache.values.loading import ValueSettings
 from proxy.commands import lookup
 from proxy.config import units
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cache.capture.session_settings import Settings
     from cache.capture.transaction import TransactionBuffer
     from cache.sql.plans import Literals
-    from cache.values.types import ValueSettings
+    from cache.values.loading import ValueSettings
 
 NO_ARGUMENTS = Arguments(())
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from cache.capture.known import Known, View
     from cache.catalog.tables import Catalog
     from cache.sql.plans import Literals, Plan
-    from cache.values.types import ValueSettings
+    from cache.values.loading import ValueSettings
 
 
 class Prepared:

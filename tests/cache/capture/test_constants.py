@@ -12,7 +12,7 @@ from psycopg import pq
 from cache.capture.constants import array_literal_texts, array_texts, keyword_text, literal_text, parameter_text
 from cache.catalog.tables import Column
 from cache.sql.plans import Literal, Operand, Source
-from cache.values import types as t
+from cache.values import loading as t
 from tests.fix_postgres import fresh_database
 
 UTF8 = t.CANONICAL

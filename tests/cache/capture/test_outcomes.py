@@ -12,7 +12,7 @@ from cache.capture.session_settings import Settings
 from cache.capture.transaction import FAILED_BLOCK, IDLE, IN_BLOCK
 from cache.counts import Counts
 from cache.sql.memo import PlanMemo
-from cache.values.types import CANONICAL
+from cache.values.loading import CANONICAL
 from protocol.backend import FieldDescription
 from tests.cache.catalogs import PUBLIC, USERS
 

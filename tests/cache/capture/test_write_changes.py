@@ -12,7 +12,7 @@ from cache.capture.rows import MAX_BYTES, MAX_RETURNED, Reader, taps
 from cache.capture.write_changes import changes_of_write
 from cache.rules import ValueFormat
 from cache.sql.plans import Operand, Source
-from cache.values.types import CANONICAL
+from cache.values.loading import CANONICAL
 from protocol.backend import FieldDescription, RowDescription
 from tests.cache.catalogs import USERS, USERS_COLUMNS, bound, catalog, plan, plans, relation
 

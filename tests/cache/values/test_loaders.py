@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cache.catalog.tables import Column
 from cache.keys import KeyTemplate
 from cache.rules import TableRule, ValueFormat
-from cache.values import types as t
+from cache.values import loading as t
 from cache.values.loaders import ValueSettings, loader, render, renderer, verbatim
 
 EVERY_TYPE = sorted(t.BASE_TYPES | t.ARRAYS | t.RANGES | t.MULTIRANGES)

@@ -7,7 +7,7 @@ import pytest
 from psycopg import pq, sql
 
 from cache.catalog.tables import Column
-from cache.values import types
+from cache.values import loading as types
 from cache.values.encodings import CODECS
 from cache.values.loaders import ValueSettings, loader, verbatim
 from tests.cache.values import samples
