@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from cache.builtin_types import ANYENUM
 from cache.catalog.links import Edge, links_to
 from cache.catalog.tables import BoundRule, Catalog, Column, Relation
 
@@ -105,7 +106,6 @@ answer AS (SELECT json_build_object(
 SELECT encode(convert_to(document::text, 'UTF8'), 'hex') FROM answer
 """
 
-_ANY_ENUM = 3500
 _EVENTS = ((4, "INSERT"), (8, "DELETE"), (16, "UPDATE"), (32, "TRUNCATE"))
 """TRIGGER_TYPE_* bits of pg_trigger.tgtype."""
 
@@ -261,7 +261,7 @@ class Types:
             within = self._within(entry)
             waiting += within
             if not within:
-                leaves.add(_ANY_ENUM if entry["kind"] == "e" else found)
+                leaves.add(ANYENUM if entry["kind"] == "e" else found)
         return frozenset(leaves)
 
     @staticmethod

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cache.builtin_types import TABLE
 from cache.sql.lexer import BITS, MARK, NAME, NUMBER, OPERATOR, PARAMETER, STRING, WORD, LexicalError, Token
 from cache.sql.plans import Literal
 
@@ -60,10 +61,8 @@ _BEFORE_PARENTHESIS = words(
     "json_array json_arrayagg json_exists json_object json_objectagg json_query json_scalar json_serialize json_table "
     "json_value"
 )
-_TYPES = words(
-    "bigint bit boolean char character dec decimal float int integer interval nchar numeric real smallint time "
-    "timestamp varchar"
-)
+_TYPES = frozenset(word for row in TABLE for word in row.key_words if " " not in word)
+"""Types that the grammar itself names."""
 _AFTER = {
     "values": {"default"},
     "key": {"no", "for"},
@@ -103,10 +102,7 @@ _BEFORE = {
     "breadth": {"first"},
     "depth": {"first"},
 }
-_KNOWN_TYPES = words(
-    "int2 int4 int8 text bool uuid json jsonb bytea date timestamptz timetz name float4 float8 xml oid bpchar"
-)
-"""Type names the parser knows by the same meaning."""
+_KNOWN_TYPES = frozenset(row.name for row in TABLE if row.known_to_parser)
 _INTERVAL_FIELDS = words("year month day hour minute second")
 _COMPARISONS = words("= < > <= >= <> + - * / % ^")
 _NEUTRAL = "<->"

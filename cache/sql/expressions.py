@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
+from cache.builtin_types import CONSTANT_TYPES
 from cache.sql.canonical import CALLED, LIST
 from cache.sql.plans import Operand, Source
 from cache.sql.statements import Fix, Mention, Name, UnreadError
@@ -16,16 +17,8 @@ from cache.sql.statements import Fix, Mention, Name, UnreadError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-_TYPES = {
-    exp.DType.INT: "int4",
-    exp.DType.BIGINT: "int8",
-    exp.DType.SMALLINT: "int2",
-    exp.DType.TEXT: "text",
-    exp.DType.VARCHAR: "varchar",
-    exp.DType.UUID: "uuid",
-    exp.DType.BOOLEAN: "bool",
-    exp.DType.JSON: "json",
-}
+_TYPES = {exp.DataType.build(found.name, dialect="postgres").this: found.name for found in CONSTANT_TYPES.values()}
+"""``Operand.cast``'s names of the types of which a constant's text is certain, by the parser's own."""
 _GROUPINGS = (exp.Rollup, exp.Cube, exp.GroupingSets)
 _MAX_MENTIONS = 500
 

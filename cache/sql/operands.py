@@ -10,7 +10,8 @@ from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
-from cache.sql.plans import Operand, Source
+from cache.builtin_types import BY_OID, VARCHAR, BuiltinType, Family, family_of_name
+from cache.sql.plans import UNKNOWN, Operand, Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,22 +21,6 @@ if TYPE_CHECKING:
 
 MAX_TARGETS = 10_000
 """A write that names more keys by combining conditions is one with an unknown key."""
-
-_BOOL, _INT8, _INT2, _INT4, _TEXT, _JSON, _VARCHAR, _UUID = 16, 20, 21, 23, 25, 114, 1043, 2950
-_INTEGERS = frozenset(["int2", "int4", "int8"])
-_TEXTS = frozenset(["text", "varchar"])
-_CASTS = {
-    _BOOL: frozenset(["bool"]),
-    _INT2: _INTEGERS,
-    _INT4: _INTEGERS,
-    _INT8: _INTEGERS,
-    _TEXT: _TEXTS,
-    _VARCHAR: _TEXTS,
-    _UUID: frozenset(["uuid"]),
-    _JSON: frozenset(["json"]),
-}
-_KEYS = frozenset([_BOOL, _INT2, _INT4, _INT8, _TEXT, _VARCHAR, _UUID])
-UNKNOWN = "unknown"
 
 Keys = tuple[tuple[Operand, ...], ...]
 
@@ -55,8 +40,8 @@ class Operands:
 
     def key(self, column: Column, operand: Operand | None) -> Operand | None:
         """The constant that ``column = operand`` fixes the column to; None if equal need not mean same text."""
-        base = column.base_oid or column.type_oid
-        if base not in _KEYS or not column.deterministic or operand is None or operand.source is Source.NULL:
+        base = _key_type(column)
+        if base is None or operand is None or operand.source is Source.NULL:
             return None
         return self._cast(base, operand)
 
@@ -71,10 +56,12 @@ class Operands:
             return None
         if column.type_kind == "e":
             return operand if operand.cast is None else None
-        base = column.base_oid or column.type_oid
-        if column.type_kind == "d" and base == _VARCHAR:
+        base = BY_OID.get(column.base_oid or column.type_oid)
+        if base is None or column.type_kind not in "bd":
+            return None
+        if column.type_kind == "d" and base.oid == VARCHAR:
             return None  # the domain's own length is not known
-        return self._cast(base, operand) if column.type_kind in "bd" else None
+        return self._cast(base, operand)
 
     def declared(self, operand: Operand) -> Operand | None:
         """The operand with the type that PREPARE declared as its cast; None if that may change its text."""
@@ -87,29 +74,24 @@ class Operands:
             return None
         if operand.cast is None:
             return replace(operand, cast=declared)
-        same = any(declared in family and operand.cast in family for family in _CASTS.values())
-        return operand if same else None
+        family = family_of_name(declared)
+        return operand if family is not None and family is family_of_name(operand.cast) else None
 
-    def _cast(self, base: int, operand: Operand) -> Operand | None:
+    def _cast(self, base: BuiltinType, operand: Operand) -> Operand | None:
         declared = self.declared(operand)
-        if declared is None:
+        if declared is None or base.family is None:
             return None
-        if declared.source in (Source.TRUE, Source.FALSE) and base != _BOOL:
+        if declared.source in (Source.TRUE, Source.FALSE) and base.family is not Family.BOOL:
             return None
-        casts = _CASTS.get(base)
-        if casts is None or (declared.cast is not None and declared.cast not in casts):
-            return None
-        return declared
+        return declared if declared.cast is None or family_of_name(declared.cast) is base.family else None
 
     def array(self, column: Column, operand: Operand) -> Operand | None:
         """The array whose elements are the only values ``column = ANY(operand)`` can have."""
-        base = column.base_oid or column.type_oid
-        if base not in _KEYS or not column.deterministic:
-            return None
-        declared = self.declared(operand)
-        if declared is None or (declared.cast is not None and declared.cast.removesuffix("[]") not in _CASTS[base]):
-            return None
-        return declared
+        base = _key_type(column)
+        declared = None if base is None else self.declared(operand)
+        if base is None or declared is None or declared.cast is None:
+            return declared
+        return declared if family_of_name(declared.cast.removesuffix("[]")) is base.family else None
 
     def fixed(self, bound: BoundRule, fixes: Sequence[Fix]) -> tuple[Operand | None, ...]:
         """For each key column, the one constant it is fixed to."""
@@ -176,3 +158,9 @@ class Operands:
                 if operand is not None:
                     return operand
         return None
+
+
+def _key_type(column: Column) -> BuiltinType | None:
+    """The column's type if equality means same text; None for other types."""
+    base = BY_OID.get(column.base_oid or column.type_oid)
+    return base if base is not None and base.is_key and column.deterministic else None

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from cache.catalog.tables import BoundRule
 
 
+UNKNOWN = "unknown"
+"""The declared type of a parameter whose type is left to the server."""
+
+
 class Source(Enum):
     """Where an operand's value is found."""
 

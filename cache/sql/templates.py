@@ -2,8 +2,8 @@ r"""Finds the literals of a SQL text, so that statements that differ only in lit
 
 ``split`` turns a text into a *template*, in which every literal is a placeholder that keeps only the literal's class,
 and the literals themselves, with quotes and escapes undone. It reads the text as PostgreSQL's own lexer does and gives
-up (None) at the slightest doubt: the caller then analyses the exact text. Standard library only; it knows lexemes, not
-grammar, with the four exceptions below.
+up (None) at the slightest doubt: the caller then analyses the exact text. It knows lexemes, not grammar, with the four
+exceptions below.
 
 The placeholder of *slot* i, the i-th literal, is a NUL and a class letter; no text that ``split`` accepts holds a NUL,
 so a template can never be mistaken for an exact text and both may be keys of one memo. ``parseable`` writes a template
@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import re
 
+from cache.builtin_types import TABLE
 from cache.sql.plans import Literal, Literals
 
 SIZE = 65_536
@@ -113,11 +114,11 @@ _ESCAPE = re.compile(rb"''|\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4
 _ESCAPED = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _UNSURE = b"vxuU01234567"
 
-# Types whose name may be followed by a modifier without a cast before it.
-_MODIFIED = frozenset(
-    b"bit bpchar char character dec decimal float interval national nchar numeric second time timestamp timestamptz "
-    b"timetz varbit varchar varying".split()
-)
+_MODIFIED = {
+    name.encode() for row in TABLE if row.has_modifier for name in (row.name, *row.key_words) if " " not in name
+} | {b"float", b"national", b"second", b"varying"}
+"""Words that a modifier in parentheses may follow without a cast before them: types, and the last words of
+``character varying``, ``interval second`` and their kind."""
 # The name before "(" and whether it is a cast's. Names longer than NAMEDATALEN, 63 bytes, are cut by the server; beyond
 # this reach a name is just no type's.
 _LAST_NAME = re.compile(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cache.builtin_types import CONSTANT_TYPES
 from cache.sql.lexer import MARK, NAME, NUMBER, OPERATOR, PARAMETER, STRING, WORD, Token
-from cache.sql.plans import Operand, Source
+from cache.sql.plans import UNKNOWN, Operand, Source
 from cache.sql.statements import Name, UnreadError
 
 if TYPE_CHECKING:
@@ -78,23 +79,8 @@ def argument(part: Sequence[Token]) -> Operand | None:
     return Operand(keywords[token.text]) if token.kind == WORD and token.text in keywords else None
 
 
-_TYPE_NAMES = {
-    "int": "int4",
-    "integer": "int4",
-    "int4": "int4",
-    "smallint": "int2",
-    "int2": "int2",
-    "bigint": "int8",
-    "int8": "int8",
-    "text": "text",
-    "varchar": "varchar",
-    "character varying": "varchar",
-    "uuid": "uuid",
-    "bool": "bool",
-    "boolean": "bool",
-    "json": "json",
-    "unknown": "unknown",
-}
+_DECLARED = {name: found.name for name, found in CONSTANT_TYPES.items()} | {UNKNOWN: UNKNOWN}
+"""``Operand.cast``'s name of each type in PREPARE's list, as it may be spelled there."""
 
 
 def type_names(found: Sequence[Token]) -> tuple[str, ...]:
@@ -107,7 +93,7 @@ def type_names(found: Sequence[Token]) -> tuple[str, ...]:
             level -= 1
         if token.kind == MARK and token.text == "," and level == 0:
             name, array = current.removesuffix("[]"), current.endswith("[]")
-            known = _TYPE_NAMES.get(name, "")
+            known = _DECLARED.get(name, "")
             types.append(known + "[]" if array and known else known)
             current = ""
         else:

@@ -1,15 +1,13 @@
 """Catalogs made by hand for the tests of statements, binding and explanations."""
 
+from cache.builtin_types import TABLE
 from cache.catalog.tables import BoundRule, Catalog, Column, How, Link, Relation, Scope
 from cache.keys import KeyTemplate
 from cache.rules import TableRule, ValueFormat
 from cache.sql.memo import PlanMemo
 
 PUBLIC = Scope(("public",))
-TYPES = {
-    "int4": 23, "int8": 20, "text": 25, "varchar": 1043, "uuid": 2950, "bool": 16, "numeric": 1700, "jsonb": 3802,
-    "json": 114, "bpchar": 1042, "timestamptz": 1184,
-}  # fmt: skip
+TYPES = {row.name: row.oid for row in TABLE}
 
 
 def column(name, number, kind, **facts):

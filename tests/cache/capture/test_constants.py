@@ -9,13 +9,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg import pq
 
+from cache import builtin_types as t
 from cache.capture.constants import array_literal_texts, array_texts, keyword_text, literal_text, parameter_text
 from cache.catalog.tables import Column
 from cache.sql.plans import Literal, Operand, Source
-from cache.values import loading as t
+from cache.values.loading import CANONICAL, ValueSettings
 from tests.fix_postgres import fresh_database
 
-UTF8 = t.CANONICAL
+UTF8 = CANONICAL
 COLUMNS = {
     "int2": "int2", "int4": "int4", "int8": "int8", "text": "text", "varchar": "varchar", "varchar5": "varchar(5)",
     "bool": "bool", "uuid": "uuid", "json": "json", "mood": "mood", "int_domain": "int_domain",
@@ -383,7 +384,7 @@ def test_encodings():
     column, literal = Column("v", 1, t.TEXT, -1, base_oid=t.TEXT), Operand(Source.LITERAL)
 
     def read(raw, client=None, server="UTF8"):
-        known = None if client is None else t.ValueSettings(client_encoding=client, server_encoding=server)
+        known = None if client is None else ValueSettings(client_encoding=client, server_encoding=server)
         found = literal_text(column, Literal(raw, "string"), literal, known)
         assert parameter_text(column, raw, 0, 0, Operand(Source.PARAMETER), known) == found
         assert parameter_text(column, raw, 1, 0, Operand(Source.PARAMETER), known) == found
@@ -401,6 +402,6 @@ def test_encodings():
     assert read(b"a\\b", "SJIS") is None
     assert read(b"plain", "SJIS") == b"plain"
     assert read(b"plain", "") is None
-    assert array_texts(column, b"{\xe9}", 0, 0, Operand(Source.PARAMETER), t.ValueSettings("LATIN1", "UTF8")) == [
+    assert array_texts(column, b"{\xe9}", 0, 0, Operand(Source.PARAMETER), ValueSettings("LATIN1", "UTF8")) == [
         "é".encode()
     ]

@@ -8,20 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cache import builtin_types as t
 from cache.catalog.tables import Column
 from cache.keys import KeyTemplate
 from cache.rules import TableRule, ValueFormat
-from cache.values import loading as t
 from cache.values.loaders import ValueSettings, loader, render, renderer, verbatim
+from cache.values.loading import CANONICAL
 
-EVERY_TYPE = sorted(t.BASE_TYPES | t.ARRAYS | t.RANGES | t.MULTIRANGES)
+EVERY_TYPE = sorted(t.BY_OID.keys() | t.ARRAYS.keys() | t.RANGES.keys() | t.MULTIRANGES.keys())
 
 
 def column(oid, name="value", **facts):
     return Column(name, 1, oid, -1, base_oid=oid, **facts)
 
 
-def load(oid, value, code=0, settings=t.CANONICAL):
+def load(oid, value, code=0, settings=CANONICAL):
     chosen = loader(column(oid), code, settings)
     assert not isinstance(chosen, str), chosen
     return chosen(value)
@@ -42,9 +43,9 @@ def test_hot_types_need_no_call():
         t.JSONB,
         t.FLOAT8,
     ):
-        assert loader(column(oid), 0, t.CANONICAL) is verbatim
+        assert loader(column(oid), 0, CANONICAL) is verbatim
     for oid in (t.TEXT, t.VARCHAR, t.JSON):
-        assert loader(column(oid), 1, t.CANONICAL) is verbatim
+        assert loader(column(oid), 1, CANONICAL) is verbatim
     assert verbatim(b"x") == b"x"
 
 
@@ -148,7 +149,7 @@ HOSTILE = [b"", b"\0", b"\xff" * 4, b"\xff" * 24, b"\x7f" * 40, b"\0\0\0\1" * 10
 
 
 def survives(oid, code, value):
-    chosen = loader(column(oid), code, t.CANONICAL)
+    chosen = loader(column(oid), code, CANONICAL)
     result = None if isinstance(chosen, str) else chosen(value)
     assert result is None or isinstance(result, bytes)
 

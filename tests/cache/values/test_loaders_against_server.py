@@ -6,8 +6,9 @@ import psycopg
 import pytest
 from psycopg import pq, sql
 
+from cache import builtin_types as types
 from cache.catalog.tables import Column
-from cache.values import loading as types
+from cache.values import loading
 from cache.values.encodings import CODECS
 from cache.values.loaders import ValueSettings, loader, verbatim
 from tests.cache.values import samples
@@ -152,16 +153,15 @@ def test_samples_hold_every_type(server):
         elif kind == "m":
             assert types.MULTIRANGES[oid] == subtype
             assert name in samples.MULTIRANGES
-        elif category == "A" and oid not in types.BASE_TYPES:
+        elif category == "A" and oid not in types.BY_OID:
             assert types.ARRAYS.get(oid, element) == element
-            assert oid in types.ARRAYS or element in types.REFUSED
-        elif oid in types.BASE_TYPES:
-            assert types.BASE_TYPES[oid] == ('"char"' if name == "char" else name)
-            assert types.BASE_TYPES[oid] in tested
+            assert oid in types.ARRAYS or types.BY_OID[element].refused
+        elif types.BY_OID[oid].refused:
+            assert isinstance(loader(column(oid), 0, loading.CANONICAL), str)
+            assert isinstance(loader(column(oid), 1, loading.CANONICAL), str)
+            assert name in types.BY_OID[oid].refused
         else:
-            assert isinstance(loader(column(oid), 0, types.CANONICAL), str)
-            assert isinstance(loader(column(oid), 1, types.CANONICAL), str)
-            assert name in types.REFUSED[oid]
+            assert types.BY_OID[oid].label in tested
     assert len(rows) > 120
 
 
@@ -291,10 +291,10 @@ def test_types_of_users(server, sample):
 
 def test_types_of_extensions():
     citext = Column("value", 1, 20000, -1, "b", 20000, base_kind="b", base_name="citext")
-    assert loader(citext, 0, types.CANONICAL) is verbatim
-    assert loader(citext, 1, types.CANONICAL) is verbatim
+    assert loader(citext, 0, loading.CANONICAL) is verbatim
+    assert loader(citext, 1, loading.CANONICAL) is verbatim
     unknown = dataclasses.replace(citext, base_name="widget")
-    assert "widget" in refusal(unknown, 0, types.CANONICAL)
-    assert "widget" in refusal(unknown, 1, types.CANONICAL)
+    assert "widget" in refusal(unknown, 0, loading.CANONICAL)
+    assert "widget" in refusal(unknown, 1, loading.CANONICAL)
     composite = Column("value", 1, 20001, -1, "c", 20001, base_kind="c", inner=frozenset({23, 20000}))
-    assert "20000" in refusal(composite, 0, types.CANONICAL)
+    assert "20000" in refusal(composite, 0, loading.CANONICAL)
