@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cache.builtin_types import TABLE
-from cache.sql.lexer import BITS, MARK, NAME, NUMBER, OPERATOR, PARAMETER, STRING, WORD, LexicalError, Token
+from cache.sql.lexer import BIT_STRING, MARK, NAME, NUMBER, OPERATOR, PARAMETER, STRING, WORD, LexicalError, Token
 from cache.sql.plans import Literal
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def shortened(found: Sequence[Token]) -> list[Token] | None:
 
 
 def _is_simple(token: Token) -> bool:
-    if token.kind in (STRING, NUMBER, PARAMETER, BITS, WORD):
+    if token.kind in (STRING, NUMBER, PARAMETER, BIT_STRING, WORD):
         return True
     return token.text in (",", "::", "[", "]") if token.kind == MARK else token.text in "+-"
 
@@ -342,7 +342,7 @@ def _type(token: Token) -> str:
 
 
 def _constant(token: Token) -> str:
-    if token.kind == BITS:
+    if token.kind == BIT_STRING:
         return f"'x' :: {_quote(CALLED + 'bit')}"
     if token.kind == NUMBER:
         return str(token.slot) if token.slot >= 0 else "0.0"
@@ -394,7 +394,7 @@ def _operator(text: str, before: Token | None) -> str:
     if before is None:
         return _PREFIX
     infix = (
-        before.kind in (NAME, STRING, NUMBER, PARAMETER, BITS)
+        before.kind in (NAME, STRING, NUMBER, PARAMETER, BIT_STRING)
         or (before.kind == MARK and before.text in ")]")
         or (before.kind == WORD and (before.text not in _ALWAYS or before.text in _ENDS_OPERAND))
     )

@@ -40,6 +40,7 @@ import re
 
 from cache.builtin_types import TABLE
 from cache.sql.plans import Literal, Literals
+from cache.sql.string_constants import BITS, ESCAPED, GAP, PLAIN, MalformedEscapeError, dollar_tag, undoubled, unescaped
 
 SIZE = 65_536
 """A longer text has no template."""
@@ -48,11 +49,9 @@ LITERALS = 1_000
 LIST = 16
 """A longer IN list is one slot."""
 
-# No possessive quantifiers or atomic groups: before Python 3.11.5 they do not match what they should. Instead each
-# pattern below can match a given text in one way only, so that giving up takes linear time.
-_STRING = rb"'[^']*(?:''[^']*)*'(?!')"
-# What may stand between the parts of one constant: white space with at least one newline, and `--` comments.
-_CONTINUE = rb"[ \t\f\v]*(?:--[^\n\r]*)?[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*[\n\r])*(?=')"
+# As in ``string_constants``: each pattern can match a given text in one way only.
+_STRING = PLAIN.encode()
+_CONTINUE = GAP.encode() + rb"(?=')"
 
 
 def _block_comment(depth: int) -> bytes:
@@ -82,7 +81,7 @@ _TOKENS = re.compile(
       | /(?!\*)
       | \$\d+(?![\w$\x80-\xff])
       | "[^"]*(?:""[^"]*)*"
-      | [bBxX]'[^'\\]*'(?!\s*(?:'|--))
+      | %(bits)s(?!\s*(?:'|--))
       | [uU]&(?!['"])
       | [A-TV-Za-tv-z_\x80-\xff]&
     )*)
@@ -92,15 +91,23 @@ _TOKENS = re.compile(
       | (  (?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![.\w$\x80-\xff])
          | %(comment)s
          | %(string)s(?:%(continue)s%(string)s)+
-         | [eE]'[^'\\]*(?:(?:''|\\[\s\S])[^'\\]*)*'(?!'|%(continue)s)
-         | (?P<tag>\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$)[\s\S]*?(?P=tag)
+         | [eE]%(escaped)s(?!%(continue)s)
+         | (?P<tag>%(tag)s)[\s\S]*?(?P=tag)
          | %(long_list)s
         )
       | ([\s\S]+)
       | \Z
     )
     """
-    % {b"long_list": _LONG_LIST, b"string": _STRING, b"continue": _CONTINUE, b"comment": _COMMENT},
+    % {
+        b"long_list": _LONG_LIST,
+        b"string": _STRING,
+        b"escaped": ESCAPED.encode(),
+        b"bits": BITS.encode(),
+        b"tag": dollar_tag(r"\x80-\xff").encode(),
+        b"continue": _CONTINUE,
+        b"comment": _COMMENT,
+    },
     re.VERBOSE,
 )
 
@@ -110,9 +117,6 @@ _OTHER_STATEMENT = re.compile(rb";\s*(?!\s|;|\Z|" + _FIRST_WORD + rb")", re.IGNO
 
 _PART = re.compile(rb"(?:" + _CONTINUE + rb")?(" + _STRING + rb")")
 _ELEMENT = re.compile(_STRING)
-_ESCAPE = re.compile(rb"''|\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([\s\S]))")
-_ESCAPED = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
-_UNSURE = b"vxuU01234567"
 
 _MODIFIED = {
     name.encode() for row in TABLE if row.has_modifier for name in (row.name, *row.key_words) if " " not in name
@@ -174,7 +178,7 @@ def split(text: bytes, conforming_strings: bool = True) -> tuple[bytes, Literals
             modifier = modifier and commented
             try:
                 pieces.append(_rare(rare, literals))
-            except _DoubtError:
+            except (_DoubtError, MalformedEscapeError):
                 return None
         elif doubt:
             return None
@@ -203,10 +207,13 @@ def _rare(token: bytes, literals: list[Literal]) -> bytes:
     if first == b"(":
         return _list(token, literals)
     if first == b"'":
-        parts = (part[1:-1].replace(b"''", b"'") for part in _PART.findall(token))
+        parts = (undoubled(part[1:-1], b"'") for part in _PART.findall(token))
         literals.append(Literal(b"".join(parts), "string"))
     elif first in b"eE":
-        literals.append(Literal(_ESCAPE.sub(_unescape, token[2:-1]), "string"))
+        value, certain = unescaped(token[2:-1])
+        if not certain:
+            raise _DoubtError
+        literals.append(Literal(value, "string"))
     elif first == b"$":
         tag = token.index(b"$", 1) + 1
         literals.append(Literal(token[tag:-tag], "string"))
@@ -216,28 +223,12 @@ def _rare(token: bytes, literals: list[Literal]) -> bytes:
     return b"\0s"
 
 
-def _unescape(match: re.Match[bytes]) -> bytes:
-    """The byte an escape in ``E''`` stands for. Those above ASCII depend on the server's encoding."""
-    octal, *hexadecimal, other = match.groups()
-    if other is not None:
-        if other in _UNSURE:
-            raise _DoubtError
-        return _ESCAPED.get(other, other)
-    digits = next((digits for digits in hexadecimal if digits is not None), None)
-    if digits is None and octal is None:
-        return b"'"
-    code = int(octal, 8) if digits is None else int(digits, 16)
-    if not 0 < code < 0x80:
-        raise _DoubtError
-    return bytes((code,))
-
-
 def _list(token: bytes, literals: list[Literal]) -> bytes:
     """A long ``(1, 2, …)`` or ``('a', 'b', …)`` as one array literal."""
     if b"'" not in token:
         literals.append(Literal(b"{" + token[1:-1].strip() + b"}", "integer[]"))
         return b"(\0j)"
-    elements = (element[1:-1].replace(b"''", b"'").replace(b'"', rb"\"") for element in _ELEMENT.findall(token))
+    elements = (undoubled(element[1:-1], b"'").replace(b'"', rb"\"") for element in _ELEMENT.findall(token))
     literals.append(Literal(b'{"' + b'","'.join(elements) + b'"}', "string[]"))
     return b"(\0t)"
 

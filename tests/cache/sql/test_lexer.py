@@ -3,7 +3,7 @@
 import pytest
 
 from cache.sql import lexer
-from cache.sql.lexer import BITS, MARK, NAME, NUMBER, OPERATOR, PARAMETER, STRING, WORD, LexicalError
+from cache.sql.lexer import BIT_STRING, MARK, NAME, NUMBER, OPERATOR, PARAMETER, STRING, WORD, LexicalError
 
 
 def read(text, conforming=True):
@@ -31,7 +31,7 @@ def read(text, conforming=True):
         ("a=>b", [(WORD, "a"), (MARK, "=>"), (WORD, "b")]),
         ("a=>>b", [(WORD, "a"), (OPERATOR, "=>>"), (WORD, "b")]),
         ("/* a /* b */ ' */ c", [(WORD, "c")]),
-        ("B'01' X'fF'", [(BITS, "01"), (BITS, "fF")]),
+        ("B'01' X'fF'", [(BIT_STRING, "01"), (BIT_STRING, "fF")]),
         ("'a''b'", [(STRING, "a'b")]),
         ("'a'\n--c\n'b'", [(STRING, "ab")]),
         ("$a$ $b$ $a$", [(STRING, " $b$ ")]),
