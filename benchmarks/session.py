@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cache.capture.database import Database
-from cache.catalog.tables import BoundRule, Catalog, Column, How, Link, Relation
+from cache.catalog.tables import BoundRule, Catalog, Column, Link, LinkType, Relation
 from cache.counts import Counts
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
@@ -78,7 +78,7 @@ def database() -> Database:
         "app",
         bound=(bound,),
         relations={OID: relation},
-        links={OID: (Link(OID, bound, How.SELF),)},
+        links={OID: (Link(OID, bound, LinkType.SELF),)},
         names={"users": (OID,)},
     )
     found.learned, found.due_at = True, 1 << 62

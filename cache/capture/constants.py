@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cache import builtin_types as t
 from cache.builtin_types import Family, family_of_name, family_of_type
-from cache.sql.plans import Source
+from cache.sql.plans import OperandSource
 from cache.values.containers import binary_elements
 from cache.values.encodings import input_loader
 from cache.values.loading import CANONICAL
@@ -66,7 +66,7 @@ def keyword_text(column: Column, operand: Operand) -> bytes | None:
     """The text of ``column`` that TRUE or FALSE stands for. NULL has none; None then says so too."""
     if _family(column) is not Family.BOOL or not _cast_agrees(operand, Family.BOOL):
         return None
-    return {Source.TRUE: b"t", Source.FALSE: b"f"}.get(operand.source)
+    return {OperandSource.TRUE: b"t", OperandSource.FALSE: b"f"}.get(operand.source)
 
 
 def parameter_text(

@@ -112,7 +112,7 @@ class Database:
 
     def unreadable(self) -> Plan:
         """The plan of a statement nobody could read: it may write every table, and change what the catalog says."""
-        return binding.whole(self.catalog, None, ddl=True)
+        return binding.plan_of_whole_text(self.catalog, None, ddl=True)
 
     def question(self) -> CatalogQuestion | None:
         """The catalog query, if it is time to ask it and nobody else is asking."""

@@ -39,17 +39,17 @@ class Token(NamedTuple):
     text: str
     """Its text: folded (WORD), with quotes and escapes undone (NAME, STRING, BIT_STRING), the digits (PARAMETER)."""
     certain: bool = True
-    """STRING: ``text`` is the value whatever the encodings are."""
+    """STRING: ``text`` is its value in every encoding and version of the server."""
     national: bool = False
-    """STRING: ``N'…'``, a constant of type character."""
+    """STRING: ``N'…'``, a constant of type bpchar."""
     slot: int = -1
-    """STRING, NUMBER: which of the statement's literals it is."""
-    many: bool = False
+    """STRING, NUMBER: its index among the literals of the text; -1 for a constant that is none."""
+    is_list: bool = False
     """STRING: the literal is an array that stands for a long IN list."""
 
 
 class LexicalError(ValueError):
-    """The text cannot be read as PostgreSQL would, or PostgreSQL would refuse it."""
+    """PostgreSQL would refuse the text, or may read it in another way than this module."""
 
 
 # As in ``string_constants``: each pattern can match a given text in one way only.
@@ -100,14 +100,14 @@ _NAME_BYTES = 63
 _UNUSUAL = frozenset("~!@#^&|`?%")
 
 
-def tokens(text: str, conforming_strings: bool = True) -> list[Token]:
+def tokenize(text: str, conforming_strings: bool = True) -> list[Token]:
     """All lexemes of ``text``, without white space and comments.
 
     Raises:
         LexicalError: the text is unterminated, has junk PostgreSQL refuses or reads in ways that depend on its
             version, or has more than ``MAX_TOKENS`` lexemes.
     """
-    found: list[Token] = []
+    tokens: list[Token] = []
     position, end = 0, len(text)
     match_at = (_CONFORMING if conforming_strings else _NONCONFORMING).match
     if "\0" in text:
@@ -120,35 +120,35 @@ def tokens(text: str, conforming_strings: bool = True) -> list[Token]:
         if kind == "space":
             continue
         if kind == "word":
-            found.append(Token(WORD, _cut(spelled.translate(_UPPER))))
+            tokens.append(Token(WORD, _truncated(spelled.translate(_UPPER))))
         elif kind == "mark":
-            found.append(Token(MARK, spelled))
+            tokens.append(Token(MARK, spelled))
         elif kind == "number":
-            found.append(Token(NUMBER, spelled))
+            tokens.append(Token(NUMBER, spelled))
         elif kind == "parameter":
-            found.append(Token(PARAMETER, str(int(spelled[1:]))))
+            tokens.append(Token(PARAMETER, str(int(spelled[1:]))))
         elif kind == "name":
-            found.append(Token(NAME, _quoted(undoubled(spelled[1:-1], '"'))))
+            tokens.append(Token(NAME, _quoted_identifier(undoubled(spelled[1:-1], '"'))))
         elif kind == "operator":
             spelled = _operator(spelled)
             position = match.start() + len(spelled)
-            found.append(Token(OPERATOR, spelled))
+            tokens.append(Token(OPERATOR, spelled))
         elif kind == "comment":
             position = _after_comment(text, position)
         else:
             token, position = _constant(text, kind or "", spelled, position, conforming_strings)
-            found.append(token)
-        if len(found) > MAX_TOKENS:
+            tokens.append(token)
+        if len(tokens) > MAX_TOKENS:
             raise LexicalError(f"more than {MAX_TOKENS} lexemes")
-    return found
+    return tokens
 
 
-def statements(found: Sequence[Token]) -> list[list[Token]]:
+def split_statements(tokens: Sequence[Token]) -> list[list[Token]]:
     """The tokens of each statement, without the semicolons; empty statements are left out, as PostgreSQL does."""
     result: list[list[Token]] = []
     current: list[Token] = []
     depth = atomic = 0
-    for token in found:
+    for token in tokens:
         if token.kind == MARK:
             if token.text == ";" and depth <= 0 and atomic <= 0:
                 if current:
@@ -235,7 +235,7 @@ def _unicode(text: str, kind: str, spelled: str, position: int, conforming: bool
     value = re.sub(pattern, replace, body)
     if kind == "unicode":
         return Token(STRING, value, certain=False), position
-    return Token(NAME, _quoted(value)), position
+    return Token(NAME, _quoted_identifier(value)), position
 
 
 def _operator(spelled: str) -> str:
@@ -272,13 +272,13 @@ def _after_space(text: str, position: int) -> int:
         position = _after_comment(text, position)
 
 
-def _quoted(name: str) -> str:
+def _quoted_identifier(name: str) -> str:
     if not name:
         raise LexicalError("zero-length quoted identifier")
-    return _cut(name)
+    return _truncated(name)
 
 
-def _cut(name: str) -> str:
+def _truncated(name: str) -> str:
     """An identifier as PostgreSQL keeps it: at most 63 bytes, whole characters."""
     if len(name) * 4 <= _NAME_BYTES or len(name.encode()) <= _NAME_BYTES:
         return name

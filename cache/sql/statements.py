@@ -1,7 +1,7 @@
-"""What a statement says, before any catalog is asked what its names mean.
+"""What a statement says, before its names are looked up in a catalog.
 
-``statements`` makes these from SQL text, ``binding`` makes plans from them. Names are spelled as PostgreSQL stores
-them.
+``commands`` and ``queries`` make these records from tokens, ``binding`` makes plans from them. Names are spelled as
+PostgreSQL stores them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class UnreadError(Exception):
-    """The statement's grammar is not one whose meaning is certain."""
+    """What the statement means is not certain: its grammar is not known, or it is too long or nested too deeply."""
 
 
-class Rows(NamedTuple):
-    """What RETURNING calls the old and the new row."""
+class ReturningAliases(NamedTuple):
+    """The names under which RETURNING can refer to the old and the new row: ``WITH (OLD AS o, NEW AS n)`` adds some."""
 
     old: frozenset[str] = frozenset(["old"])
     new: frozenset[str] = frozenset(["new"])
@@ -27,37 +27,37 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A relation or function as the statement spells it."""
+    """The name of a relation or function, qualified or not."""
 
     schema: str | None
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Fix:
-    """A condition that every row must meet: ``columns`` equal one of ``rows``, or an element of ``array``."""
+class Equality:
+    """A condition that every row meets: ``columns`` equal one of ``rows``, or the only one an element of ``array``."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Operand | None, ...], ...] = ()
-    """None for an expression."""
+    """Each with an operand for each column; None for an expression."""
     array: Operand | None = None
 
 
 @dataclass(slots=True, eq=False)
-class Mention:
-    """A relation whose rows' columns may be columns of the result."""
+class TableReference:
+    """A relation in FROM whose columns may be columns of the result, directly or through subqueries and CTEs."""
 
     name: Name
     alias: str
-    fixes: list[Fix]
+    equalities: list[Equality]
     uses: int = 1
-    """How often its rows come together with themselves; 2 for any more than once (a CTE referred to twice)."""
+    """2 when the result may combine several of its rows (a CTE over it is referred to twice); otherwise 1."""
     nullable: bool = False
-    """On the null side of an outer join, here or further out."""
+    """On the null side of an outer join, of its own FROM clause or of one around it."""
     renamed: bool = False
-    """Its columns have other names here (``AS t (a, b)``), or it cannot be spoken of by its name."""
-    blocked: Reason | None = None
-    """Why its columns may not be what they seem."""
+    """Its columns have other names here (``AS t (a, b)``), or an alias of a join in parentheses hides its name."""
+    no_fill: Reason | None = None
+    """Why a column of the result may have another value than the table's column has."""
 
 
 class Verb(Enum):
@@ -87,30 +87,31 @@ class Write:
     verb: Verb
     target: Name
     counted: bool = True
-    fixes: tuple[Fix, ...] = ()
-    """UPDATE, DELETE: what WHERE says of the target's columns."""
+    """The command tag's row count is this write's own."""
+    equalities: tuple[Equality, ...] = ()
+    """UPDATE, DELETE: the target's columns that WHERE compares with constants."""
     assignments: tuple[tuple[str, Operand | None], ...] = ()
     """UPDATE … SET, also of ON CONFLICT and MERGE; None for an expression or DEFAULT."""
     columns: tuple[str, ...] | None = None
     """INSERT's column list; None when it has none."""
     rows: tuple[tuple[Operand | None, ...], ...] | None = None
-    """INSERT's VALUES; None when they come from a query, or are too many to look at."""
+    """INSERT's VALUES; None when the rows come from a query, or not all of them were read."""
     conflict: Conflict = Conflict.NONE
     conflict_columns: frozenset[str] | None = None
     """The columns of ON CONFLICT (…); None when it names none, a constraint or an expression."""
     returning: bool = False
     old: bool = False
-    """RETURNING speaks of ``old``."""
+    """RETURNING refers to the old row."""
     new: bool = False
-    """RETURNING speaks of ``new``."""
-    others: tuple[Mention, ...] = ()
-    """What else RETURNING can show columns of."""
+    """RETURNING refers to the new row."""
+    other_references: tuple[TableReference, ...] = ()
+    """Other relations whose columns RETURNING can show: those of FROM and USING."""
     deletes: bool = False
-    """MERGE with a DELETE action."""
+    """MERGE has a DELETE action."""
 
 
 @dataclass(slots=True, eq=False)
-class Shape:
+class Statement:
     """One statement."""
 
     command: Command
@@ -120,11 +121,11 @@ class Shape:
     """DECLARE … WITH HOLD."""
     types: tuple[str, ...] = ()
     """PREPARE's declared parameter types, by ``Operand.cast``'s names; empty for a type that has none there."""
-    inner: Shape | None = None
+    inner: Statement | None = None
     arguments: tuple[Operand | None, ...] = ()
     parameters: dict[int, int] = field(default_factory=dict)
-    """How often each parameter, by index, occurs in it. The first occurrence decides an undeclared one's type."""
-    mentions: tuple[Mention, ...] = ()
+    """How often each parameter occurs, by index. An undeclared one has the type that its first occurrence suggests."""
+    references: tuple[TableReference, ...] = ()
     names: frozenset[Name] = frozenset()
     """Every relation named anywhere in it."""
     functions: frozenset[Name] = frozenset()
@@ -137,17 +138,18 @@ class Shape:
     ddl: bool = False
     """It may change what the catalog query would answer, whatever it names."""
     definition: bool = False
-    """CREATE, ALTER, DROP and their kind: it may change the catalog query's answer if ``words`` name a relation."""
+    """CREATE, ALTER, DROP and the like: it may change the catalog query's answer if ``identifiers`` name a relation."""
     keeps_rows: bool = False
-    """``definition`` only: the rows of the relations it names stay what they are."""
-    everything: bool = False
-    """Any table may be different afterwards."""
+    """``definition`` only: it changes no rows of the relations it names."""
+    any_table: bool = False
+    """It may change rows of any table."""
     opaque: bool = False
+    """It may write something that is not in ``writes``."""
     unread: bool = False
-    """Its grammar could not be followed: ``words`` is all that is known of it."""
+    """Its grammar could not be followed: ``identifiers`` is all that is known of it."""
     writing: bool = False
     """``unread`` only: it may be a write."""
-    words: frozenset[str] = frozenset()
+    identifiers: frozenset[str] = frozenset()
     """``unread`` and ``definition``: every identifier in it."""
     explained: bool = False
-    """EXPLAIN ANALYZE: rows and row count are not the statement's."""
+    """EXPLAIN: rows and row count are not the statement's own."""

@@ -24,8 +24,8 @@ None                           ``U&''``, ``U&""``, ``N''``, escapes whose bytes 
 Grammar enters in four places. A statement, the first or one after a semicolon, must begin with a word of ``_FIRST``;
 others (SET, DDL, transaction commands) are rare, and their literals decide what they mean. For the same reason no text
 that names ``set_config`` or ``pg_settings`` has a template. Numbers in parentheses after a type's name stay, as said.
-And a list of more than ``LIST`` plain constants of one class, ``IN (1, 2, …)``, is *one* slot, so that the number of
-templates is bounded however long the lists are: its literal has the kind "integer[]" or "string[]", and its value is
+And a list of more than ``LONG_LIST`` plain constants of one class, ``IN (1, 2, …)``, is *one* slot, so that the number
+of templates is bounded however long the lists are: its literal has the kind "integer[]" or "string[]", and its value is
 the list as PostgreSQL's text of an array, ``{1, 2, …}``; the statement means ``= ANY`` of that array. ``parseable``
 leaves ``IN (…)`` with one constant there, which ``list_slot_of`` recognises and ``slot_of`` does not. Shorter lists
 have a slot for each element and a template for each length.
@@ -37,17 +37,22 @@ a plan says which columns and rows a statement may show or touch, which order, g
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from cache.builtin_types import TABLE
+from cache.sql import lexer
+from cache.sql.canonical import LONG_LIST
+from cache.sql.lexer import NUMBER, STRING
 from cache.sql.plans import Literal, Literals
 from cache.sql.string_constants import BITS, ESCAPED, GAP, PLAIN, MalformedEscapeError, dollar_tag, undoubled, unescaped
 
-SIZE = 65_536
-"""A longer text has no template."""
-LITERALS = 1_000
-"""A text with more literals has none either."""
-LIST = 16
-"""A longer IN list is one slot."""
+if TYPE_CHECKING:
+    from cache.sql.lexer import Token
+
+MAX_TEXT = 65_536
+"""Bytes; a longer text has no template."""
+MAX_LITERALS = 1_000
+"""A text with more literals has no template either."""
 
 # As in ``string_constants``: each pattern can match a given text in one way only.
 _STRING = PLAIN.encode()
@@ -65,7 +70,7 @@ _COMMENT = rb"--[^\n\r]*(?![^\n\r])|" + _block_comment(3)
 _LONG_LIST = (
     rb"(?:(?<=[^\w$\x80-\xff.\"][iI][nN])|(?<=[^\w$\x80-\xff.\"][iI][nN][\ ]))"
     rb"\(\s*(?:-?\d+(?:\s*,\s*-?\d+){%(n)d,}|%(s)s(?:\s*,\s*%(s)s){%(n)d,})\s*\)"
-) % {b"n": LIST, b"s": rb"'[^'\\]*(?:''[^'\\]*)*'(?!')"}
+) % {b"n": LONG_LIST, b"s": rb"'[^'\\]*(?:''[^'\\]*)*'(?!')"}
 
 # One match is a run of what stays as it is, then one token of the four kinds below or the end of the text. The last
 # kind takes all that is left, so a match never fails, and the run is never tried again at another length.
@@ -151,7 +156,7 @@ def split(text: bytes, conforming_strings: bool = True) -> tuple[bytes, Literals
     single-byte encodings; not SJIS, BIG5, GBK, UHC, GB18030, JOHAB). ``conforming_strings`` is the session's
     standard_conforming_strings when the text was sent.
     """
-    if len(text) > SIZE or _FIRST.match(text) is None or 0 in text:
+    if len(text) > MAX_TEXT or _FIRST.match(text) is None or 0 in text:
         return None
     if not conforming_strings and 0x5C in text:
         return None
@@ -183,7 +188,7 @@ def split(text: bytes, conforming_strings: bool = True) -> tuple[bytes, Literals
         elif doubt:
             return None
     template = b"".join(pieces)
-    return None if len(literals) > LITERALS or _is_ambiguous(template) else (template, tuple(literals))
+    return None if len(literals) > MAX_LITERALS or _is_ambiguous(template) else (template, tuple(literals))
 
 
 def _modifies_type(plain: bytes, after_modifier: bool) -> bool:
@@ -265,6 +270,25 @@ def _constant(letter: bytes, slot: int) -> bytes:
             return b"%s%05d707.5" % (_MARK, slot)
         case _:
             return f"'{_LIST_QUOTE}{slot}{_LIST_QUOTE}'".encode()
+
+
+def tokens_of(template: bytes, conforming_strings: bool) -> list[Token]:
+    """The tokens of ``template``, with a slot on each constant that stands for a literal.
+
+    Raises:
+        LexicalError: see ``lexer.tokenize``.
+        UnicodeError: the template is not UTF-8. Literals may be in another encoding; they are not in the template.
+    """
+    tokens: list[Token] = []
+    for token in lexer.tokenize(parseable(template).encode().decode(), conforming_strings):
+        if token.kind in (STRING, NUMBER):
+            slot, list_slot = slot_of(token.text), list_slot_of(token.text)
+            if slot is not None:
+                token = token._replace(slot=slot)
+            elif list_slot is not None:
+                token = token._replace(slot=list_slot, is_list=True)
+        tokens.append(token)
+    return tokens
 
 
 def slot_of(constant: str) -> int | None:

@@ -1,7 +1,7 @@
 """Catalogs made by hand for the tests of statements, binding and explanations."""
 
 from cache.builtin_types import TABLE
-from cache.catalog.tables import BoundRule, Catalog, Column, How, Link, Relation, Scope
+from cache.catalog.tables import BoundRule, Catalog, Column, Link, LinkType, Relation, Scope
 from cache.keys import KeyTemplate
 from cache.rules import TableRule, ValueFormat
 from cache.sql.memo import PlanMemo
@@ -41,7 +41,7 @@ def catalog(table=None, rule=None, *, others=(), links=(), **facts):
     table = table or relation(1, "users", USERS_COLUMNS)
     rule = rule or bound(table)
     relations = {one.oid: one for one in (table, *others)}
-    by_oid = {table.oid: (Link(table.oid, rule, How.SELF),)}
+    by_oid = {table.oid: (Link(table.oid, rule, LinkType.SELF),)}
     for link in links:
         by_oid[link.oid] = (*by_oid.get(link.oid, ()), link)
     names: dict[str, tuple[int, ...]] = {}

@@ -11,7 +11,7 @@ from cache.capture.known import MAX_FRAME, MAX_FRAMES, MAX_SHAPES, NO_SHAPE, Kno
 from cache.capture.rows import MAX_BYTES, MAX_RETURNED, Reader, taps
 from cache.capture.write_changes import changes_of_write
 from cache.rules import ValueFormat
-from cache.sql.plans import Operand, Source
+from cache.sql.plans import Operand, OperandSource
 from cache.values.loading import CANONICAL
 from protocol.backend import FieldDescription, RowDescription
 from tests.cache.catalogs import USERS, USERS_COLUMNS, bound, catalog, plan, plans, relation
@@ -49,7 +49,7 @@ def read(text, fields, rows, *, where=USERS, formats=None, arguments=NOBODY):
 
 
 def parameter(raw, formats=(), types=(), index=0, **facts):
-    operand = Operand(Source.PARAMETER, index, **facts)
+    operand = Operand(OperandSource.PARAMETER, index, **facts)
     return Arguments((), [raw], formats, types, settings=CANONICAL).text(USERS.bound[0].key[0], operand)
 
 
@@ -72,22 +72,22 @@ def test_a_parameter_is_what_the_server_reads(raw, formats, types, text):
 def test_a_parameter_that_was_not_sent():
     assert parameter(b"7", index=1) is None
     arguments = Arguments((), [b"7", None], [0, 0])
-    assert not arguments.is_null(Operand(Source.PARAMETER, 0))
-    assert arguments.is_null(Operand(Source.PARAMETER, 1))
-    assert not arguments.is_null(Operand(Source.PARAMETER, 2))
-    assert arguments.is_null(Operand(Source.NULL))
-    assert not arguments.is_null(Operand(Source.TRUE))
+    assert not arguments.is_null(Operand(OperandSource.PARAMETER, 0))
+    assert arguments.is_null(Operand(OperandSource.PARAMETER, 1))
+    assert not arguments.is_null(Operand(OperandSource.PARAMETER, 2))
+    assert arguments.is_null(Operand(OperandSource.NULL))
+    assert not arguments.is_null(Operand(OperandSource.TRUE))
 
 
 def test_the_arguments_of_execute_stand_for_parameters():
     (execute,), literals = plans("EXECUTE p (7, NULL)")
     inner = Arguments((), outer=(Arguments(literals, settings=CANONICAL), execute.arguments))
     key = USERS.bound[0].key[0]
-    assert inner.text(key, Operand(Source.PARAMETER, 0)) == b"7"
-    assert inner.text(key, Operand(Source.PARAMETER, 1)) is None
-    assert inner.is_null(Operand(Source.PARAMETER, 1))
-    assert inner.text(key, Operand(Source.PARAMETER, 2)) is None
-    assert inner.array(key, Operand(Source.PARAMETER, 0)) is None
+    assert inner.text(key, Operand(OperandSource.PARAMETER, 0)) == b"7"
+    assert inner.text(key, Operand(OperandSource.PARAMETER, 1)) is None
+    assert inner.is_null(Operand(OperandSource.PARAMETER, 1))
+    assert inner.text(key, Operand(OperandSource.PARAMETER, 2)) is None
+    assert inner.array(key, Operand(OperandSource.PARAMETER, 0)) is None
 
 
 # Rows

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from cache.catalog import query as catalog_query
-from cache.catalog.tables import Catalog, How, Scope
+from cache.catalog.tables import Catalog, LinkType, Scope
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
 
@@ -43,7 +43,7 @@ def learn(connection: psycopg.Connection, *rules: TableRule) -> Catalog:
 
 
 def reached(catalog: Catalog) -> dict[str, str]:
-    return {catalog.relations[oid].name: links[0].how.value for oid, links in catalog.links.items()}
+    return {catalog.relations[oid].name: links[0].type.value for oid, links in catalog.links.items()}
 
 
 def test_columns_types_and_keys(connection):
@@ -235,7 +235,7 @@ def test_two_foreign_keys_to_one_table_count_both(connection):
                             b int REFERENCES org (alias) ON UPDATE CASCADE)
     """)
     catalog = learn(connection, rule("users"))
-    (link,) = next(links for links in catalog.links.values() if links[0].how is How.CASCADE)
+    (link,) = next(links for links in catalog.links.values() if links[0].type is LinkType.CASCADE)
     assert link.on_delete
     assert link.on_update == frozenset({"alias"})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cache.catalog.tables import BoundRule, Catalog, Column, How, Link, Relation, Scope
+from cache.catalog.tables import BoundRule, Catalog, Column, Link, LinkType, Relation, Scope
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
 
@@ -24,7 +24,7 @@ CATALOG = Catalog(
     "app",
     bound=(BOUND,),
     relations={1: OWN, 2: OTHER},
-    links={1: (Link(1, BOUND, How.SELF),), 2: (Link(2, BOUND, How.VIEW),)},
+    links={1: (Link(1, BOUND, LinkType.SELF),), 2: (Link(2, BOUND, LinkType.VIEW),)},
     names={"users": (1, 2), "unique": (1,)},
 )
 

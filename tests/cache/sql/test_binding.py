@@ -196,4 +196,4 @@ def test_a_path_that_begins_with_temporary_tables():
 
 def test_every_reason_has_words():
     for reason in Reason:
-        assert reason.words.endswith(".")
+        assert reason.sentence.endswith(".")

@@ -3,14 +3,14 @@
 import pytest
 
 from cache.sql import canonical, lexer
-from cache.sql.canonical import CALLED
+from cache.sql.canonical import CALL_PREFIX
 from cache.sql.lexer import LexicalError
 from cache.sql.plans import Literal
 
 
 def written(text):
-    tokens, _ = canonical.number_literals(lexer.tokens(text))
-    return canonical.write(canonical.simplified(tokens)).replace(CALLED, "^")
+    tokens, _ = canonical.number_literals(lexer.tokenize(text))
+    return canonical.render_for_parser(canonical.simplified(tokens)).replace(CALL_PREFIX, "^")
 
 
 @pytest.mark.parametrize(
@@ -39,29 +39,29 @@ def test_write(text, expected):
 
 def test_forged_marks_are_refused():
     with pytest.raises(LexicalError):
-        written(f'"{CALLED}f" (1)')
+        written(f'"{CALL_PREFIX}f" (1)')
 
 
 def test_long_lists_are_one_literal():
-    tokens, literals = canonical.number_literals(lexer.tokens("IN (" + "1, -2, " * 10 + "3)"))
+    tokens, literals = canonical.number_literals(lexer.tokenize("IN (" + "1, -2, " * 10 + "3)"))
     assert literals == (Literal(b"{" + b"1,-2," * 10 + b"3}", "integer[]"),)
-    assert canonical.write(tokens) == "in ( 'L0' )"
-    _, mixed = canonical.number_literals(lexer.tokens("IN (" + "1, 'a', " * 10 + "3)"))
+    assert canonical.render_for_parser(tokens) == "in ( 'L0' )"
+    _, mixed = canonical.number_literals(lexer.tokenize("IN (" + "1, 'a', " * 10 + "3)"))
     assert len(mixed) == 21
 
 
 def test_rows_of_other_than_constants_are_kept():
-    plain = lexer.tokens("INSERT INTO t VALUES " + ", ".join(["(1, 'a', DEFAULT, $1::int)"] * 100) + " RETURNING a")
+    plain = lexer.tokenize("INSERT INTO t VALUES " + ", ".join(["(1, 'a', DEFAULT, $1::int)"] * 100) + " RETURNING a")
     shorter = canonical.shortened(plain)
     assert shorter is not None
     assert len(shorter) < len(plain)
     assert shorter[-1].text == "a"
-    calls = lexer.tokens("INSERT INTO t VALUES " + ", ".join(["(f(1), 'a')"] * 100))
+    calls = lexer.tokenize("INSERT INTO t VALUES " + ", ".join(["(f(1), 'a')"] * 100))
     assert canonical.shortened(calls) is None
 
 
 def test_depth():
-    assert canonical.depth(lexer.tokens("((a)) + (b)")) == 2
-    assert canonical.depth(lexer.tokens("a" + "[1]" * 100)) > canonical.MAX_DEPTH
-    assert canonical.depth(lexer.tokens("ARRAY" + "[" * 9 + "]" * 9)) > canonical.MAX_DEPTH
-    assert canonical.depth(lexer.tokens("NOT " * 100)) == 100
+    assert canonical.depth(lexer.tokenize("((a)) + (b)")) == 2
+    assert canonical.depth(lexer.tokenize("a" + "[1]" * 100)) > canonical.MAX_DEPTH
+    assert canonical.depth(lexer.tokenize("ARRAY" + "[" * 9 + "]" * 9)) > canonical.MAX_DEPTH
+    assert canonical.depth(lexer.tokenize("NOT " * 100)) == 100

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cache.sql.plans import Action, Command, Literal, Operand, Reason, Source
+from cache.sql.plans import Action, Command, Literal, Operand, OperandSource, Reason
 from tests.cache.catalogs import plan, plans, told
 
 COMMANDS = [
@@ -91,12 +91,12 @@ def test_execute_arguments():
     found, literals = plans("EXECUTE q (1, -2, 'it''s', NULL, true, $2, 1 + 1, '3'::int)")
     arguments = found[0].arguments
     assert arguments[:6] == (
-        Operand(Source.LITERAL, 0),
-        Operand(Source.LITERAL, 1, negative=True),
-        Operand(Source.LITERAL, 2),
-        Operand(Source.NULL),
-        Operand(Source.TRUE),
-        Operand(Source.PARAMETER, 1),
+        Operand(OperandSource.LITERAL, 0),
+        Operand(OperandSource.LITERAL, 1, negative=True),
+        Operand(OperandSource.LITERAL, 2),
+        Operand(OperandSource.NULL),
+        Operand(OperandSource.TRUE),
+        Operand(OperandSource.PARAMETER, 1),
     )
     assert arguments[6:] == (None, None)
     assert literals[2] == Literal(b"it's", "string")

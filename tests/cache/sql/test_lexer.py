@@ -7,7 +7,7 @@ from cache.sql.lexer import BIT_STRING, MARK, NAME, NUMBER, OPERATOR, PARAMETER,
 
 
 def read(text, conforming=True):
-    return [(token.kind, token.text) for token in lexer.tokens(text, conforming)]
+    return [(token.kind, token.text) for token in lexer.tokenize(text, conforming)]
 
 
 @pytest.mark.parametrize(
@@ -83,16 +83,16 @@ def test_identifiers_are_cut_at_63_bytes():
 )
 def test_errors(text):
     with pytest.raises(LexicalError):
-        lexer.tokens(text)
+        lexer.tokenize(text)
 
 
 def test_strings_that_do_not_conform():
     assert read(r"'a\'b'", conforming=False) == [(STRING, "a'b")]
     assert read(r"'\'' 'x'", conforming=False) == [(STRING, "'"), (STRING, "x")]
     with pytest.raises(LexicalError):
-        lexer.tokens("U&'a'", conforming_strings=False)
+        lexer.tokenize("U&'a'", conforming_strings=False)
 
 
 def test_too_many_lexemes():
     with pytest.raises(LexicalError):
-        lexer.tokens("a " * (lexer.MAX_TOKENS + 1))
+        lexer.tokenize("a " * (lexer.MAX_TOKENS + 1))

@@ -46,7 +46,7 @@ def test_memory_is_bounded():
         assert memo.plans(hot, USERS, PUBLIC) is kept
     assert memo.plans(b"SELECT a0", USERS, PUBLIC) is not memo.plans(b"SELECT a1", USERS, PUBLIC)
     entry = memo._by_object[id(PUBLIC)][1]
-    assert len(entry.young) + len(entry._old) <= 20
+    assert len(entry.recent) + len(entry._old) <= 20
 
 
 def test_a_remembered_text_costs_next_to_nothing():

@@ -33,6 +33,6 @@ def test_details_alone_do_not_matter():
 
 
 def test_every_reason_has_words_of_its_own():
-    words = [reason.words for reason in Reason]
+    words = [reason.sentence for reason in Reason]
     assert len(set(words)) == len(words)
     assert all(sentence.endswith(".") for sentence in words)

@@ -92,7 +92,7 @@ constants = st.one_of(
 def test_lexer_reads_constants_as_the_server_does(servers, constant, conforming):
     text = f"SELECT {constant}"
     try:
-        tokens = lexer.tokens(text, conforming)
+        tokens = lexer.tokenize(text, conforming)
     except lexer.LexicalError:
         return  # what is not read is opaque, whatever the server does with it
     expected = answer(servers[conforming], text)

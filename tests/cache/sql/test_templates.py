@@ -12,11 +12,12 @@ from psycopg.pq import ExecStatus
 from sqlglot import exp
 
 from cache.sql import templates
+from cache.sql.canonical import LONG_LIST
 from cache.sql.plans import Literal
 from cache.sql.templates import list_slot_of, parseable, slot_of, split
 
-LONG_INTEGERS = ", ".join(str(number) for number in range(templates.LIST + 1))
-LONG_STRINGS = ",".join(f"'{number}'" for number in range(templates.LIST + 1))
+LONG_INTEGERS = ", ".join(str(number) for number in range(LONG_LIST + 1))
+LONG_STRINGS = ",".join(f"'{number}'" for number in range(LONG_LIST + 1))
 
 
 def s(value):
@@ -183,10 +184,10 @@ def test_doubt_is_no_template(text):
 
 def test_what_no_string_can_write_in_a_test_id():
     assert split(b"SELECT 1, \0") is None
-    assert split(b"SELECT 1 " + b" " * templates.SIZE) is None
-    assert split(b"SELECT 1" + b" " * (templates.SIZE - 8)) is not None
-    assert split(b"SELECT " + b",".join([b"1"] * templates.LITERALS)) is not None
-    assert split(b"SELECT " + b",".join([b"1"] * (templates.LITERALS + 1))) is None
+    assert split(b"SELECT 1 " + b" " * templates.MAX_TEXT) is None
+    assert split(b"SELECT 1" + b" " * (templates.MAX_TEXT - 8)) is not None
+    assert split(b"SELECT " + b",".join([b"1"] * templates.MAX_LITERALS)) is not None
+    assert split(b"SELECT " + b",".join([b"1"] * (templates.MAX_LITERALS + 1))) is None
 
 
 def test_bytes_that_are_not_utf8_stay_what_they_are():
@@ -245,7 +246,7 @@ def test_a_long_list_elsewhere_is_no_list():
         f'SELECT "in"({LONG_INTEGERS})',
     ):
         _, literals = must_split(text.encode())
-        assert len(literals) == templates.LIST + 1
+        assert len(literals) == LONG_LIST + 1
 
 
 def test_every_slot_is_recognised_in_a_parsed_template():
@@ -509,8 +510,8 @@ def test_template_and_literals_mean_what_the_text_means(servers, soup, conformin
 
 
 @given(
-    st.lists(characters, min_size=templates.LIST + 1, max_size=templates.LIST + 4),
-    st.lists(st.integers(-(2**31), 2**31), min_size=templates.LIST + 1, max_size=templates.LIST + 4),
+    st.lists(characters, min_size=LONG_LIST + 1, max_size=LONG_LIST + 4),
+    st.lists(st.integers(-(2**31), 2**31), min_size=LONG_LIST + 1, max_size=LONG_LIST + 4),
 )
 @settings(max_examples=50, deadline=None)
 def test_a_long_list_is_an_array_of_the_same_elements(servers, strings, numbers):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cache.catalog.tables import How, Link
+from cache.catalog.tables import Link, LinkType
 from cache.rules import ValueFormat
 from cache.sql.plans import Reason
 from tests.cache.catalogs import USERS_COLUMNS, bound, catalog, column, plan, relation, told
@@ -262,7 +262,7 @@ def test_several_values():
 def test_partitions_write_the_tables_rows():
     users = relation(1, "users", USERS_COLUMNS, kind="p")
     rule = bound(users)
-    where = catalog(users, rule, others=(relation(2, "part", ()),), links=(Link(2, rule, How.CHILD),))
+    where = catalog(users, rule, others=(relation(2, "part", ()),), links=(Link(2, rule, LinkType.CHILD),))
     assert told("UPDATE part SET name = 'x' WHERE id = 1", where) == "evict 1"
     assert plan("UPDATE part SET name = 'x' WHERE id = 1", where).reason is Reason.EVICT_PARTITION
     assert told("INSERT INTO part VALUES (1, 'a')", where) == "nothing"
@@ -273,7 +273,7 @@ def test_partitions_write_the_tables_rows():
 def test_parents_may_move_rows():
     users = relation(1, "users", USERS_COLUMNS, partition=True)
     rule = bound(users)
-    where = catalog(users, rule, others=(relation(2, "top", (), kind="p"),), links=(Link(2, rule, How.PARENT),))
+    where = catalog(users, rule, others=(relation(2, "top", (), kind="p"),), links=(Link(2, rule, LinkType.PARENT),))
     assert told("UPDATE top SET region = 'x' WHERE id = 1", where) == "evict 1"
     assert told("UPDATE top SET region = 'x'", where) == "flush"
     assert plan("DELETE FROM top", where).reason is Reason.FLUSH_PARENT
@@ -283,7 +283,7 @@ def test_parents_may_move_rows():
 def test_views_flush():
     users = relation(1, "users", USERS_COLUMNS)
     rule = bound(users)
-    where = catalog(users, rule, others=(relation(2, "v", (), kind="v"),), links=(Link(2, rule, How.VIEW),))
+    where = catalog(users, rule, others=(relation(2, "v", (), kind="v"),), links=(Link(2, rule, LinkType.VIEW),))
     assert told("UPDATE v SET name = 'x' WHERE id = 1", where) == "flush uncounted"
     assert told("SELECT id, name FROM v JOIN users USING (id)", where) == "fill"
     assert told("DROP VIEW v", where) == ""
@@ -306,13 +306,13 @@ def test_views_flush():
 def test_cascading_foreign_keys(text, effect):
     users = relation(1, "users", USERS_COLUMNS)
     rule = bound(users)
-    link = Link(2, rule, How.CASCADE, on_delete=True, on_update=frozenset(["code"]))
+    link = Link(2, rule, LinkType.CASCADE, on_delete=True, on_update=frozenset(["code"]))
     assert told(text, catalog(users, rule, others=(relation(2, "teams"),), links=(link,))) == effect
 
 
 def test_a_foreign_key_that_cascades_only_on_update():
     users = relation(1, "users", USERS_COLUMNS)
     rule = bound(users)
-    link = Link(2, rule, How.CASCADE, on_delete=False, on_update=frozenset(["code"]))
+    link = Link(2, rule, LinkType.CASCADE, on_delete=False, on_update=frozenset(["code"]))
     where = catalog(users, rule, others=(relation(2, "teams"),), links=(link,))
     assert told("DELETE FROM teams", where) == ""

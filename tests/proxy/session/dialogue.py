@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cache.capture.database import Database
-from cache.catalog.tables import BoundRule, Catalog, Column, How, Link, Relation
+from cache.catalog.tables import BoundRule, Catalog, Column, Link, LinkType, Relation
 from cache.counts import Counts
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
@@ -45,7 +45,7 @@ def catalog() -> Catalog:
         "app",
         bound=(bound,),
         relations={OID: relation},
-        links={OID: (Link(OID, bound, How.SELF),)},
+        links={OID: (Link(OID, bound, LinkType.SELF),)},
         names={"users": (OID,)},
     )
 
