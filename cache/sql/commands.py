@@ -28,6 +28,8 @@ from cache.sql.tokens import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from cache.counts import ErrorReport
+
 MAX_QUERIES = 300
 """Queries of one text that the SQL parser gets; further ones are opaque."""
 
@@ -46,15 +48,24 @@ class StatementReader:
     At most MAX_QUERIES of them go to the SQL parser, which bounds the time a text takes; further ones are opaque.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_internal_error: ErrorReport | None = None) -> None:
+        self._on_internal_error = on_internal_error
         self._queries_left = MAX_QUERIES
 
     def read(self, tokens: Sequence[Token]) -> Statement:
-        """One statement, from its tokens without the semicolon. Never raises: a statement that cannot be followed is
-        ``unread``."""
+        """One statement, from its tokens without the semicolon.
+
+        Does not raise: a statement that cannot be followed is ``unread``. So is one that a fault of this package stops,
+        which is reported to ``on_internal_error``; without that it is raised.
+        """
         try:
             return self._read(tokens)
-        except (UnreadError, LexicalError, RecursionError, IndexError):
+        except (UnreadError, LexicalError, RecursionError, IndexError):  # IndexError: the statement is cut short
+            return unread(tokens)
+        except Exception as error:
+            if self._on_internal_error is None:
+                raise
+            self._on_internal_error("sql", error)
             return unread(tokens)
 
     def _read(self, tokens: Sequence[Token]) -> Statement:

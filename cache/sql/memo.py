@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cache.catalog.tables import Catalog
+    from cache.counts import ErrorReport
     from cache.sql.lexer import Token
     from cache.sql.plans import Literals, Plan
 
@@ -71,17 +72,23 @@ class _ScopePlans:
 
 
 class PlanMemo:
-    """The plans of SQL texts. A worker has one. ``size`` is how many texts and templates it remembers for a scope."""
+    """The plans of SQL texts, one object for each database of a worker.
 
-    def __init__(self, size: int) -> None:
+    Args:
+        size: how many texts and templates are remembered for a scope.
+        on_internal_error: told of a fault of this package, whose statement is then opaque; without it faults raise.
+    """
+
+    def __init__(self, size: int, on_internal_error: ErrorReport | None = None) -> None:
         self._size = size
+        self._on_internal_error = on_internal_error
         self._catalogs: dict[int, tuple[Catalog, _CatalogPlans]] = {}
         self._catalog: Catalog | None = None
         """The one asked for last, whose plans by scope are in ``_by_object``: most workers have one database."""
         self._by_object: dict[int, tuple[Scope, _ScopePlans]] = {}
 
     def plans(self, text: bytes, catalog: Catalog, scope: Scope) -> tuple[tuple[Plan, ...], Literals]:
-        """The plans of the statements in ``text``, in order, and its literals. Never raises.
+        """The plans of the statements in ``text``, in order, and its literals. No text makes it raise.
 
         An empty statement has no plan, as it has no answer. A text that cannot be divided into statements has one
         plan, which is ``whole``: it stands for all of them.
@@ -141,7 +148,7 @@ class PlanMemo:
         return self._bind(tokens, catalog, scope), literals
 
     def _bind(self, tokens: Sequence[Token], catalog: Catalog, scope: Scope) -> tuple[Plan, ...]:
-        reader = commands.StatementReader()
+        reader = commands.StatementReader(self._on_internal_error)
         return tuple(
             binding.bind(reader.read(statement), catalog, scope) for statement in lexer.split_statements(tokens)
         )

@@ -206,7 +206,7 @@ class Worker:
                 self._databases[name] = Database(
                     name,
                     its_rules,
-                    PlanMemo(self.config.cache.statements),
+                    PlanMemo(self.config.cache.statements, self._internal_error),
                     on_learned=self._learned,
                     # Who is not followed may write unseen: nothing fills while such a session is there.
                     is_followed=lambda name=name: name not in self._bystanders,  # type: ignore[misc]
