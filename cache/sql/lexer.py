@@ -192,8 +192,6 @@ def _constant(text: str, kind: str, spelled: str, position: int, conforming: boo
     while (match := further.match(text, position)) is not None:
         body += match.group(1)[1:-1]
         position = match.end()
-    if position < len(text) and text[position] == "'":
-        raise LexicalError("a quote where a string has ended")
     if not escaped:
         return Token(STRING, undoubled(body, "'"), national=kind == "national"), position
     try:

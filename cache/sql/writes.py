@@ -84,8 +84,6 @@ def plan(case: Case) -> Planned | None:
 def as_one_of_several(planned: WritePlan, reason: Reason) -> Planned:
     """The plan of a write whose statement also writes the rule's table elsewhere, in no certain order."""
     action = Action.EVICT if planned.action is Action.STORE else planned.action
-    if action is Action.EVICT and planned.array is None and not planned.targets:
-        action = Action.FLUSH
     targets = tuple(Target(target.key) for target in planned.targets if target.key)
     write = WritePlan(planned.bound, action, targets, planned.array, counted=planned.counted)
     return write, Reason.EVICT_SEVERAL if planned.action is Action.STORE else reason

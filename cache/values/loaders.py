@@ -226,7 +226,7 @@ def _container_text(column: Column, settings: ValueSettings) -> Loader | str:
     if column.inner is None:
         return f"{_describe(column)} is not a type whose text is known to be independent of settings"
     for oid in column.inner:
-        reason = _uncertain_text(oid, settings)
+        reason = _why_not_canonical(oid, settings)
         if reason is not None:
             return f"{_describe(column)}: {reason}"
     if column.inner & _ENCODED:
@@ -234,7 +234,7 @@ def _container_text(column: Column, settings: ValueSettings) -> Loader | str:
     return verbatim
 
 
-def _uncertain_text(oid: int, settings: ValueSettings) -> str | None:
+def _why_not_canonical(oid: int, settings: ValueSettings) -> str | None:
     """Why values of a base type within a container may not be canonical; None when they are, but for their encoding."""
     if oid == t.ANYENUM:
         return None

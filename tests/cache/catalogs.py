@@ -4,6 +4,8 @@ from cache.builtin_types import TABLE
 from cache.catalog.tables import BoundRule, Catalog, Column, Link, LinkType, Relation, Scope
 from cache.keys import KeyTemplate
 from cache.rules import TableRule, ValueFormat
+from cache.sql import canonical, lexer
+from cache.sql.commands import StatementReader
 from cache.sql.memo import PlanMemo
 
 PUBLIC = Scope(("public",))
@@ -100,3 +102,10 @@ def shown(operand, literals):
     else:
         text = operand.source.value
     return ("-" if operand.negative else "") + text + (f"::{operand.cast}" if operand.cast else "")
+
+
+def statement(text):
+    """What one statement says, before its names are looked up."""
+    tokens, _ = canonical.number_literals(lexer.tokenize(text))
+    (only,) = lexer.split_statements(tokens)
+    return StatementReader().read(only)

@@ -46,7 +46,7 @@ CATALOG = Catalog(
         (None, "users", Scope(search_path=("public",), shadowed=frozenset({"users"})), (1, 2), False),
     ],
 )
-def test_resolve(schema, name, scope, oids, certain):
+def test_name_resolves_by_schema_and_search_path(schema, name, scope, oids, certain):
     found = CATALOG.resolve(schema, name, scope)
     assert set(found.oids) == set(oids)
     assert found.certain is certain

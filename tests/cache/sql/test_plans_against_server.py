@@ -238,7 +238,7 @@ CASES = list(cases())
 
 
 @pytest.mark.parametrize(("text", "expected", "parameters"), CASES)
-def test_no_key_differs_from_its_row(server, held, text, expected, parameters):
+def test_no_key_differs_from_its_row_after_a_statement(server, held, text, expected, parameters):
     for binary in (False, True):
         with undone(server.wire):
             results = server.run(text, parameters, binary=binary)
@@ -261,7 +261,7 @@ def test_no_key_differs_from_its_row(server, held, text, expected, parameters):
             return  # there is nothing binary about it
 
 
-def test_a_template_means_what_its_texts_mean(server):
+def test_template_has_the_effects_of_its_texts(server):
     """A text with a SHOW at its end has no template, so it is read as it is."""
     compared = 0
     for text, _, _ in (case.values for case in CASES):

@@ -102,7 +102,7 @@ STYLED = {"interval", "interval[]"}
     "settings", HOSTILE, ids=lambda settings: settings["DateStyle"] + settings["extra_float_digits"]
 )
 @pytest.mark.parametrize("code", [pq.Format.TEXT, pq.Format.BINARY])
-def test_values_are_canonical_or_refused(server, settings, code):
+def test_values_are_canonical_or_refused_under_any_settings(server, settings, code):
     wrong: list[object] = []
     refused, unread = set(), set()
     with server() as canonical, server() as session:
@@ -132,7 +132,7 @@ def test_values_are_canonical_or_refused(server, settings, code):
         assert unread == set()
 
 
-def test_samples_hold_every_type(server):
+def test_every_built_in_type_is_read_or_refused_by_name(server):
     """Every base type of pg_type is read and has samples, or is refused by name; so is every array and range."""
     with server() as connection:
         rows = connection.execute(
@@ -167,7 +167,7 @@ def test_samples_hold_every_type(server):
 
 @pytest.mark.parametrize("encoding", ["UTF8", "SQL_ASCII", "EUC_JP", "SJIS", "WIN1251", "GBK"])
 @pytest.mark.parametrize("code", [pq.Format.TEXT, pq.Format.BINARY])
-def test_text_beyond_latin1(server, encoding, code):
+def test_text_in_other_encodings_is_read_right_or_not_at_all(server, encoding, code):
     """One value a query: what an encoding lacks is an error of the server."""
     read = 0
     with server() as connection:
@@ -258,7 +258,7 @@ USER_SAMPLES = [
 
 
 @pytest.mark.parametrize("sample", USER_SAMPLES, ids=lambda sample: sample[0])
-def test_types_of_users(server, sample):
+def test_types_of_users_are_read_if_all_within_them_is(server, sample):
     name, kind, base_kind, inner, texts, *read = sample
     hostile = {**CANONICAL, "TimeZone": "Asia/Kolkata", "client_encoding": "LATIN1", "extra_float_digits": "0"}
     with server() as connection:
@@ -289,7 +289,7 @@ def test_types_of_users(server, sample):
     assert outcomes == read
 
 
-def test_types_of_extensions():
+def test_types_of_known_extensions_are_read():
     citext = Column("value", 1, 20000, -1, "b", 20000, base_kind="b", base_name="citext")
     assert loader(citext, 0, loading.CANONICAL) is verbatim
     assert loader(citext, 1, loading.CANONICAL) is verbatim
