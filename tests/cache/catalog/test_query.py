@@ -72,7 +72,8 @@ def test_columns_have_the_types_and_keys_of_the_table(connection):
 
 def test_container_columns_know_the_types_within_them(connection):
     connection.execute("""
-        CREATE TYPE mood AS ENUM ('ok'); CREATE DOMAIN moods AS mood[]; CREATE TYPE pair AS (at timestamptz, until timestamptz, m moods);
+        CREATE TYPE mood AS ENUM ('ok'); CREATE DOMAIN moods AS mood[];
+        CREATE TYPE pair AS (at timestamptz, until timestamptz, m moods);
         CREATE TYPE spans AS RANGE (subtype = float8);
         CREATE TABLE users (id int PRIMARY KEY, name pair[], s spans, ms int4multirange, d moods, b box)
     """)
