@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from cache import builtin_types
 from protocol import FrameScanner, backend, codes, frontend
 
 if TYPE_CHECKING:
@@ -77,12 +78,12 @@ def read_values(buffer: bytes, start: int, end: int) -> None:
 
 
 BIND = frontend.Bind(b"", b"_pg3_0", (0,), [b"12345"], (0,))
-PARSE = frontend.Parse(b"", b"SELECT id, name FROM users WHERE id = $1", (codes.INT4_OID,))
+PARSE = frontend.Parse(b"", b"SELECT id, name FROM users WHERE id = $1", (builtin_types.INT4,))
 QUERY = frontend.Query(b"SELECT id, name FROM users WHERE id = 12345")
 COLUMNS = backend.RowDescription(
     (
-        backend.FieldDescription(b"id", 16_385, 1, codes.INT4_OID, 4),
-        backend.FieldDescription(b"name", 16_385, 2, codes.TEXT_OID),
+        backend.FieldDescription(b"id", 16_385, 1, builtin_types.INT4, 4),
+        backend.FieldDescription(b"name", 16_385, 2, builtin_types.TEXT),
     )
 )
 

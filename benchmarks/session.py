@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, NamedTuple
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cache.capture.database import Database
-from cache.catalog.tables import BoundRule, Catalog, Column, How, Link, Relation
+from cache.catalog.tables import BoundRule, Catalog, Column, Link, LinkType, Relation
 from cache.counts import Counts
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
-from cache.sql.statements import Statements
+from cache.sql.memo import PlanMemo
 from protocol import FrameScanner, backend, codes, frontend
 from proxy.session.session import Session
 
@@ -73,12 +73,12 @@ def database() -> Database:
     columns = {"id": Column("id", 1, 23, -1, base_oid=23), "name": Column("name", 2, 25, -1, base_oid=25)}
     relation = Relation(OID, "public", "users", "r", columns, unique=(frozenset({"id"}),))
     bound = BoundRule(rule, relation, (columns["id"],), (columns["name"],))
-    found = Database("app", [rule], Statements(1000))
+    found = Database("app", [rule], PlanMemo(1000))
     found.catalog = Catalog(
         "app",
         bound=(bound,),
         relations={OID: relation},
-        links={OID: (Link(OID, bound, How.SELF),)},
+        links={OID: (Link(OID, bound, LinkType.SELF),)},
         names={"users": (OID,)},
     )
     found.learned, found.due_at = True, 1 << 62

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+
+from cache.builtin_types import BY_OID, TextForm
 
 RESERVED = b"rowtap:"
 """Prefix of Rowtap's own keys; no template may reach below it."""
@@ -21,22 +22,6 @@ _HEX = frozenset("%0123456789ABCDEF")
 _ANY = frozenset(range(256))
 _GLOB = re.compile(rb"[*?\[\]\\]")
 
-
-class Form(NamedTuple):
-    """The texts a key column can have."""
-
-    pattern: bytes
-    """Regular expression that matches each of them whole."""
-    alphabet: frozenset[int]
-    """Every byte that can occur in one."""
-
-
-_INTEGER = Form(rb"(?:0|-?[1-9][0-9]{0,18})", frozenset(b"-0123456789"))
-_UNSIGNED = Form(rb"(?:0|[1-9][0-9]{0,9})", frozenset(b"0123456789"))
-_UUID = Form(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", frozenset(b"-0123456789abcdef"))
-_BOOL = Form(rb"[ft]", frozenset(b"ft"))
-_FORMS: dict[int, Form] = {16: _BOOL, 20: _INTEGER, 21: _INTEGER, 23: _INTEGER, 26: _UNSIGNED, 2950: _UUID}
-"""By type OID: bool, int8, int2, int4, oid, uuid."""
 
 Render = Callable[[Sequence[bytes]], bytes]
 _Segments = tuple[bytes | int, ...]
@@ -227,22 +212,22 @@ def _encoded(character: str) -> bytes:
     return b"".join(b"%%%02X" % byte for byte in character.encode())
 
 
-def _form(type_oid: int, escaped: tuple[str, ...]) -> Form:
+def _form(type_oid: int, escaped: tuple[str, ...]) -> TextForm:
     """The form of an encoded part. A typed part whose alphabet meets an escaped character counts as any text."""
-    known = _FORMS.get(type_oid)
+    known = BY_OID[type_oid].form if type_oid in BY_OID else None
     if known is not None and not any(ord(character) in known.alphabet for character in escaped):
         return known
     if not escaped:
-        return Form(rb"(?s:.*)", _ANY)
+        return TextForm(rb"(?s:.*)", _ANY)
     characters = ("%", *escaped)
     encoded = b"|".join(re.escape(_encoded(character)) for character in characters)
     single = b"".join(re.escape(character.encode()) for character in characters if ord(character) < 128)
     multiple = b"".join(rb"(?!%b)" % character.encode() for character in characters if ord(character) >= 128)
     pattern = rb"(?s:(?:%b|%b[^%b])*)" % (encoded, multiple, single)
-    return Form(pattern, _ANY - {ord(character) for character in escaped if ord(character) < 128})
+    return TextForm(pattern, _ANY - {ord(character) for character in escaped if ord(character) < 128})
 
 
-def _ownership(segments: _Segments, forms: tuple[Form, ...]) -> re.Pattern[bytes]:
+def _ownership(segments: _Segments, forms: tuple[TextForm, ...]) -> re.Pattern[bytes]:
     pattern: list[bytes] = []
     seen: set[int] = set()
     for segment in segments:

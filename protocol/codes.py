@@ -43,28 +43,5 @@ MESSAGE: Final = ord("M")
 DETAIL: Final = ord("D")
 HINT: Final = ord("H")
 
-# OIDs of the built-in types (pg_type) that other packages refer to.
-BOOL_OID: Final = 16
-BYTEA_OID: Final = 17
-CHAR_OID: Final = 18
-NAME_OID: Final = 19
-INT8_OID: Final = 20
-INT2_OID: Final = 21
-INT4_OID: Final = 23
+# The type of a result column that does not say another: text, by its OID in pg_catalog.
 TEXT_OID: Final = 25
-OID_OID: Final = 26
-JSON_OID: Final = 114
-FLOAT4_OID: Final = 700
-FLOAT8_OID: Final = 701
-UNKNOWN_OID: Final = 705
-BPCHAR_OID: Final = 1042
-VARCHAR_OID: Final = 1043
-DATE_OID: Final = 1082
-TIME_OID: Final = 1083
-TIMESTAMP_OID: Final = 1114
-TIMESTAMPTZ_OID: Final = 1184
-INTERVAL_OID: Final = 1186
-TIMETZ_OID: Final = 1266
-NUMERIC_OID: Final = 1700
-UUID_OID: Final = 2950
-JSONB_OID: Final = 3802

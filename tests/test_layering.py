@@ -49,8 +49,8 @@ VALUES = {"protocol.backend", "protocol.codes", "protocol.fields", "protocol.err
 """What ``cache`` may know of the protocol: field descriptions, format codes, numbers; no scanner and no sessions."""
 
 ONLY_IN = {
-    "sqlglot": {"cache/sql/statements.py", "cache/sql/expressions.py"},
-    "sqlglotc": {"cache/sql/statements.py"},
+    "sqlglot": {"cache/sql/queries.py", "cache/sql/expressions.py"},
+    "sqlglotc": {"cache/sql/queries.py"},
     "redis": {
         "cache/delivery/client.py",
         "cache/delivery/connections.py",
@@ -189,15 +189,12 @@ def test_every_module_has_a_test():
 
 
 TESTED_TOGETHER = {
-    "cache/sql/definitions.py": "commands",
-    "cache/sql/expressions.py": "statements",
-    "cache/sql/tokens.py": "commands",
     "proxy/commands/progress.py": "table_reader",
     "proxy/commands/redis_reader.py": "table_reader",
     "proxy/demo/session.py": "servers",
     "proxy/net/leg.py": "relay",
     **{f"cache/values/{name}.py": "loaders" for name in
-       ("containers", "encodings", "geometry", "numbers", "scalars", "text_search", "times", "types")},
+       ("containers", "encodings", "geometry", "numbers", "scalars", "text_search", "times", "loading")},
 }  # fmt: skip
 """Modules whose test is that of another module of their folder."""
 

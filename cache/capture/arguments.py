@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cache.capture import constants
-from cache.sql.plans import Operand, Source
+from cache.sql.plans import Operand, OperandSource
 from protocol import codes
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from cache.catalog.tables import Column
     from cache.sql.plans import Literals
-    from cache.values.types import ValueSettings
+    from cache.values.loading import ValueSettings
 
 _NO_FORMAT = -1
 """Of a parameter that Bind has no format code for: the server refuses such a Bind, and no text is certain here."""
@@ -50,17 +50,17 @@ class Arguments:
         """The canonical text of a constant compared with or assigned to ``column``; None when that is not certain.
         NULL is not certain either: see ``is_null``."""
         source = operand.source
-        if source is Source.LITERAL:
+        if source is OperandSource.LITERAL:
             return constants.literal_text(column, self._literals[operand.index], operand, self._settings)
-        if source is Source.PARAMETER:
+        if source is OperandSource.PARAMETER:
             return self._parameter(column, operand)
         return constants.keyword_text(column, operand)
 
     def is_null(self, operand: Operand) -> bool:
         """The operand is certainly NULL."""
-        if operand.source is Source.NULL:
+        if operand.source is OperandSource.NULL:
             return True
-        if operand.source is not Source.PARAMETER:
+        if operand.source is not OperandSource.PARAMETER:
             return False
         if self._outer is not None:
             argument = self._argument(operand)
@@ -69,9 +69,9 @@ class Arguments:
 
     def array(self, column: Column, operand: Operand) -> list[bytes] | None:
         """The canonical texts of an array's elements, NULLs left out; None when they are not certain."""
-        if operand.source is Source.LITERAL:
+        if operand.source is OperandSource.LITERAL:
             return constants.array_literal_texts(column, self._literals[operand.index], operand, self._settings)
-        if operand.source is not Source.PARAMETER or self._outer is not None:
+        if operand.source is not OperandSource.PARAMETER or self._outer is not None:
             return None
         raw, declared = self._raw(operand)
         if raw is None:

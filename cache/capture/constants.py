@@ -14,32 +14,23 @@ import re
 import struct
 from typing import TYPE_CHECKING
 
-from cache.sql.plans import Source
-from cache.values import types as t
+from cache import builtin_types as t
+from cache.builtin_types import Family, family_of_name, family_of_type
+from cache.sql.plans import OperandSource
 from cache.values.containers import binary_elements
 from cache.values.encodings import input_loader
+from cache.values.loading import CANONICAL
 
 if TYPE_CHECKING:
     from cache.catalog.tables import Column
     from cache.sql.plans import Literal, Operand
-    from cache.values.types import ValueSettings
+    from cache.values.loading import ValueSettings
 
 MAX_ELEMENTS = 10_000
 """Arrays longer than this are not read."""
 
-_UNKNOWN = 705
-_INTEGER, _TEXT, _BOOL, _UUID, _JSON, _ENUM = "integer", "text", "bool", "uuid", "json", "enum"
-_FAMILIES = {
-    t.INT2: _INTEGER, t.INT4: _INTEGER, t.INT8: _INTEGER, t.TEXT: _TEXT, t.VARCHAR: _TEXT, t.BOOL: _BOOL, t.UUID: _UUID,
-    t.JSON: _JSON,
-}  # fmt: skip
-_CASTS = {
-    "int2": t.INT2, "int4": t.INT4, "int8": t.INT8, "smallint": t.INT2, "integer": t.INT4, "int": t.INT4,
-    "bigint": t.INT8, "text": t.TEXT, "varchar": t.VARCHAR, "character varying": t.VARCHAR, "bool": t.BOOL,
-    "boolean": t.BOOL, "uuid": t.UUID, "json": t.JSON,
-}  # fmt: skip
-_SIZES = {t.INT2: 2, t.INT4: 4, t.INT8: 8}
-
+_SIZES = {row.oid: row.size for row in t.TABLE if row.size}
+"""Bytes of the integer types in binary format."""
 _DECIMAL_INTEGER = re.compile(rb"[ \t\n\v\f\r]*([+-]?[0-9]{1,40})[ \t\n\v\f\r]*")
 _UUID_INPUT = re.compile(rb"(\{)?((?:[0-9a-fA-F]{4}-?){7}[0-9a-fA-F]{4})(?(1)\})")
 _SPACE = b" \t\n\v\f\r"
@@ -65,7 +56,7 @@ def literal_text(
         return None
     if literal.kind == "string" and not operand.negative:
         return _input(column, family, literal.value, settings)
-    if literal.kind == "integer" and family == _INTEGER and len(literal.value) <= 40 and literal.value.isdigit():
+    if literal.kind == "integer" and family is Family.INTEGER and len(literal.value) <= 40 and literal.value.isdigit():
         number = int(literal.value)
         return _in_range(column, -number if operand.negative else number)
     return None
@@ -73,9 +64,9 @@ def literal_text(
 
 def keyword_text(column: Column, operand: Operand) -> bytes | None:
     """The text of ``column`` that TRUE or FALSE stands for. NULL has none; None then says so too."""
-    if _family(column) != _BOOL or not _cast_agrees(operand, _BOOL):
+    if _family(column) is not Family.BOOL or not _cast_agrees(operand, Family.BOOL):
         return None
-    return {Source.TRUE: b"t", Source.FALSE: b"f"}.get(operand.source)
+    return {OperandSource.TRUE: b"t", OperandSource.FALSE: b"f"}.get(operand.source)
 
 
 def parameter_text(
@@ -117,7 +108,7 @@ def array_texts(
     scalar = _element_operand(operand)
     if family is None or scalar is None or operand.negative or not _cast_agrees(scalar, family):
         return None
-    if declared_oid in (0, _UNKNOWN):
+    if declared_oid in (0, t.UNKNOWN):
         declared_element = 0
     elif declared_oid in t.ARRAYS:
         declared_element = t.ARRAYS[declared_oid]
@@ -127,7 +118,7 @@ def array_texts(
         # As a whole: in some encodings a brace or a backslash can be half of a character.
         text = _utf8(raw, settings)
         elements = None if text is None else _array_elements(text)
-        settings = t.CANONICAL
+        settings = CANONICAL
     elif format == 1:
         # The server insists that the element type within is the parameter's.
         declared_element, elements = _binary_array_elements(raw)
@@ -150,59 +141,59 @@ def array_literal_texts(
     """``array_texts`` for a literal: ``= ANY('{1,2}')``, or a list of literals of one kind, ``IN (1, 2, …)``."""
     if literal.kind == "string" or (literal.kind == "string[]" and operand.cast is None):
         return array_texts(column, literal.value, 0, 0, operand, settings)
-    if literal.kind == "integer[]" and operand.cast is None and _family(column) == _INTEGER:
+    if literal.kind == "integer[]" and operand.cast is None and _family(column) is Family.INTEGER:
         return array_texts(column, literal.value, 0, 0, operand, settings)
     return None
 
 
-def _family(column: Column) -> str | None:
+def _family(column: Column) -> Family | None:
     """What kind of constants can be certain for ``column``; None for most types."""
     oid = column.base_oid or column.type_oid
     is_domain = column.type_kind == "d"
     if (column.base_kind if is_domain else column.type_kind) == "e":
-        return _ENUM
+        return Family.ENUM
     if is_domain and oid == t.VARCHAR:
         return None  # the domain's length limit is not known
     if not column.deterministic:
         return None  # equal need not be same text
-    return _FAMILIES.get(oid)
+    return family_of_type(oid)
 
 
-def _cast_agrees(operand: Operand, family: str) -> bool:
-    return operand.cast is None or _FAMILIES.get(_CASTS.get(operand.cast, 0)) == family
+def _cast_agrees(operand: Operand, family: Family) -> bool:
+    return operand.cast is None or family_of_name(operand.cast) is family
 
 
 def _source_type(column: Column, declared_oid: int, operand: Operand) -> int:
     """The type the server reads a parameter as."""
     own = column.base_oid or column.type_oid
-    if declared_oid in (0, _UNKNOWN):
-        return own if operand.cast is None else _CASTS[operand.cast]
+    if declared_oid in (0, t.UNKNOWN):
+        return own if operand.cast is None else t.CONSTANT_TYPES[operand.cast].oid
     return own if declared_oid == column.type_oid else declared_oid
 
 
-def _accepts(source: int, column: Column, family: str, operand: Operand) -> bool:
+def _accepts(source: int, column: Column, family: Family, operand: Operand) -> bool:
     """Whether a parameter of type ``source`` becomes the column's text without a cast that could change it."""
     if source == (column.base_oid or column.type_oid):
         return True
-    found = _FAMILIES.get(source)
+    found = family_of_type(source)
     # Text under an explicit cast is read by the type's own input function, as a literal is.
-    return found == family or (found == _TEXT and operand.cast is not None)
+    return found is family or (found is Family.TEXT and operand.cast is not None)
 
 
-def _input(column: Column, family: str, raw: bytes, settings: ValueSettings | None) -> bytes | None:
+def _input(column: Column, family: Family, raw: bytes, settings: ValueSettings | None) -> bytes | None:
     """What the column's input function makes of ``raw``."""
-    if family == _INTEGER:
+    if family is Family.INTEGER:
         match = _DECIMAL_INTEGER.fullmatch(raw)
         return _in_range(column, int(match[1])) if match else None
-    if family == _BOOL:
+    if family is Family.BOOL:
         return _BOOLEANS.get(raw.strip(_SPACE).lower())
-    if family == _UUID:
+    if family is Family.UUID:
         found = _UUID_INPUT.fullmatch(raw)
         return _hyphenated(found[2].replace(b"-", b"").lower()) if found else None
     return _encoded(column, raw, settings)
 
 
-def _received(column: Column, family: str, source: int, raw: bytes, settings: ValueSettings | None) -> bytes | None:
+def _received(column: Column, family: Family, source: int, raw: bytes, settings: ValueSettings | None) -> bytes | None:
     """What the receive function of type ``source`` makes of ``raw``."""
     if source in _SIZES:
         return _in_range(column, int.from_bytes(raw, signed=True)) if len(raw) == _SIZES[source] else None

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from cache.changes import Change
     from cache.rules import TableRule
+    from cache.sql.memo import PlanMemo
     from cache.sql.plans import Literals, Plan
-    from cache.sql.statements import Statements
-    from cache.values.types import ValueSettings
+    from cache.values.loading import ValueSettings
 
 RETRY_NS = 1_000_000_000
 """Nanoseconds after a failed catalog query before a session asks again."""
@@ -57,7 +57,7 @@ class Database:
         self,
         name: str,
         rules: Sequence[TableRule],
-        statements: Statements,
+        statements: PlanMemo,
         *,
         on_learned: Callable[[Catalog], None] | None = None,
         is_followed: Callable[[], bool] | None = None,
@@ -114,7 +114,7 @@ class Database:
 
     def unreadable(self) -> Plan:
         """The plan of a statement that could not be read: it may write every table, and change the catalog."""
-        return binding.whole(self.catalog, None, ddl=True)
+        return binding.plan_of_whole_text(self.catalog, None, ddl=True)
 
     def question(self) -> CatalogQuestion | None:
         """The catalog query, if it is time to ask it and no other session is asking."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cache.capture import constants
-from cache.sql.plans import Action, Command, Reason, Returning, Source
-from cache.sql.statements import Statements
+from cache.sql.memo import PlanMemo
+from cache.sql.plans import Action, Command, OperandSource, Reason, Returning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +68,7 @@ class Explanation:
             "statement": self.number,
             "command": self.command.value,
             "reason": self.reason.value,
-            "why": self.reason.words,
+            "why": self.reason.sentence,
             "effects": [effect.to_json() for effect in self.effects],
             "notes": list(self.notes),
             "inner": None if self.inner is None else self.inner.to_json(),
@@ -76,7 +76,7 @@ class Explanation:
 
     def lines(self) -> list[str]:
         """The explanation as lines of plain text."""
-        title = f"{self.number}. {self.reason.value}: {self.reason.words}"
+        title = f"{self.number}. {self.reason.value}: {self.reason.sentence}"
         if self.inner is not None:
             title = f"{self.number}. {self.command.value}: what it names does this when it runs:"
         lines = [title]
@@ -90,7 +90,7 @@ class Explanation:
 def explain(text: str | bytes, catalog: Catalog, scope: Scope) -> list[Explanation]:
     """An explanation for each statement of ``text``. Never raises for any text."""
     raw = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
-    plans, literals = Statements(16).plans(raw, catalog, scope)
+    plans, literals = PlanMemo(16).plans(raw, catalog, scope)
     return [_explanation(number, plan, literals) for number, plan in enumerate(plans, 1)]
 
 
@@ -143,9 +143,9 @@ def _equation(column: Column, operand: Operand, literals: Literals, *, array: bo
 
 
 def _constant(column: Column, operand: Operand, literals: Literals, *, array: bool) -> str:
-    if operand.source is Source.PARAMETER:
+    if operand.source is OperandSource.PARAMETER:
         return f"${operand.index + 1}"
-    if operand.source is not Source.LITERAL:
+    if operand.source is not OperandSource.LITERAL:
         return str(operand.source.value)
     literal = literals[operand.index]
     text = None if array else constants.literal_text(column, literal, operand)

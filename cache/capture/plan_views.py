@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cache.capture.rows import RowPlan
     from cache.catalog.tables import Catalog
     from cache.sql.plans import Literals, Plan
-    from cache.values.types import ValueSettings
+    from cache.values.loading import ValueSettings
     from protocol.backend import FieldDescription
 
     Reasons = tuple[tuple[str, str], ...]

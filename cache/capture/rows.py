@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cache.changes import Value
     from cache.sql.plans import Operand, Plan, WritePlan
     from cache.values.loaders import Loader
-    from cache.values.types import ValueSettings
+    from cache.values.loading import ValueSettings
     from protocol.backend import FieldDescription
 
     ColumnLoader = tuple[int, Loader]

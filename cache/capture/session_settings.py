@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from cache.catalog.tables import Scope
-from cache.values.types import ValueSettings
+from cache.values.loading import ValueSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Which relations' writes reach a configured table, over partitions, ancestors, views, rules and foreign keys."""
+"""Finds the relations whose writes may change a configured table: partitions, ancestors, views, foreign keys."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cache.catalog.tables import BoundRule, How, Link
+from cache.catalog.tables import BoundRule, Link, LinkType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -18,16 +18,19 @@ class Edge:
 
     target: int
     written: int
-    how: str
-    """child, parent, view or cascade."""
+    type: LinkType
+    """What ``written`` is to ``target``: CHILD, PARENT, VIEW (also a relation with a rewrite rule) or CASCADE."""
     on_delete: bool = True
     on_update: frozenset[str] | None = None
     """Cascade only: the referenced columns whose UPDATE cascades; None when none does."""
 
 
 def links_to(bound: Iterable[BoundRule], edges: Sequence[Edge]) -> dict[int, tuple[Link, ...]]:
-    """For every relation that reaches one of the ``bound`` rules, its links, keyed by the relation's oid: one for each
-    rule, two if it is one of the rule's own tables and its foreign keys lead back to them."""
+    """The links of every relation whose writes may change rows of one of the ``bound`` rules, by the relation's OID.
+
+    There is one link for each such rule; a second one where the relation holds the rule's own rows and a foreign key
+    among them leads back to it.
+    """
     incoming: dict[int, list[Edge]] = defaultdict(list)
     for edge in edges:
         incoming[edge.target].append(edge)
@@ -40,28 +43,28 @@ def links_to(bound: Iterable[BoundRule], edges: Sequence[Edge]) -> dict[int, tup
 
 def _links_of(bound: BoundRule, incoming: Mapping[int, Sequence[Edge]]) -> list[Link]:
     own = bound.relation.oid
-    lineage = {own: How.SELF}
-    # Down and up are walked apart: a sibling partition's rows are not this table's rows.
-    for how in (How.CHILD, How.PARENT):
+    lineage = {own: LinkType.SELF}
+    # Children of children and parents of parents, but not children of parents: a sibling partition has other rows.
+    for direction in (LinkType.CHILD, LinkType.PARENT):
         waiting = [own]
         while waiting:
             for edge in incoming.get(waiting.pop(), ()):
-                if edge.how == how.value and edge.written not in lineage:
-                    lineage[edge.written] = how
+                if edge.type is direction and edge.written not in lineage:
+                    lineage[edge.written] = direction
                     waiting.append(edge.written)
-    own_rows = {oid: Link(oid, bound, how) for oid, how in lineage.items()}
+    own_rows = {oid: Link(oid, bound, type_) for oid, type_ in lineage.items()}
     beyond: dict[int, Link] = {}
     waiting = list(lineage)
     while waiting:
         target = waiting.pop()
         inside = target in lineage
         for edge in incoming.get(target, ()):
-            if inside and edge.how in ("child", "parent"):
+            if inside and edge.type in (LinkType.CHILD, LinkType.PARENT):
                 continue
             link = _reach(edge, bound, own_rows[target] if inside else beyond[target])
-            if edge.written in lineage and link.how is not How.CASCADE:
+            if edge.written in lineage and link.type is not LinkType.CASCADE:
                 continue
-            # Foreign keys may lead a table back to itself: a DELETE then changes more than the rows it names.
+            # A foreign key may refer to a table of the lineage: a DELETE then changes more rows than it names.
             known = beyond.get(edge.written)
             widened = link if known is None else _widen(known, link)
             if widened is not None:
@@ -72,17 +75,17 @@ def _links_of(bound: BoundRule, incoming: Mapping[int, Sequence[Edge]]) -> list[
 
 
 def _reach(edge: Edge, bound: BoundRule, beyond: Link) -> Link:
-    """The link of ``edge.written``, whose writes change ``edge.target``, which reaches the table by ``beyond``."""
-    if edge.how == "cascade":
-        return Link(edge.written, bound, How.CASCADE, edge.on_delete, edge.on_update)
-    if edge.how == "view":
-        return Link(edge.written, bound, How.VIEW)
-    return Link(edge.written, bound, How.CASCADE, beyond.on_delete, beyond.on_update)
+    """The link of ``edge.written``, given the link ``beyond`` of ``edge.target``."""
+    if edge.type is LinkType.CASCADE:
+        return Link(edge.written, bound, LinkType.CASCADE, edge.on_delete, edge.on_update)
+    if edge.type is LinkType.VIEW:
+        return Link(edge.written, bound, LinkType.VIEW)
+    return Link(edge.written, bound, LinkType.CASCADE, beyond.on_delete, beyond.on_update)
 
 
 def _widen(known: Link, link: Link) -> Link | None:
-    """``known`` with what ``link`` adds, or None when that is nothing. Two foreign keys may join the same tables."""
-    if known.how is not How.CASCADE or link.how is not How.CASCADE:
+    """``known`` widened by ``link``, a further foreign key between the same tables; None when that adds nothing."""
+    if known.type is not LinkType.CASCADE or link.type is not LinkType.CASCADE:
         return None
     columns = known.on_update
     if link.on_update is not None:
@@ -90,4 +93,4 @@ def _widen(known: Link, link: Link) -> Link | None:
     on_delete = known.on_delete or link.on_delete
     if on_delete == known.on_delete and columns == known.on_update:
         return None
-    return Link(known.oid, known.bound, How.CASCADE, on_delete, columns)
+    return Link(known.oid, known.bound, LinkType.CASCADE, on_delete, columns)

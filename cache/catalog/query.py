@@ -1,8 +1,8 @@
-"""The one question Rowtap asks a database, and how its answer becomes a ``Catalog``.
+"""The catalog query, the only one Rowtap asks a database, and how its answer becomes a ``Catalog``.
 
-The question is asked over a client's own session, so it must not depend on that session's settings. Who asks it sees to
-it that every name is found in ``pg_catalog``: a client's own operators must not answer it. The answer is one column of
-hexadecimal digits, which every client encoding carries. Works from PostgreSQL 12 on.
+It is asked over a client's session, so it must not depend on that session's settings. The caller makes sure that every
+name in it is found in ``pg_catalog`` and not among functions and operators of the client. The answer is one column of
+hexadecimal digits, which are the same in every client encoding. Works from PostgreSQL 12 on.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from cache.builtin_types import ANYENUM
 from cache.catalog.links import Edge, links_to
-from cache.catalog.tables import BoundRule, Catalog, Column, Relation
+from cache.catalog.tables import BoundRule, Catalog, Column, LinkType, Relation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -56,7 +57,6 @@ answer AS (SELECT json_build_object(
                            AND w.ev_enabled <> 'D'),
       'partition', EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid),
       'inherited', c.relkind <> 'p' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid),
-      'row_security', c.relrowsecurity,
       'triggers', (SELECT coalesce(json_agg(t.tgtype), '[]') FROM pg_trigger t
                    WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'),
       'unique', (SELECT coalesce(json_agg((SELECT json_agg(a.attname) FROM pg_attribute a WHERE a.attrelid = c.oid
@@ -66,7 +66,7 @@ answer AS (SELECT json_build_object(
       'columns', CASE WHEN c.oid IN (SELECT oid FROM configured) THEN (
         SELECT coalesce(json_agg(json_build_object(
             'name', a.attname, 'number', a.attnum, 'type', a.atttypid::int8, 'modifier', a.atttypmod,
-            'not_null', a.attnotnull, 'generated', a.attgenerated <> '',
+            'generated', a.attgenerated <> '',
             'deterministic', coalesce((SELECT l.collisdeterministic FROM pg_collation l WHERE l.oid = a.attcollation),
                                       true)) ORDER BY a.attnum), '[]')
         FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
@@ -101,19 +101,17 @@ answer AS (SELECT json_build_object(
   'float_digits', (SELECT s.setting::int >= 1 AND s.source IN ('default', 'configuration file', 'command line')
                      FROM pg_settings s WHERE s.name = 'extra_float_digits')
                   AND NOT EXISTS (SELECT FROM pg_db_role_setting r
-                                  WHERE array_to_string(r.setconfig, ',') LIKE '%extra_float_digits%'),
-  'search_path_default', (SELECT s.reset_val FROM pg_settings s WHERE s.name = 'search_path')
+                                  WHERE array_to_string(r.setconfig, ',') LIKE '%extra_float_digits%')
 ) AS document)
 SELECT encode(convert_to(document::text, 'UTF8'), 'hex') FROM answer
 """
 
-_ANY_ENUM = 3500
 _EVENTS = ((4, "INSERT"), (8, "DELETE"), (16, "UPDATE"), (32, "TRUNCATE"))
 """TRIGGER_TYPE_* bits of pg_trigger.tgtype."""
 
 
 def text(rules: Iterable[TableRule]) -> str:
-    """The question for all ``rules`` of one database: one SELECT, one row, one column."""
+    """The query for all ``rules`` of one database: one SELECT with one row of one column."""
     names = sorted({(rule.schema, rule.table) for rule in rules})
     return _TEXT.format(configured=", ".join(f"({_quote(schema)}, {_quote(table)})" for schema, table in names))
 
@@ -163,7 +161,7 @@ def _catalog(document: dict[str, Any], database: str, rules: Sequence[TableRule]
 def _names(
     relations: Mapping[int, Relation], links: Mapping[int, object], rules: Sequence[TableRule]
 ) -> dict[str, tuple[int, ...]]:
-    """See ``Catalog.names``. A configured name is there even if no table bears it yet, or none that can be captured."""
+    """``Catalog.names``. A rule's table is in it even if there is no such table yet, or it cannot be captured."""
     names: dict[str, tuple[int, ...]] = {rule.table: () for rule in rules}
     linked = names.keys() | {relations[oid].name for oid in links}
     for relation in relations.values():
@@ -202,8 +200,8 @@ def _bind_all(
 ) -> tuple[list[BoundRule], list[tuple[TableRule, str]]]:
     """The rules that can be captured, in their order, and the others with the reason.
 
-    Two rules that can make the same Redis key would overwrite each other's values. Whether they can is decided by the
-    key columns' types, which only the catalog knows; the one that comes later in the configuration gives way.
+    Two rules that can make the same Redis key would overwrite each other's values. Whether they can depends on the key
+    columns' types, which only the catalog knows. The rule that is later in the configuration is then not captured.
     """
     bound: list[BoundRule] = []
     unbound: list[tuple[TableRule, str]] = []
@@ -216,7 +214,7 @@ def _bind_all(
         template = typed_template(outcome)
         earlier = next((one for one, other in zip(bound, templates, strict=True) if template.overlaps(other)), None)
         if earlier is not None:
-            unbound.append((rule, _meeting(rule, earlier.rule)))
+            unbound.append((rule, _why_overlapping(rule, earlier.rule)))
             continue
         bound.append(outcome)
         templates.append(template)
@@ -228,7 +226,7 @@ def typed_template(bound: BoundRule) -> KeyTemplate:
     return bound.rule.template.with_types({column.name: column.base_oid for column in bound.key})
 
 
-def _meeting(rule: TableRule, earlier: TableRule) -> str:
+def _why_overlapping(rule: TableRule, earlier: TableRule) -> str:
     return (
         f'a key of "{rule.template.text}" can also be one of "{earlier.template.text}" ({earlier.label}), '
         "so one row's value could stand under another's key; begin one redis_key differently"
@@ -263,7 +261,7 @@ class Types:
             within = self._within(entry)
             waiting += within
             if not within:
-                leaves.add(_ANY_ENUM if entry["kind"] == "e" else found)
+                leaves.add(ANYENUM if entry["kind"] == "e" else found)
         return frozenset(leaves)
 
     @staticmethod
@@ -277,7 +275,7 @@ def _edge(entry: dict[str, Any]) -> Edge:
     return Edge(
         target=entry["target"],
         written=entry["written"],
-        how=entry["how"],
+        type=LinkType(entry["how"]),
         on_delete=entry["on_delete"],
         on_update=None if on_update is None else frozenset(on_update),
     )
@@ -309,7 +307,6 @@ def _column(entry: dict[str, Any], types: Types) -> Column:
         type_kind=own["kind"],
         base_oid=base["oid"],
         element_oid=base["element"],
-        not_null=entry["not_null"],
         generated=entry["generated"],
         deterministic=entry["deterministic"],
         base_kind=base["kind"],
@@ -325,7 +322,7 @@ def _with_descendants(relation: Relation, relations: Mapping[int, Relation], edg
     while waiting:
         parent = waiting.pop()
         for edge in edges:
-            if edge.how == "child" and edge.target == parent and edge.written not in seen:
+            if edge.type is LinkType.CHILD and edge.target == parent and edge.written not in seen:
                 seen.add(edge.written)
                 waiting.append(edge.written)
                 triggers |= relations[edge.written].triggers

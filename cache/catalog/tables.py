@@ -1,4 +1,4 @@
-"""What the database says of the configured tables. Value types; the query that fills them is ``catalog_query``."""
+"""What the database says of the configured tables. Value types, made by ``query`` from the catalog query's answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ class Column:
     """The base type under a domain (any depth); ``type_oid`` itself otherwise."""
     element_oid: int = 0
     """The element type of a true array type; 0 otherwise."""
-    not_null: bool = False
     generated: bool = False
     deterministic: bool = True
     """False under a nondeterministic collation: equal does not mean same text."""
@@ -63,17 +62,17 @@ class Relation:
     """Is a partition of, or inherits from, another table."""
 
 
-class How(Enum):
+class LinkType(Enum):
     """How a write on one relation reaches the rows of a configured table."""
 
     SELF = "self"
     CHILD = "child"
-    """The written relation is a partition or inheritance child, at any depth: its rows are the table's rows."""
+    """The written relation is a partition or inheritance child of the table, at any depth: its rows are the table's."""
     PARENT = "parent"
-    """The written relation is an ancestor: its rows may be the table's rows."""
+    """The written relation is an ancestor of the table: its rows may be the table's."""
     VIEW = "view"
     CASCADE = "cascade"
-    """A foreign key of the table (or one reached over further cascades) refers to the written relation."""
+    """A foreign key refers to the written relation and carries its changes on, directly or over more foreign keys."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +91,7 @@ class Link:
 
     oid: int
     bound: BoundRule
-    how: How
+    type: LinkType
     on_delete: bool = True
     """CASCADE only: a DELETE there reaches the table."""
     on_update: frozenset[str] | None = None
@@ -101,13 +100,13 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What decides which relation an unqualified name means, in one session at one moment. Hashable: plans are
-    remembered by text and scope."""
+    """A session's state at one moment, as far as it decides what a statement means: which relation an unqualified name
+    is, and where strings end. Hashable: plans are remembered by text and scope."""
 
     search_path: tuple[str, ...] | None = None
     """Schemas in order, "$user" resolved, pg_catalog left out; None when not known."""
     shadowed: frozenset[str] = frozenset()
-    """Names of temporary relations the session may have created."""
+    """Names of temporary relations that the session may have created."""
     conforming_strings: bool = True
     """standard_conforming_strings."""
 
@@ -117,9 +116,9 @@ class Resolution:
     """Which relations a name may mean."""
 
     oids: tuple[int, ...]
-    """Known relations only; a name that means none of them concerns nobody."""
+    """Known relations only. A name that means none of them concerns no rule."""
     certain: bool
-    """The name means the one oid and nothing else."""
+    """The name means the one relation, or none of the known ones, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,20 +132,16 @@ class Catalog:
     """Rules that cannot, and the reason in words."""
     relations: Mapping[int, Relation] = field(default_factory=dict)
     links: Mapping[int, tuple[Link, ...]] = field(default_factory=dict)
-    """By oid of the written relation: everything a write on it may change."""
+    """By OID of the written relation: the rules whose rows a write on it may change."""
     names: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """By unqualified name: every relation of the database with a name that some linked relation or some rule bears,
-    the linked ones and the others (those are in ``relations`` with no columns)."""
+    """By unqualified name, for each name of a linked relation or of a rule's table: all relations of that name in the
+    database. Those that are not linked are in ``relations`` without columns."""
     volatile: frozenset[str] = frozenset()
-    """Names of pg_catalog functions of which some overload is volatile, be it one that a user has added."""
+    """Names of pg_catalog functions with a volatile overload; it may be one that a user has added."""
     harmless: frozenset[str] = frozenset()
-    """Names of functions outside pg_catalog of which every overload is immutable or stable."""
+    """Names of functions outside pg_catalog whose overloads are all immutable or stable."""
     float_digits_certain: bool = False
-    """Sessions start with extra_float_digits of at least 1, whoever opens them, so float text is shortest-exact."""
-
-    def by_oid(self, oid: int) -> tuple[BoundRule, ...]:
-        """The rules whose rows a RowDescription column of table ``oid`` belongs to (SELF links only)."""
-        return tuple(link.bound for link in self.links.get(oid, ()) if link.how is How.SELF)
+    """Sessions of every role start with extra_float_digits of at least 1, so the text of a float is exact."""
 
     def resolve(self, schema: str | None, name: str, scope: Scope) -> Resolution:
         """Which known relations ``schema.name`` may mean for a session with this ``scope``."""
@@ -161,7 +156,7 @@ class Catalog:
         if name in scope.shadowed:
             return Resolution(candidates, certain=False)
         if scope.search_path is not None:
-            # In their order; the server passes over a schema that the user may not use, so a later one may be meant.
+            # In the path's order. The server skips a schema that the user may not use, so a later one may be meant.
             path = dict.fromkeys(scope.search_path)
             found = tuple(oid for entry in path for oid in candidates if self.relations[oid].schema == entry)
             return Resolution(found, certain=len(found) <= 1)

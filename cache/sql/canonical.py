@@ -1,29 +1,32 @@
-"""Writes a statement's tokens so that a parser made for many dialects reads them as PostgreSQL does.
+"""Rewrites a statement's tokens as a text that the SQL parser, made for many dialects, reads as PostgreSQL does.
 
-Every identifier is quoted, so only PostgreSQL's own key words, where its grammar wants them, can be key words to the
-parser; what is called like a function bears ``CALLED``, so it keeps its name; constants are their slots' numbers;
-operators with no bearing on a plan become one neutral operator; comments, ``U&""``, dollar quotes and escapes are gone.
+Every identifier is quoted, so the parser sees only those key words that PostgreSQL's grammar has at that place. A
+function's name bears ``CALL_PREFIX``, so the parser does not take it for one it knows. A constant is written as the
+number of its slot. All operators that no plan depends on are written as one. What the parser might read in another way
+does not occur: comments, ``U&""``, dollar quotes, escapes.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cache.sql.lexer import BITS, MARK, NAME, NUMBER, OPERATOR, PARAMETER, STRING, WORD, LexicalError, Token
+from cache.builtin_types import TABLE
+from cache.sql.lexer import BIT_STRING, MARK, NAME, NUMBER, OPERATOR, PARAMETER, STRING, WORD, LexicalError, Token
 from cache.sql.plans import Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-CALLED = "\x01"
-"""Stands before a name that a parenthesis follows, or that is a type the parser has other ideas about."""
-LIST = "L"
-"""Stands before the slot of a long IN list."""
-CURRENT_OF = CALLED + "current of"
+CALL_PREFIX = "\x01"
+"""Stands before a name that a parenthesis follows, and before a type's name that means another type to the parser."""
+LIST_PREFIX = "L"
+"""Stands before the slot of a long IN list, whose literal is an array."""
+CURRENT_OF = CALL_PREFIX + "current of"
 """The function that ``CURRENT OF cursor`` is written as."""
 LONG_LIST = 16
+"""A longer IN list of constants is one literal: an array."""
 MANY_ROWS = 64
-"""Further rows of constants in VALUES are left out."""
+"""Rows of constants in VALUES after these are not parsed."""
 MAX_DEPTH = 80
 """Nesting beyond this is not parsed: the parser recurses."""
 MAX_BRACKETS = 8
@@ -34,12 +37,12 @@ MAX_PARSED = 6_000
 """Lexemes a parser is given at most."""
 
 
-def words(text: str) -> frozenset[str]:
+def word_set(text: str) -> frozenset[str]:
     """The words of ``text``, as a set."""
     return frozenset(text.split())
 
 
-_ALWAYS = words(
+_KEY_WORDS = word_set(
     # reserved
     "all analyse analyze and any array as asc asymmetric both case cast check collate column constraint create "
     "current_catalog current_date current_role current_time current_timestamp current_user default deferrable desc "
@@ -54,17 +57,16 @@ _ALWAYS = words(
     "between by conflict delete escape exclude following insert locked matched merge nothing nowait ordinality over "
     "preceding recursive set skip ties unbounded update without"
 )
-_BEFORE_PARENTHESIS = words(
+_KEY_WORDS_BEFORE_PARENTHESIS = word_set(
     "coalesce cube exists extract filter greatest grouping least none normalize nullif overlay position rollup row "
     "sets substring treat trim values xmlconcat xmlelement xmlexists xmlforest xmlparse xmlpi xmlroot xmlserialize "
     "json_array json_arrayagg json_exists json_object json_objectagg json_query json_scalar json_serialize json_table "
     "json_value"
 )
-_TYPES = words(
-    "bigint bit boolean char character dec decimal float int integer interval nchar numeric real smallint time "
-    "timestamp varchar"
-)
-_AFTER = {
+_TYPE_KEY_WORDS = frozenset(word for row in TABLE for word in row.key_words if " " not in word)
+"""Types that have a key word in PostgreSQL's grammar."""
+# Words that are key words only next to certain others: behind one of these, …
+_KEY_WORD_AFTER = {
     "values": {"default"},
     "key": {"no", "for"},
     "share": {"for", "key"},
@@ -84,16 +86,17 @@ _AFTER = {
     "row": {"current", "next", "first"},
     "rows": {"next", "first"},
     "group": {"within"},
-    "others": {"no"},
+    "other_references": {"no"},
     "current": {"between", "and", "exclude", "rows", "range", "groups"},
 }
-_BEFORE = {
+# … or before one of these.
+_KEY_WORD_BEFORE = {
     "nulls": {"first", "last"},
     "grouping": {"sets"},
     "at": {"time", "local"},
     "partition": {"by"},
     "within": {"group"},
-    "no": {"key", "others"},
+    "no": {"key", "other_references"},
     "double": {"precision"},
     "rows": {"between", "unbounded", "current", "with", "only"},
     "row": {"with", "only"},
@@ -103,29 +106,28 @@ _BEFORE = {
     "breadth": {"first"},
     "depth": {"first"},
 }
-_KNOWN_TYPES = words(
-    "int2 int4 int8 text bool uuid json jsonb bytea date timestamptz timetz name float4 float8 xml oid bpchar"
-)
-"""Type names the parser knows by the same meaning."""
-_INTERVAL_FIELDS = words("year month day hour minute second")
-_COMPARISONS = words("= < > <= >= <> + - * / % ^")
-_NEUTRAL = "<->"
+_PARSER_TYPES = frozenset(row.name for row in TABLE if row.known_to_parser)
+_INTERVAL_FIELDS = word_set("year month day hour minute second")
+_KNOWN_OPERATORS = word_set("= < > <= >= <> + - * / % ^")
+_INFIX = "<->"
+"""Written for every infix operator but the known ones."""
 _PREFIX = "~"
+"""Written for every prefix operator."""
 # A word that ends an operand: an operator after it has a left side.
-_ENDS_OPERAND = words("null true false end default current_date current_time current_timestamp current_user")
+_ENDS_OPERAND = word_set("null true false end default current_date current_time current_timestamp current_user")
 
 
-def number_literals(found: Sequence[Token]) -> tuple[list[Token], tuple[Literal, ...]]:
+def number_literals(tokens: Sequence[Token]) -> tuple[list[Token], tuple[Literal, ...]]:
     """The tokens with a slot on each literal whose value is certain, and the literals."""
     literals: list[Literal] = []
     result: list[Token] = []
-    position, count = 0, len(found)
+    position, count = 0, len(tokens)
     while position < count:
-        token = found[position]
-        if token.kind == WORD and token.text == "in" and (end := _long_list(found, position + 1)):
-            literals.append(_array(found[position + 2 : end]))
-            result += [token, found[position + 1]]
-            result += [Token(STRING, "", slot=len(literals) - 1, many=True), found[end]]
+        token = tokens[position]
+        if token.kind == WORD and token.text == "in" and (end := _long_list(tokens, position + 1)):
+            literals.append(_array(tokens[position + 2 : end]))
+            result += [token, tokens[position + 1]]
+            result += [Token(STRING, "", slot=len(literals) - 1, is_list=True), tokens[end]]
             position = end + 1
             continue
         if token.kind == STRING and token.certain and not token.national:
@@ -140,35 +142,19 @@ def number_literals(found: Sequence[Token]) -> tuple[list[Token], tuple[Literal,
     return result, tuple(literals)
 
 
-def recognise_slots(
-    found: Sequence[Token], slot_of: Callable[[str], int | None], list_slot_of: Callable[[str], int | None]
-) -> list[Token]:
-    """The tokens of a template's text, with a slot on each constant that stands for one."""
-    result: list[Token] = []
-    for token in found:
-        if token.kind in (STRING, NUMBER):
-            slot = slot_of(token.text)
-            if slot is not None:
-                token = token._replace(slot=slot)
-            elif (slot := list_slot_of(token.text)) is not None:
-                token = token._replace(slot=slot, many=True)
-        result.append(token)
-    return result
-
-
-def _long_list(found: Sequence[Token], start: int) -> int:
+def _long_list(tokens: Sequence[Token], start: int) -> int:
     """Where the parenthesis at ``start`` closes if it holds a long list of constants of one kind; 0 otherwise."""
-    if start >= len(found) or found[start].text != "(" or found[start].kind != MARK:
+    if start >= len(tokens) or tokens[start].text != "(" or tokens[start].kind != MARK:
         return 0
     position, elements, kind = start + 1, 0, -1
-    while position < len(found):
-        if found[position].kind == OPERATOR and found[position].text == "-":
+    while position < len(tokens):
+        if tokens[position].kind == OPERATOR and tokens[position].text == "-":
             position += 1
-            if position < len(found) and found[position].kind != NUMBER:
+            if position < len(tokens) and tokens[position].kind != NUMBER:
                 return 0
-        if position + 1 >= len(found):
+        if position + 1 >= len(tokens):
             return 0
-        token, after = found[position], found[position + 1]
+        token, after = tokens[position], tokens[position + 1]
         plain = (token.kind == NUMBER and token.text.isdigit()) or (token.kind == STRING and token.certain)
         if not plain or token.national or kind not in (-1, token.kind) or after.kind != MARK:
             return 0
@@ -182,19 +168,19 @@ def _long_list(found: Sequence[Token], start: int) -> int:
     return 0
 
 
-def _array(found: Sequence[Token]) -> Literal:
+def _array(tokens: Sequence[Token]) -> Literal:
     """The constants as PostgreSQL's text of an array."""
-    if any(token.kind == NUMBER for token in found):
-        return Literal(("{" + "".join(token.text for token in found) + "}").encode(), "integer[]")
-    quoted = (token.text.replace("\\", "\\\\").replace('"', '\\"') for token in found if token.kind == STRING)
+    if any(token.kind == NUMBER for token in tokens):
+        return Literal(("{" + "".join(token.text for token in tokens) + "}").encode(), "integer[]")
+    quoted = (token.text.replace("\\", "\\\\").replace('"', '\\"') for token in tokens if token.kind == STRING)
     return Literal(('{"' + '","'.join(quoted) + '"}').encode(), "string[]")
 
 
-def depth(found: Sequence[Token]) -> int:
+def depth(tokens: Sequence[Token]) -> int:
     """How deep the statement nests: parentheses, brackets, CASE, and runs of prefix operators and NOT."""
     deepest = level = run = subscripts = brackets = 0
     before = ""
-    for token in found:
+    for token in tokens:
         text = token.text
         if token.kind == MARK:
             if text in "[]":
@@ -214,59 +200,59 @@ def depth(found: Sequence[Token]) -> int:
     return deepest
 
 
-def shortened(found: Sequence[Token]) -> list[Token] | None:
-    """The tokens of an INSERT with all but the first rows of its VALUES left out; None if there are not many rows, or
+def shortened(tokens: Sequence[Token]) -> list[Token] | None:
+    """The tokens of an INSERT without the rows of VALUES after the first MANY_ROWS; None if there are no more rows, or
     not all of them are plain constants."""
-    start = next((i for i, token in enumerate(found) if token.kind == WORD and token.text == "values"), None)
-    if start is None or len(found) < 3 * MANY_ROWS:
+    start = next((i for i, token in enumerate(tokens) if token.kind == WORD and token.text == "values"), None)
+    if start is None or len(tokens) < 3 * MANY_ROWS:
         return None
     position, rows, cut = start + 1, 0, 0
-    while position < len(found) and found[position].kind == MARK and found[position].text == "(":
+    while position < len(tokens) and tokens[position].kind == MARK and tokens[position].text == "(":
         position += 1
-        while position < len(found) and _is_simple(found[position]):
+        while position < len(tokens) and _is_simple(tokens[position]):
             position += 1
-        if position >= len(found) or found[position].text != ")":
+        if position >= len(tokens) or tokens[position].text != ")":
             return None
         position += 1
         rows += 1
         if rows == MANY_ROWS:
             cut = position
-        if position < len(found) and found[position].kind == MARK and found[position].text == ",":
+        if position < len(tokens) and tokens[position].kind == MARK and tokens[position].text == ",":
             position += 1
             continue
         break
-    return [*found[:cut], *found[position:]] if rows > MANY_ROWS else None
+    return [*tokens[:cut], *tokens[position:]] if rows > MANY_ROWS else None
 
 
 def _is_simple(token: Token) -> bool:
-    if token.kind in (STRING, NUMBER, PARAMETER, BITS, WORD):
+    if token.kind in (STRING, NUMBER, PARAMETER, BIT_STRING, WORD):
         return True
     return token.text in (",", "::", "[", "]") if token.kind == MARK else token.text in "+-"
 
 
-def simplified(found: Sequence[Token]) -> list[Token]:
-    """The tokens without what the parser does not know and no plan asks about: TABLESAMPLE, OPERATOR(), ONLY's
-    parentheses, OVERRIDING, the time zone in a type's name."""
+def simplified(tokens: Sequence[Token]) -> list[Token]:
+    """The tokens without what the parser does not know and no plan depends on: TABLESAMPLE, the parentheses of ONLY,
+    OVERRIDING, the time zone in a type's name; OPERATOR(…) becomes an operator."""
     result: list[Token] = []
-    position, count = 0, len(found)
+    position, count = 0, len(tokens)
     while position < count:
-        token = found[position]
-        next_words = [other.text if other.kind == WORD else "" for other in found[position : position + 3]] + ["", ""]
-        called = position + 1 < count and found[position + 1].kind == MARK and found[position + 1].text == "("
+        token = tokens[position]
+        next_words = [other.text if other.kind == WORD else "" for other in tokens[position : position + 3]] + ["", ""]
+        called = position + 1 < count and tokens[position + 1].kind == MARK and tokens[position + 1].text == "("
         if (next_words[0] in ("with", "without") and next_words[1:3] == ["time", "zone"]) or (
             next_words[0] == "overriding" and next_words[1] in ("system", "user") and next_words[2] == "value"
         ):
             position += 3
         elif next_words[0] == "tablesample":
-            position = closing(found, position + 1) + 1
-            if position < count and found[position].text == "repeatable":
-                position = closing(found, position) + 1
+            position = closing(tokens, position + 1) + 1
+            if position < count and tokens[position].text == "repeatable":
+                position = closing(tokens, position) + 1
         elif next_words[0] == "operator" and called:
-            position = closing(found, position) + 1
+            position = closing(tokens, position) + 1
             result.append(Token(OPERATOR, _PREFIX))
         elif next_words[0] == "only" and called:
-            end = closing(found, position)
-            result += [token, *found[position + 2 : end]]
+            end = closing(tokens, position)
+            result += [token, *tokens[position + 2 : end]]
             position = end + 1
         else:
             result.append(token)
@@ -274,11 +260,11 @@ def simplified(found: Sequence[Token]) -> list[Token]:
     return result
 
 
-def closing(found: Sequence[Token], start: int) -> int:
+def closing(tokens: Sequence[Token], start: int) -> int:
     """The position of the parenthesis that closes the first one at or after ``start``."""
     level = 0
-    for position in range(start, len(found)):
-        token = found[position]
+    for position in range(start, len(tokens)):
+        token = tokens[position]
         if token.kind == MARK and token.text == "(":
             level += 1
         elif token.kind == MARK and token.text == ")":
@@ -288,16 +274,16 @@ def closing(found: Sequence[Token], start: int) -> int:
     raise LexicalError("a parenthesis that is not closed")
 
 
-def write(found: Sequence[Token]) -> str:
+def render_for_parser(tokens: Sequence[Token]) -> str:
     """The tokens as text for the parser."""
     out: list[str] = []
     calls: list[bool] = []
-    count = len(found)
+    count = len(tokens)
     position = 0
     while position < count:
-        token = found[position]
-        before = found[position - 1] if position else None
-        after = found[position + 1] if position + 1 < count else None
+        token = tokens[position]
+        before = tokens[position - 1] if position else None
+        after = tokens[position + 1] if position + 1 < count else None
         if token.kind == WORD and token.text == "current" and _is_word(after, "of"):
             out.append(f'"{CURRENT_OF}" ( )')
             position += 3
@@ -335,24 +321,24 @@ def _names_constant(token: Token, before: Token | None, after: Token | None) -> 
     if after is None or after.kind != STRING or (before is not None and before.text in (".", "::")):
         return False
     return token.kind == NAME or (
-        token.text not in _ALWAYS and token.text not in ("uescape", "interval", "zone", "timestamp", "time")
+        token.text not in _KEY_WORDS and token.text not in ("uescape", "interval", "zone", "timestamp", "time")
     )
 
 
 def _type(token: Token) -> str:
-    if token.kind == WORD and (token.text in _TYPES or token.text in _KNOWN_TYPES):
+    if token.kind == WORD and (token.text in _TYPE_KEY_WORDS or token.text in _PARSER_TYPES):
         return token.text
-    return _quote(CALLED + token.text)
+    return _quote(CALL_PREFIX + token.text)
 
 
 def _constant(token: Token) -> str:
-    if token.kind == BITS:
-        return f"'x' :: {_quote(CALLED + 'bit')}"
+    if token.kind == BIT_STRING:
+        return f"'x' :: {_quote(CALL_PREFIX + 'bit')}"
     if token.kind == NUMBER:
         return str(token.slot) if token.slot >= 0 else "0.0"
     if token.slot < 0:
-        return f"'x' :: {_quote(CALLED + 'bpchar')}" if token.national else "'x'"
-    return f"'{LIST}{token.slot}'" if token.many else f"'{token.slot}'"
+        return f"'x' :: {_quote(CALL_PREFIX + 'bpchar')}" if token.national else "'x'"
+    return f"'{LIST_PREFIX}{token.slot}'" if token.is_list else f"'{token.slot}'"
 
 
 def _identifier(token: Token, before: Token | None, after: Token | None, *, typed: bool) -> str:
@@ -361,9 +347,9 @@ def _identifier(token: Token, before: Token | None, after: Token | None, *, type
         return token.text
     if typed:
         return _type(token)
-    if token.text.startswith(CALLED):
+    if token.text.startswith(CALL_PREFIX):
         raise LexicalError("a control character in an identifier")
-    return _quote(CALLED + token.text) if called else _quote(token.text)
+    return _quote(CALL_PREFIX + token.text) if called else _quote(token.text)
 
 
 def _is_key_word(word: str, before: Token | None, after: Token | None, *, typed: bool, called: bool) -> bool:
@@ -374,35 +360,36 @@ def _is_key_word(word: str, before: Token | None, after: Token | None, *, typed:
         return before is not None and before.kind == STRING
     if word == "rows" and _is_word(after, "from"):
         return _is_word(before, "from") or _is_word(before, "join") or _is_word(before, "lateral")
-    if word in _TYPES:
+    if word in _TYPE_KEY_WORDS:
         return typed or (after is not None and after.kind == STRING) or (word == "time" and _is_word(before, "at"))
     if not typed and _is_word(before, "as") and word not in _FOLLOWS_AS:
         return False
     if word in ("left", "right") and called:
         return False
-    if word in _ALWAYS or (called and word in _BEFORE_PARENTHESIS):
+    if word in _KEY_WORDS or (called and word in _KEY_WORDS_BEFORE_PARENTHESIS):
         return True
-    if before is not None and before.kind == WORD and before.text in _AFTER.get(word, ()):
+    if before is not None and before.kind == WORD and before.text in _KEY_WORD_AFTER.get(word, ()):
         return True
     return after is not None and (
-        (after.kind == WORD and after.text in _BEFORE.get(word, ())) or (word in _BEFORE and after.kind == NUMBER)
+        (after.kind == WORD and after.text in _KEY_WORD_BEFORE.get(word, ()))
+        or (word in _KEY_WORD_BEFORE and after.kind == NUMBER)
     )
 
 
-_FOLLOWS_AS = words("materialized not select with values table")
+_FOLLOWS_AS = word_set("materialized not select with values table")
 
 
 def _operator(text: str, before: Token | None) -> str:
-    if text in _COMPARISONS or text == "=>":
+    if text in _KNOWN_OPERATORS or text == "=>":
         return text
     if before is None:
         return _PREFIX
     infix = (
-        before.kind in (NAME, STRING, NUMBER, PARAMETER, BITS)
+        before.kind in (NAME, STRING, NUMBER, PARAMETER, BIT_STRING)
         or (before.kind == MARK and before.text in ")]")
-        or (before.kind == WORD and (before.text not in _ALWAYS or before.text in _ENDS_OPERAND))
+        or (before.kind == WORD and (before.text not in _KEY_WORDS or before.text in _ENDS_OPERAND))
     )
-    return _NEUTRAL if infix else _PREFIX
+    return _INFIX if infix else _PREFIX
 
 
 def _is_word(token: Token | None, word: str) -> bool:

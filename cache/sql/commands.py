@@ -1,7 +1,7 @@
-"""Statements by their leading words: everything that is not left to the SQL parser as a whole.
+"""Reads a statement from its tokens: queries and writes with the SQL parser, everything else by its leading words.
 
-Transaction control, prepared statements, cursors, settings, DDL and utilities are told by their first words, as their
-grammar is made to be. What they carry within (PREPARE's statement, a cursor's query) is read like any other statement.
+Transaction control, prepared statements, cursors, settings, DDL and utilities are recognised by their first words, as
+in PostgreSQL's grammar. A statement within one (PREPARE's, a cursor's query) is read like any other.
 """
 
 from __future__ import annotations
@@ -9,348 +9,380 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from cache.sql import canonical, definitions, set_commands
+from cache.sql import canonical, definitions, queries, set_commands
 from cache.sql.canonical import closing
 from cache.sql.lexer import MARK, OPERATOR, PARAMETER, STRING, WORD, LexicalError, Token
 from cache.sql.plans import Command, Operand
-from cache.sql.shapes import Name, Rows, Shape, UnreadError, Verb, Write
-from cache.sql.tokens import argument, identifier, is_at, qualified, split, string, type_names, words_of
+from cache.sql.statements import Name, ReturningAliases, Statement, UnreadError, Verb, Write
+from cache.sql.tokens import (
+    constant,
+    identifier,
+    identifiers_in,
+    is_at,
+    qualified_name,
+    split_at_commas,
+    string,
+    type_names,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from cache.counts import ErrorReport
+
+MAX_QUERIES = 300
+"""Queries of one text that the SQL parser gets; further ones are opaque."""
 
 _QUERIES = frozenset(["select", "values", "table", "with", "insert", "update", "delete", "merge"])
 _MODIFYING = frozenset(["insert", "update", "delete", "merge"])
-_HARMLESS = canonical.words(
+_WITHOUT_EFFECT = canonical.word_set(
     "lock vacuum analyze analyse cluster reindex checkpoint listen unlisten notify load comment grant revoke security "
     "reassign wait"
 )
 _SETTING_WORDS = re.compile(r"set_config|search_path|standard_conforming_strings|client_encoding", re.IGNORECASE)
 
 
-def shape(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    """The shape of one statement. Never raises: what cannot be followed is a Shape that says so."""
-    try:
-        return _shape(found, read)
-    except (UnreadError, LexicalError, RecursionError, IndexError):
-        return unread(found)
+class StatementReader:
+    """Reads the statements of one text, in their order.
+
+    At most MAX_QUERIES of them go to the SQL parser, which bounds the time a text takes; further ones are opaque.
+    """
+
+    def __init__(self, on_internal_error: ErrorReport | None = None) -> None:
+        self._on_internal_error = on_internal_error
+        self._queries_left = MAX_QUERIES
+
+    def read(self, tokens: Sequence[Token]) -> Statement:
+        """One statement, from its tokens without the semicolon.
+
+        Does not raise: a statement that cannot be followed is ``unread``. So is one that a fault of this package stops,
+        which is reported to ``on_internal_error``; without that it is raised.
+        """
+        try:
+            return self._read(tokens)
+        except (UnreadError, LexicalError, RecursionError, IndexError):  # IndexError: the statement is cut short
+            return unread(tokens)
+        except Exception as error:
+            if self._on_internal_error is None:
+                raise
+            self._on_internal_error("sql", error)
+            return unread(tokens)
+
+    def _read(self, tokens: Sequence[Token]) -> Statement:
+        first = tokens[0]
+        if first.kind == MARK and first.text == "(":
+            return self._query(tokens)
+        if first.kind != WORD:
+            raise UnreadError("a statement starts with a word")
+        word = first.text
+        if word in _QUERIES:
+            return self._query(tokens)
+        simple = _SIMPLE.get(word)
+        if simple is not None:
+            return simple(tokens)
+        nested = _NESTED.get(word)
+        if nested is not None:
+            return nested(self, tokens)
+        if word in _WITHOUT_EFFECT:
+            return Statement(Command.UTILITY)
+        if word == "show":
+            return Statement(Command.NONE)
+        raise UnreadError(f"an unknown command {word}")
+
+    def _query(self, tokens: Sequence[Token]) -> Statement:
+        if canonical.depth(tokens) > canonical.MAX_DEPTH:
+            raise UnreadError("nested too deeply")
+        ignores_keys = any(is_at(tokens, position, "overriding", "user") for position in range(len(tokens)))
+        tokens = canonical.simplified(tokens)
+        shorter = canonical.shortened(tokens) if tokens[0].text == "insert" else None
+        tokens = tokens if shorter is None else shorter
+        tokens, temporary = _without_into_words(tokens)
+        tokens, aliases = _without_returning_aliases(tokens)
+        if len(tokens) > canonical.MAX_PARSED:
+            raise UnreadError("too long")
+        if not self._queries_left:
+            raise UnreadError("too many statements in one text")
+        self._queries_left -= 1
+        result = queries.read_query(tokens, aliases)
+        for token in tokens:
+            if token.kind == PARAMETER:
+                index = int(token.text) - 1
+                result.parameters[index] = result.parameters.get(index, 0) + 1
+        if result.created:  # SELECT INTO
+            if temporary:
+                result.temporary = tuple(name.name for name in result.created)
+            result.command = Command.UTILITY
+            result.references = ()
+        for write in result.writes:
+            if ignores_keys or shorter is not None:
+                # Identity columns get other values than VALUES has; or not all rows were read.
+                write.rows = None
+            # An UPDATE of the view pg_settings is a SET.
+            if write.target.name == "pg_settings":
+                result.settings += (("*", None, False),)
+        if any(function.name == "set_config" for function in result.functions):
+            result.settings += set_commands.of_calls(tokens)
+            result.command = Command.SET
+        return result
+
+    def _prepare(self, tokens: Sequence[Token]) -> Statement:
+        if is_at(tokens, 1, "transaction"):
+            return Statement(Command.PREPARE_TRANSACTION, name=string(tokens, 2))
+        name, position = identifier(tokens[1]), 2
+        types: tuple[str, ...] = ()
+        if is_at(tokens, 2, "("):
+            end = closing(tokens, 2)
+            types = type_names(tokens[3:end])
+            position = end + 1
+        if not is_at(tokens, position, "as"):
+            raise UnreadError("PREPARE without AS")
+        return Statement(Command.PREPARE, name=name, inner=self.read(tokens[position + 1 :]), types=types)
+
+    def _declare(self, tokens: Sequence[Token]) -> Statement:
+        name = identifier(tokens[1])
+        position = next((i for i in range(2, len(tokens)) if is_at(tokens, i, "for")), None)
+        if position is None:
+            raise UnreadError("DECLARE without FOR")
+        holdable = any(is_at(tokens, i, "with", "hold") for i in range(2, position))
+        return Statement(Command.DECLARE, name=name, inner=self.read(tokens[position + 1 :]), holdable=holdable)
+
+    def _explain(self, tokens: Sequence[Token]) -> Statement:
+        position, runs = 1, False
+        if is_at(tokens, 1, "("):
+            end = closing(tokens, 1)
+            # Either options or a query in parentheses; the first word decides.
+            if not (tokens[2].kind == WORD and tokens[2].text in _QUERIES) and tokens[2].text != "(":
+                for option in split_at_commas(tokens[2:end]):
+                    if option and option[0].text in ("analyze", "analyse"):
+                        runs = runs or len(option) < 2 or option[1].text.lower() not in ("false", "off", "0")
+                position = end + 1
+        while position < len(tokens) and tokens[position].text in ("analyze", "analyse", "verbose"):
+            runs = runs or tokens[position].text != "verbose"
+            position += 1
+        inner = self.read(tokens[position:])
+        if not runs:
+            return Statement(Command.NONE, names=inner.names, explained=True)
+        if inner.command is Command.EXECUTE:
+            # The prepared statement is run, but its rows and its row count are not shown.
+            return Statement(Command.NONE, any_table=True, opaque=True, explained=True)
+        if inner.inner is not None:
+            inner = inner.inner  # DECLARE: its query is run as it is
+        inner.explained = True
+        inner.references = ()
+        inner.command = Command.NONE
+        for write in inner.writes:
+            write.counted = write.returning = False
+        return inner
+
+    def _copy(self, tokens: Sequence[Token]) -> Statement:
+        if is_at(tokens, 1, "("):
+            inner = self.read(tokens[2 : closing(tokens, 1)])
+            inner.command = Command.COPY
+            inner.references = ()
+            for write in inner.writes:
+                write.counted = write.returning = False
+            return inner
+        start = 2 if is_at(tokens, 1, "binary") else 1
+        name, position = qualified_name(tokens, start)
+        if is_at(tokens, position, "("):
+            position = closing(tokens, position) + 1
+        if is_at(tokens, position, "to"):
+            return Statement(Command.COPY, names=frozenset([name]))
+        if not is_at(tokens, position, "from"):
+            raise UnreadError("COPY without FROM or TO")
+        return Statement(Command.COPY, names=frozenset([name]), writes=(Write(Verb.COPY, name),))
+
+    def _create(self, tokens: Sequence[Token]) -> Statement:
+        result, query = definitions.create(tokens)
+        if query is not None:
+            definitions.run_query(result, self.read(query))
+        return result
 
 
-def unread(found: Sequence[Token]) -> Shape:
-    """All that is known of a statement that cannot be followed."""
-    first = found[0].text if found and found[0].kind == WORD else "("
+def unread(tokens: Sequence[Token]) -> Statement:
+    """A statement that cannot be followed: its identifiers are all that is known of it."""
+    first = tokens[0].text if tokens and tokens[0].kind == WORD else "("
     if first in ("select", "values", "table"):
         writing = False
     elif first in ("with", "("):
-        writing = any(_modifies(token, found[position - 1]) for position, token in enumerate(found) if position)
+        writing = any(_modifies(token, tokens[position - 1]) for position, token in enumerate(tokens) if position)
     else:
         writing = True
-    return Shape(Command.NONE, unread=True, opaque=True, writing=writing, words=words_of(found))
+    return Statement(Command.NONE, unread=True, opaque=True, writing=writing, identifiers=identifiers_in(tokens))
 
 
 def _modifies(token: Token, before: Token) -> bool:
     return token.kind == WORD and token.text in _MODIFYING and before.text not in ("for", "key")
 
 
-def _shape(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    first = found[0]
-    if first.kind == MARK and first.text == "(":
-        return _query(found, read)
-    if first.kind != WORD:
-        raise UnreadError("a statement starts with a word")
-    word = first.text
-    if word in _QUERIES:
-        return _query(found, read)
-    simple = _SIMPLE.get(word)
-    if simple is not None:
-        return simple(found)
-    nested = _NESTED.get(word)
-    if nested is not None:
-        return nested(found, read)
-    if word in _HARMLESS:
-        return Shape(Command.UTILITY)
-    if word == "show":
-        return Shape(Command.NONE)
-    raise UnreadError(f"an unknown command {word}")
-
-
-# Queries and data-modifying statements
-
-
-def _query(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    if canonical.depth(found) > canonical.MAX_DEPTH:
-        raise UnreadError("nested too deeply")
-    ignores_keys = any(is_at(found, position, "overriding", "user") for position in range(len(found)))
-    found = canonical.simplified(found)
-    shorter = canonical.shortened(found) if found[0].text == "insert" else None
-    found = found if shorter is None else shorter
-    found, temporary = _without_into_words(found)
-    found, rows = _without_returning_names(found)
-    if len(found) > canonical.MAX_PARSED:
-        raise UnreadError("too long")
-    result = read(found, rows)
-    for token in found:
-        if token.kind == PARAMETER:
-            index = int(token.text) - 1
-            result.parameters[index] = result.parameters.get(index, 0) + 1
-    if result.created:  # SELECT INTO
-        if temporary:
-            result.temporary = tuple(name.name for name in result.created)
-        result.command = Command.UTILITY
-        result.mentions = ()
-    for write in result.writes:
-        if ignores_keys or shorter is not None:
-            # Identity columns take other values than VALUES gives them; or not all of the rows were looked at.
-            write.rows = None
-        # A view of the server's settings: an UPDATE of it is a SET.
-        if write.target.name == "pg_settings":
-            result.settings += (("*", None, False),)
-    if any(function.name == "set_config" for function in result.functions):
-        result.settings += set_commands.of_calls(found)
-        result.command = Command.SET
-    return result
-
-
-def _without_into_words(found: list[Token]) -> tuple[list[Token], bool]:
+def _without_into_words(tokens: list[Token]) -> tuple[list[Token], bool]:
     """The tokens without TEMP, UNLOGGED and TABLE in SELECT INTO, and whether the table is temporary."""
-    for position, token in enumerate(found):
-        if token.kind != WORD or token.text != "into" or found[position - 1].text in ("insert", "merge"):
+    for position, token in enumerate(tokens):
+        if token.kind != WORD or token.text != "into" or tokens[position - 1].text in ("insert", "merge"):
             continue
         end, temporary = position + 1, False
-        while found[end].kind == WORD and found[end].text in (
+        while tokens[end].kind == WORD and tokens[end].text in (
             *("temp", "temporary", "local", "global", "unlogged", "table"),
         ):
-            temporary = temporary or found[end].text in ("temp", "temporary")
+            temporary = temporary or tokens[end].text in ("temp", "temporary")
             end += 1
-        return [*found[: position + 1], *found[end:]], temporary
-    return found, False
+        return [*tokens[: position + 1], *tokens[end:]], temporary
+    return tokens, False
 
 
-def _without_returning_names(found: list[Token]) -> tuple[list[Token], Rows]:
-    """The tokens without ``WITH (OLD AS o, NEW AS n)`` after RETURNING, and what it calls the rows."""
+def _without_returning_aliases(tokens: list[Token]) -> tuple[list[Token], ReturningAliases]:
+    """The tokens without ``WITH (OLD AS o, NEW AS n)`` after RETURNING, and the names it gives to the rows."""
     old, new = {"old"}, {"new"}
     result: list[Token] = []
     position = 0
-    while position < len(found):
-        token = found[position]
+    while position < len(tokens):
+        token = tokens[position]
         result.append(token)
         position += 1
-        if token.kind == WORD and token.text == "returning" and is_at(found, position, "with", "("):
-            end = closing(found, position)
+        if token.kind == WORD and token.text == "returning" and is_at(tokens, position, "with", "("):
+            end = closing(tokens, position)
             for index in range(position, end):
-                if found[index].kind == WORD and found[index].text in ("old", "new") and is_at(found, index + 1, "as"):
-                    (old if found[index].text == "old" else new).add(found[index + 2].text)
+                if (
+                    tokens[index].kind == WORD
+                    and tokens[index].text in ("old", "new")
+                    and is_at(tokens, index + 1, "as")
+                ):
+                    (old if tokens[index].text == "old" else new).add(tokens[index + 2].text)
             position = end + 1
-    return result, Rows(frozenset(old), frozenset(new))
+    return result, ReturningAliases(frozenset(old), frozenset(new))
 
 
 # Transactions
 
 
-def _begin(found: Sequence[Token]) -> Shape:
-    return Shape(Command.BEGIN)
+def _begin(tokens: Sequence[Token]) -> Statement:
+    return Statement(Command.BEGIN)
 
 
-def _chain(found: Sequence[Token]) -> bool:
-    words = [token.text for token in found]
+def _chain(tokens: Sequence[Token]) -> bool:
+    words = [token.text for token in tokens]
     return "chain" in words and "no" not in words
 
 
-def _commit(found: Sequence[Token]) -> Shape:
-    if is_at(found, 1, "prepared"):
-        return Shape(Command.COMMIT_PREPARED, name=string(found, 2))
-    return Shape(Command.COMMIT, chain=_chain(found))
+def _commit(tokens: Sequence[Token]) -> Statement:
+    if is_at(tokens, 1, "prepared"):
+        return Statement(Command.COMMIT_PREPARED, name=string(tokens, 2))
+    return Statement(Command.COMMIT, chain=_chain(tokens))
 
 
-def _rollback(found: Sequence[Token]) -> Shape:
-    if is_at(found, 1, "prepared"):
-        return Shape(Command.ROLLBACK_PREPARED, name=string(found, 2))
-    words = [token.text if token.kind == WORD else "" for token in found]
+def _rollback(tokens: Sequence[Token]) -> Statement:
+    if is_at(tokens, 1, "prepared"):
+        return Statement(Command.ROLLBACK_PREPARED, name=string(tokens, 2))
+    words = [token.text if token.kind == WORD else "" for token in tokens]
     if "to" in words[1:3]:
-        return Shape(Command.ROLLBACK_TO, name=identifier(found[-1]))
-    return Shape(Command.ROLLBACK, chain=_chain(found))
+        return Statement(Command.ROLLBACK_TO, name=identifier(tokens[-1]))
+    return Statement(Command.ROLLBACK, chain=_chain(tokens))
 
 
-def _savepoint(found: Sequence[Token]) -> Shape:
-    return Shape(Command.SAVEPOINT, name=identifier(found[1]))
+def _savepoint(tokens: Sequence[Token]) -> Statement:
+    return Statement(Command.SAVEPOINT, name=identifier(tokens[1]))
 
 
-def _release(found: Sequence[Token]) -> Shape:
-    return Shape(Command.RELEASE, name=identifier(found[-1]))
+def _release(tokens: Sequence[Token]) -> Statement:
+    return Statement(Command.RELEASE, name=identifier(tokens[-1]))
 
 
 # Prepared statements and cursors
 
 
-def _prepare(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    if is_at(found, 1, "transaction"):
-        return Shape(Command.PREPARE_TRANSACTION, name=string(found, 2))
-    name, position = identifier(found[1]), 2
-    types: tuple[str, ...] = ()
-    if is_at(found, 2, "("):
-        end = closing(found, 2)
-        types = type_names(found[3:end])
-        position = end + 1
-    if not is_at(found, position, "as"):
-        raise UnreadError("PREPARE without AS")
-    return Shape(Command.PREPARE, name=name, inner=shape(found[position + 1 :], read), types=types)
-
-
-def _execute(found: Sequence[Token]) -> Shape:
-    name = identifier(found[1])
-    if len(found) == 2:
-        return Shape(Command.EXECUTE, name=name)
-    if not is_at(found, 2, "(") or closing(found, 2) != len(found) - 1:
+def _execute(tokens: Sequence[Token]) -> Statement:
+    name = identifier(tokens[1])
+    if len(tokens) == 2:
+        return Statement(Command.EXECUTE, name=name)
+    if not is_at(tokens, 2, "(") or closing(tokens, 2) != len(tokens) - 1:
         raise UnreadError("EXECUTE without its arguments")
     arguments: list[Operand | None] = []
     called = False
-    for part in split(found[3:-1]):
-        arguments.append(argument(part))
+    for part in split_at_commas(tokens[3:-1]):
+        arguments.append(constant(part))
         called = called or any(
             is_at([*part, Token(MARK, "")], position + 1, "(")
             for position, token in enumerate(part)
             if token.kind != MARK
         )
-    return Shape(Command.EXECUTE, name=name, arguments=tuple(arguments), opaque=called)
+    return Statement(Command.EXECUTE, name=name, arguments=tuple(arguments), opaque=called)
 
 
-def _deallocate(found: Sequence[Token]) -> Shape:
-    last = found[-1]
+def _deallocate(tokens: Sequence[Token]) -> Statement:
+    last = tokens[-1]
     everything = last.kind == WORD and last.text == "all"
-    return Shape(Command.DEALLOCATE, name=None if everything else identifier(last))
+    return Statement(Command.DEALLOCATE, name=None if everything else identifier(last))
 
 
-def _declare(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    name = identifier(found[1])
-    position = next((i for i in range(2, len(found)) if is_at(found, i, "for")), None)
-    if position is None:
-        raise UnreadError("DECLARE without FOR")
-    holdable = any(is_at(found, i, "with", "hold") for i in range(2, position))
-    return Shape(Command.DECLARE, name=name, inner=shape(found[position + 1 :], read), holdable=holdable)
+def _fetch(tokens: Sequence[Token]) -> Statement:
+    return Statement(Command.FETCH, name=identifier(tokens[-1]))
 
 
-def _fetch(found: Sequence[Token]) -> Shape:
-    return Shape(Command.FETCH, name=identifier(found[-1]))
-
-
-def _close(found: Sequence[Token]) -> Shape:
-    last = found[-1]
+def _close(tokens: Sequence[Token]) -> Statement:
+    last = tokens[-1]
     everything = last.kind == WORD and last.text == "all"
-    return Shape(Command.CLOSE, name=None if everything else identifier(last))
+    return Statement(Command.CLOSE, name=None if everything else identifier(last))
 
 
-def _discard(found: Sequence[Token]) -> Shape:
-    if not is_at(found, 1, "all"):
-        return Shape(Command.UTILITY)
-    return Shape(Command.DISCARD_ALL, settings=(("*", None, False),))
+def _discard(tokens: Sequence[Token]) -> Statement:
+    if not is_at(tokens, 1, "all"):
+        return Statement(Command.UTILITY)
+    return Statement(Command.DISCARD_ALL, settings=(("*", None, False),))
 
 
 # Settings
 
 
-def _set(found: Sequence[Token]) -> Shape:
-    if is_at(found, 1, "constraints"):
-        return Shape(Command.UTILITY)
-    # SET TRANSACTION SNAPSHOT: what the transaction reads may be older than its beginning.
-    older = any(is_at(found, position, "transaction", "snapshot") for position in (1, 2))
-    return Shape(Command.SET, settings=set_commands.of_set(found), opaque=older)
+def _set(tokens: Sequence[Token]) -> Statement:
+    if is_at(tokens, 1, "constraints"):
+        return Statement(Command.UTILITY)
+    # SET TRANSACTION SNAPSHOT: the transaction may read what was there before it began.
+    older = any(is_at(tokens, position, "transaction", "snapshot") for position in (1, 2))
+    return Statement(Command.SET, settings=set_commands.of_set(tokens), opaque=older)
 
 
-def _reset(found: Sequence[Token]) -> Shape:
-    return Shape(Command.SET, settings=set_commands.of_reset(found))
+def _reset(tokens: Sequence[Token]) -> Statement:
+    return Statement(Command.SET, settings=set_commands.of_reset(tokens))
 
 
-# Statements that hold others
+# TRUNCATE, CALL and DO
 
 
-def _explain(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    position, runs = 1, False
-    if is_at(found, 1, "("):
-        end = closing(found, 1)
-        # A query in parentheses may be meant as well; its first word tells.
-        if not (found[2].kind == WORD and found[2].text in _QUERIES) and found[2].text != "(":
-            for option in split(found[2:end]):
-                if option and option[0].text in ("analyze", "analyse"):
-                    runs = runs or len(option) < 2 or option[1].text.lower() not in ("false", "off", "0")
-            position = end + 1
-    while position < len(found) and found[position].text in ("analyze", "analyse", "verbose"):
-        runs = runs or found[position].text != "verbose"
-        position += 1
-    inner = shape(found[position:], read)
-    if not runs:
-        return Shape(Command.NONE, names=inner.names, explained=True)
-    if inner.command is Command.EXECUTE:
-        # The statement it names is run, but neither its rows nor its row count show.
-        return Shape(Command.NONE, everything=True, opaque=True, explained=True)
-    if inner.inner is not None:
-        inner = inner.inner  # DECLARE: its query is run as it is
-    inner.explained = True
-    inner.mentions = ()
-    inner.command = Command.NONE
-    for write in inner.writes:
-        write.counted = write.returning = False
-    return inner
-
-
-def _copy(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    if is_at(found, 1, "("):
-        inner = shape(found[2 : closing(found, 1)], read)
-        inner.command = Command.COPY
-        inner.mentions = ()
-        for write in inner.writes:
-            write.counted = write.returning = False
-        return inner
-    start = 2 if is_at(found, 1, "binary") else 1
-    name, position = qualified(found, start)
-    if is_at(found, position, "("):
-        position = closing(found, position) + 1
-    if is_at(found, position, "to"):
-        return Shape(Command.COPY, names=frozenset([name]))
-    if not is_at(found, position, "from"):
-        raise UnreadError("COPY without FROM or TO")
-    return Shape(Command.COPY, names=frozenset([name]), writes=(Write(Verb.COPY, name),))
-
-
-def _truncate(found: Sequence[Token]) -> Shape:
-    position = 2 if is_at(found, 1, "table") else 1
-    cascade = is_at(found, len(found) - 1, "cascade")
+def _truncate(tokens: Sequence[Token]) -> Statement:
+    position = 2 if is_at(tokens, 1, "table") else 1
+    cascade = is_at(tokens, len(tokens) - 1, "cascade")
     names: list[Name] = []
     while True:
-        if is_at(found, position, "only"):
+        if is_at(tokens, position, "only"):
             position += 1
-        name, position = qualified(found, position)
+        name, position = qualified_name(tokens, position)
         names.append(name)
-        if position < len(found) and found[position].kind == OPERATOR and found[position].text == "*":
+        if position < len(tokens) and tokens[position].kind == OPERATOR and tokens[position].text == "*":
             position += 1
-        if not is_at(found, position, ","):
+        if not is_at(tokens, position, ","):
             break
         position += 1
     writes = tuple(Write(Verb.TRUNCATE, name, counted=False) for name in names)
-    return Shape(Command.UTILITY, names=frozenset(names), writes=writes, everything=cascade)
+    return Statement(Command.UTILITY, names=frozenset(names), writes=writes, any_table=cascade)
 
 
-def _create(found: Sequence[Token], read: Callable[[Sequence[Token], Rows], Shape]) -> Shape:
-    return definitions.create(found, lambda query: shape(query, read))
-
-
-def _routine(found: Sequence[Token]) -> Shape:
-    """CALL and DO: what they do cannot be seen, except that the text of a DO names what it writes."""
-    bodies = [token.text for token in found if token.kind == STRING]
+def _routine(tokens: Sequence[Token]) -> Statement:
+    """CALL and DO: what they do is not known, but the text of a DO names the tables that it writes."""
+    bodies = [token.text for token in tokens if token.kind == STRING]
     words = frozenset(word for body in bodies for word in re.findall(r"\w+", body))
     lower = frozenset(word.lower() for word in words)
     settings = (("*", None, False),) if any(_SETTING_WORDS.search(body) for body in bodies) else ()
-    return Shape(
+    return Statement(
         Command.UTILITY,
         opaque=True,
         unread=True,
-        writing=found[0].text == "do",
-        words=words | lower,
+        writing=tokens[0].text == "do",
+        identifiers=words | lower,
         settings=settings,
     )
 
 
-_SIMPLE: dict[str, Callable[[Sequence[Token]], Shape]] = {
+_SIMPLE: dict[str, Callable[[Sequence[Token]], Statement]] = {
     "begin": _begin,
     "start": _begin,
     "commit": _commit,
@@ -375,10 +407,10 @@ _SIMPLE: dict[str, Callable[[Sequence[Token]], Shape]] = {
     "call": _routine,
     "do": _routine,
 }
-_NESTED: dict[str, Callable[[Sequence[Token], Callable[[Sequence[Token], Rows], Shape]], Shape]] = {
-    "prepare": _prepare,
-    "declare": _declare,
-    "explain": _explain,
-    "copy": _copy,
-    "create": _create,
+_NESTED: dict[str, Callable[[StatementReader, Sequence[Token]], Statement]] = {
+    "prepare": StatementReader._prepare,
+    "declare": StatementReader._declare,
+    "explain": StatementReader._explain,
+    "copy": StatementReader._copy,
+    "create": StatementReader._create,
 }

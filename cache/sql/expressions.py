@@ -1,6 +1,6 @@
-"""What single expressions of a parsed statement say: constants, and conditions that fix columns to constants.
+"""Reads single expressions in the SQL parser's tree: constants, and conditions that equate columns with constants.
 
-``statements`` walks the statement. Like that file, this one knows the SQL parser.
+``queries`` walks the tree of a statement.
 """
 
 from __future__ import annotations
@@ -9,76 +9,69 @@ from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
-from cache.sql.canonical import CALLED, LIST
-from cache.sql.plans import Operand, Source
-from cache.sql.shapes import Fix, Mention, Name, UnreadError
+from cache.builtin_types import CONSTANT_TYPES
+from cache.sql.canonical import CALL_PREFIX, LIST_PREFIX
+from cache.sql.plans import Operand, OperandSource
+from cache.sql.statements import Equality, Name, TableReference, UnreadError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-_TYPES = {
-    exp.DType.INT: "int4",
-    exp.DType.BIGINT: "int8",
-    exp.DType.SMALLINT: "int2",
-    exp.DType.TEXT: "text",
-    exp.DType.VARCHAR: "varchar",
-    exp.DType.UUID: "uuid",
-    exp.DType.BOOLEAN: "bool",
-    exp.DType.JSON: "json",
-}
-_GROUPINGS = (exp.Rollup, exp.Cube, exp.GroupingSets)
-_MAX_MENTIONS = 500
+_TYPES = {exp.DataType.build(found.name, dialect="postgres").this: found.name for found in CONSTANT_TYPES.values()}
+"""``Operand.cast``'s names of the types of which a constant's text is certain, by the parser's own."""
+_GROUPING_SETS = (exp.Rollup, exp.Cube, exp.GroupingSets)
+_MAX_REFERENCES = 500
 
 
-class Level:
-    """The FROM clause of one query level."""
+class FromClause:
+    """The FROM clause of a SELECT, UPDATE or DELETE, with the conditions on its rows."""
 
-    __slots__ = ("conditions", "direct", "listed", "merged", "surfacing")
+    __slots__ = ("conditions", "constant_lists", "has_merged_columns", "named", "visible")
 
     def __init__(self) -> None:
-        self.direct: list[Mention] = []
+        self.named: list[TableReference] = []
         """Relations named in this FROM clause itself."""
-        self.surfacing: list[Mention] = []
-        """The same, and what comes out of its subqueries and CTEs."""
+        self.visible: list[TableReference] = []
+        """The same, and the relations that its subqueries and CTEs show columns of."""
         self.conditions: list[exp.Expr] = []
-        """What every row meets: WHERE and the ON of inner joins."""
-        self.listed: dict[str, Listed] = {}
+        """What every row of the result meets: WHERE, and ON of inner joins."""
+        self.constant_lists: dict[str, ConstantList] = {}
         """Lists of constants in this FROM clause, by alias."""
-        self.merged = False
-        """USING or NATURAL: an unqualified column may be of two relations."""
+        self.has_merged_columns = False
+        """USING or NATURAL: an unqualified column may be one of two relations."""
 
-    def add(self, mentions: Iterable[Mention]) -> None:
-        for mention in mentions:
-            if mention in self.surfacing:
-                mention.uses = 2
+    def add(self, references: Iterable[TableReference]) -> None:
+        for reference in references:
+            if reference in self.visible:
+                reference.uses = 2
             else:
-                self.surfacing.append(mention)
-        if len(self.surfacing) > _MAX_MENTIONS:
+                self.visible.append(reference)
+        if len(self.visible) > _MAX_REFERENCES:
             raise UnreadError("too many relations")
 
-    def attach(self) -> None:
-        """Gives each relation the conditions on its columns."""
-        for qualifier, schema, fix in self._fixes():
-            for mention in self.direct:
+    def attach_equalities(self) -> None:
+        """Add to each relation the equalities of its columns with constants."""
+        for qualifier, schema, equality in self._equalities():
+            for reference in self.named:
                 if qualifier is None:
-                    matches = not self.merged
+                    matches = not self.has_merged_columns
                 elif schema is not None:
-                    matches = mention.name == Name(schema, qualifier) and mention.alias == qualifier
+                    matches = reference.name == Name(schema, qualifier) and reference.alias == qualifier
                 else:
-                    matches = mention.alias == qualifier
-                if matches and not mention.renamed:
-                    mention.fixes.append(fix)
+                    matches = reference.alias == qualifier
+                if matches and not reference.renamed:
+                    reference.equalities.append(equality)
 
-    def _fixes(self) -> Iterator[tuple[str | None, str | None, Fix]]:
+    def _equalities(self) -> Iterator[tuple[str | None, str | None, Equality]]:
         for condition in conjuncts(self.conditions):
-            found = fix_of(condition)
+            found = equality_of(condition)
             if found is not None:
                 yield found
-        if self.listed:
-            yield from self._fixed_by_lists()
+        if self.constant_lists:
+            yield from self._equalities_with_lists()
 
-    def _fixed_by_lists(self) -> Iterator[tuple[str | None, str | None, Fix]]:
-        """What ``u.id = v.id`` says, where ``v`` is a list of constants."""
+    def _equalities_with_lists(self) -> Iterator[tuple[str | None, str | None, Equality]]:
+        """The equalities that ``u.id = v.id`` means where ``v`` is a list of constants."""
         pairs: dict[tuple[str, str | None, str | None], list[tuple[str, str]]] = {}
         for condition in conjuncts(self.conditions):
             if type(condition) is not exp.EQ:
@@ -86,15 +79,15 @@ class Level:
             left, right = _columns(condition.this), _columns(condition.expression)
             if left is None or right is None or len(left[2]) != len(right[2]):
                 continue
-            for (qualifier, schema, names), (alias, _, listed) in ((left, right), (right, left)):
-                if alias in self.listed and qualifier not in self.listed:
-                    pairs.setdefault((alias, qualifier, schema), []).extend(zip(names, listed, strict=True))
+            for (qualifier, schema, names), (alias, _, constant_lists) in ((left, right), (right, left)):
+                if alias in self.constant_lists and qualifier not in self.constant_lists:
+                    pairs.setdefault((alias, qualifier, schema), []).extend(zip(names, constant_lists, strict=True))
         for (alias, qualifier, schema), columns in pairs.items():
-            for fix in self.listed[alias].fixes(columns):
-                yield qualifier, schema, fix
+            for equality in self.constant_lists[alias].equalities(columns):
+                yield qualifier, schema, equality
 
 
-class Listed:
+class ConstantList:
     """A list of constants in a FROM clause: ``(VALUES (1, 'a'), …) AS v (id, name)``, ``unnest($1::int[], …) AS …``."""
 
     __slots__ = ("_arrays", "_names", "_rows")
@@ -104,21 +97,21 @@ class Listed:
         self._rows = tuple(row_of(entry) for entry in rows)
         self._arrays = arrays
 
-    def fixes(self, pairs: Sequence[tuple[str, str]]) -> Iterator[Fix]:
-        """What it says of columns that equal its own: pairs of a name there and a name here."""
+    def equalities(self, pairs: Sequence[tuple[str, str]]) -> Iterator[Equality]:
+        """The equalities of columns elsewhere with columns of this list; each pair names first the one elsewhere."""
         known = [(column, self._names.index(name)) for column, name in pairs if name in self._names]
         if self._rows:
             width = min(len(row) for row in self._rows)
             known = [(column, position) for column, position in known if position < width]
             rows = tuple(tuple(row[position] for _, position in known) for row in self._rows)
             if known:
-                yield Fix(tuple(column for column, _ in known), rows)
+                yield Equality(tuple(column for column, _ in known), rows)
         for column, position in known:
             if position < len(self._arrays) and (found := _any((None, None, (column,)), self._arrays[position])):
                 yield found[2]
 
 
-def listed_in(node: exp.Expr) -> tuple[str, Listed] | None:
+def constant_list_in(node: exp.Expr) -> tuple[str, ConstantList] | None:
     """The alias and the constants of an item of a FROM clause that is a list of constants."""
     alias = node.args.get("alias")
     if alias is None or alias.this is None:
@@ -127,17 +120,17 @@ def listed_in(node: exp.Expr) -> tuple[str, Listed] | None:
     if isinstance(node, exp.Values):
         width = max(len(row_of(entry)) for entry in node.expressions)
         names += [f"column{number}" for number in range(len(names) + 1, width + 1)]
-        return identifier_text(alias.this), Listed(names, rows=node.expressions)
+        return identifier_text(alias.this), ConstantList(names, rows=node.expressions)
     called = node.this
-    if isinstance(called, exp.Anonymous) and called.name == f"{CALLED}unnest" and node.args.get("db") is None:
-        return identifier_text(alias.this), Listed(names, arrays=called.expressions)
+    if isinstance(called, exp.Anonymous) and called.name == f"{CALL_PREFIX}unnest" and node.args.get("db") is None:
+        return identifier_text(alias.this), ConstantList(names, arrays=called.expressions)
     return None
 
 
 def identifier_text(identifier: exp.Expr) -> str:
     if not isinstance(identifier, exp.Identifier):
         raise UnreadError("a name that is not an identifier")
-    return str(identifier.this).removeprefix(CALLED)
+    return str(identifier.this).removeprefix(CALL_PREFIX)
 
 
 def relation_name(table: exp.Expr) -> Name:
@@ -151,12 +144,11 @@ def is_join(node: exp.Expr) -> bool:
 
 
 def has_grouping_sets(group: exp.Expr) -> bool:
-    if any(group.args.get(part) for part in ("rollup", "cube", "grouping_sets", "totals")):
-        return True
-    return any(isinstance(entry, _GROUPINGS) or entry.find(*_GROUPINGS) for entry in group.expressions)
+    """Whether GROUP BY has ROLLUP, CUBE or GROUPING SETS anywhere in it."""
+    return group.find(*_GROUPING_SETS) is not None
 
 
-def arbiter(conflict: exp.Expr) -> frozenset[str] | None:
+def conflict_columns(conflict: exp.Expr) -> frozenset[str] | None:
     """The columns of ON CONFLICT (a, b)."""
     names: set[str] = set()
     for key in conflict.args.get("conflict_keys") or ():
@@ -167,7 +159,8 @@ def arbiter(conflict: exp.Expr) -> frozenset[str] | None:
     return frozenset(names) or None
 
 
-def speaks_of(returning: exp.Expr, names: frozenset[str]) -> bool:
+def refers_to(returning: exp.Expr, names: frozenset[str]) -> bool:
+    """Whether RETURNING has a column of a row that bears one of these names, or the whole row."""
     for column in returning.find_all(exp.Column):
         table = column.args.get("table")
         if (identifier_text(table) if table is not None else column.name) in names:
@@ -188,15 +181,16 @@ def conjuncts(conditions: Sequence[exp.Expr]) -> Iterator[exp.Expr]:
             yield node
 
 
-def fix_of(node: exp.Expr) -> tuple[str | None, str | None, Fix] | None:
-    """The qualifier, its schema, and the fix, if the condition equates columns of one relation with constants."""
+def equality_of(node: exp.Expr) -> tuple[str | None, str | None, Equality] | None:
+    """The equality a condition is, if it equates columns of one relation with constants; before it the qualifier of the
+    columns and the qualifier's schema."""
     if isinstance(node, exp.In):
         columns = _columns(node.this)
         if columns is None or node.args.get("query") is not None or node.args.get("unnest") is not None:
             return None
         array = _list_slot(node.expressions)
         if array is not None:
-            return (*columns[:2], Fix(columns[2], array=array)) if len(columns[2]) == 1 else None
+            return (*columns[:2], Equality(columns[2], array=array)) if len(columns[2]) == 1 else None
         return _fixed(columns, node.expressions)
     if type(node) is not exp.EQ:
         return None
@@ -212,26 +206,26 @@ def fix_of(node: exp.Expr) -> tuple[str | None, str | None, Fix] | None:
 
 def _fixed(
     columns: tuple[str | None, str | None, tuple[str, ...]], entries: Sequence[exp.Expr]
-) -> tuple[str | None, str | None, Fix] | None:
+) -> tuple[str | None, str | None, Equality] | None:
     qualifier, schema, names = columns
     rows = tuple(row_of(entry) if len(names) > 1 else (operand_of(entry),) for entry in entries)
     if not rows or any(len(row) != len(names) for row in rows):
         return None
-    return qualifier, schema, Fix(names, rows)
+    return qualifier, schema, Equality(names, rows)
 
 
 def _any(
     columns: tuple[str | None, str | None, tuple[str, ...]], node: exp.Expr
-) -> tuple[str | None, str | None, Fix] | None:
+) -> tuple[str | None, str | None, Equality] | None:
     while isinstance(node, exp.Paren):
         node = node.this
     inner = node.this if type(node) is exp.Cast else node
     if isinstance(inner, exp.Array) and (inner is node or _type(node.args["to"]) is not None):
         return _fixed(columns, inner.expressions)
     operand = operand_of(node, arrays=True)
-    if operand is None or operand.source not in (Source.LITERAL, Source.PARAMETER):
+    if operand is None or operand.source not in (OperandSource.LITERAL, OperandSource.PARAMETER):
         return None
-    return (*columns[:2], Fix(columns[2], array=operand))
+    return (*columns[:2], Equality(columns[2], array=operand))
 
 
 def _columns(node: exp.Expr) -> tuple[str | None, str | None, tuple[str, ...]] | None:
@@ -286,8 +280,8 @@ def assigned_column(node: exp.Expr) -> str:
 
 
 def _list_slot(entries: Sequence[exp.Expr]) -> Operand | None:
-    if len(entries) == 1 and isinstance(entries[0], exp.Literal) and entries[0].name.startswith(LIST):
-        return Operand(Source.LITERAL, int(entries[0].name.removeprefix(LIST)))
+    if len(entries) == 1 and isinstance(entries[0], exp.Literal) and entries[0].name.startswith(LIST_PREFIX):
+        return Operand(OperandSource.LITERAL, int(entries[0].name.removeprefix(LIST_PREFIX)))
     return None
 
 
@@ -296,14 +290,20 @@ def operand_of(node: exp.Expr, *, arrays: bool = False) -> Operand | None:
     while isinstance(node, exp.Paren):
         node = node.this
     if isinstance(node, exp.Literal):
-        return Operand(Source.LITERAL, int(node.name)) if node.name.isdecimal() else None
+        return Operand(OperandSource.LITERAL, int(node.name)) if node.name.isdecimal() else None
     if isinstance(node, exp.Parameter):
         number = node.this
-        return Operand(Source.PARAMETER, int(number.name) - 1) if isinstance(number, exp.Literal) else None
+        return Operand(OperandSource.PARAMETER, int(number.name) - 1) if isinstance(number, exp.Literal) else None
     if isinstance(node, exp.Neg):
         inner = operand_of(node.this)
         number = node.find(exp.Literal)
-        if inner is None or inner.source is not Source.LITERAL or inner.negative or number is None or number.is_string:
+        if (
+            inner is None
+            or inner.source is not OperandSource.LITERAL
+            or inner.negative
+            or number is None
+            or number.is_string
+        ):
             return None
         return Operand(inner.source, inner.index, negative=True, cast=inner.cast)
     if type(node) is exp.Cast:
@@ -312,15 +312,15 @@ def operand_of(node: exp.Expr, *, arrays: bool = False) -> Operand | None:
             return None
         return Operand(inner.source, inner.index, inner.negative, cast)
     if isinstance(node, exp.Null):
-        return Operand(Source.NULL)
+        return Operand(OperandSource.NULL)
     if isinstance(node, exp.Boolean):
-        return Operand(Source.TRUE if node.this else Source.FALSE)
+        return Operand(OperandSource.TRUE if node.this else OperandSource.FALSE)
     return None
 
 
 def _type(node: exp.Expr) -> str | None:
-    """A type's name as ``Operand.cast`` has it; None for one that may change a value, or has a modifier."""
-    if not isinstance(node, exp.DataType):
+    """A type's name as ``Operand.cast`` has it; None if a cast to it may change a constant's text."""
+    if not isinstance(node, exp.DataType):  # pragma: no cover - every cast of the parser is to a DataType
         return None
     if node.this is exp.DType.ARRAY:
         inner = _type(node.expressions[0]) if len(node.expressions) == 1 else None

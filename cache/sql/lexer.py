@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from cache.sql.string_constants import BITS, ESCAPED, GAP, PLAIN, MalformedEscapeError, dollar_tag, undoubled, unescaped
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -26,7 +28,7 @@ PARAMETER = 4
 OPERATOR = 5
 MARK = 6
 """``( ) [ ] , ; . .. : :: := =>``"""
-BITS = 7
+BIT_STRING = 7
 """``B'…'`` or ``X'…'``."""
 
 
@@ -35,27 +37,24 @@ class Token(NamedTuple):
 
     kind: int
     text: str
-    """Its text: folded (WORD), with quotes and escapes undone (NAME, STRING, BITS), the digits (PARAMETER)."""
+    """Its text: folded (WORD), with quotes and escapes undone (NAME, STRING, BIT_STRING), the digits (PARAMETER)."""
     certain: bool = True
-    """STRING: ``text`` is the value whatever the encodings are."""
+    """STRING: ``text`` is its value in every encoding and version of the server."""
     national: bool = False
-    """STRING: ``N'…'``, a constant of type character."""
+    """STRING: ``N'…'``, a constant of type bpchar."""
     slot: int = -1
-    """STRING, NUMBER: which of the statement's literals it is."""
-    many: bool = False
+    """STRING, NUMBER: its index among the literals of the text; -1 for a constant that is none."""
+    is_list: bool = False
     """STRING: the literal is an array that stands for a long IN list."""
 
 
 class LexicalError(ValueError):
-    """The text cannot be read as PostgreSQL would, or PostgreSQL would refuse it."""
+    """PostgreSQL would refuse the text, or may read it in another way than this module."""
 
 
-# No possessive quantifiers or atomic groups: before Python 3.11.5 they do not match what they should. Instead each
-# pattern can match a given text in one way only, so that giving up takes linear time.
-_GAP = r"[ \t\f\v]*(?:--[^\n\r]*)?[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*[\n\r])*"
-_STRING = r"'[^']*(?:''[^']*)*'(?!')"
-_ESCAPED = r"'[^'\\]*(?:(?:''|\\[\s\S])[^'\\]*)*'(?!')"
+# As in ``string_constants``: each pattern can match a given text in one way only.
 _QUOTED = r'"[^"]*(?:""[^"]*)*"(?!")'
+_BEYOND_ASCII = r"\x80-\U0010ffff"
 _DIGITS = r"\d+(?:_\d+)*"
 
 
@@ -65,9 +64,9 @@ def _pattern(string: str) -> re.Pattern[str]:
         rf"""
       (?P<space>[ \t\n\r\f\v]+|--[^\n\r]*)
     | (?P<comment>/\*)
-    | (?P<escape>[eE]{_ESCAPED})
-    | (?P<bits>[bBxX]'[^'\\]*')
-    | (?P<unicode>[uU]&{_STRING})
+    | (?P<escape>[eE]{ESCAPED})
+    | (?P<bits>{BITS})
+    | (?P<unicode>[uU]&{PLAIN})
     | (?P<unicode_name>[uU]&{_QUOTED})
     | (?P<national>[nN]{string})
     | (?P<string>{string})
@@ -78,7 +77,7 @@ def _pattern(string: str) -> re.Pattern[str]:
         | (?:{_DIGITS}(?:\.(?:{_DIGITS})?|(?!\.))|\.{_DIGITS})(?:[eE][+-]?{_DIGITS})?)
         (?![A-Za-z0-9_$\x80-\U0010ffff]))
     | (?P<parameter>\$\d+(?![A-Za-z0-9_$\x80-\U0010ffff]))
-    | (?P<dollar>\$(?P<tag>(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?)\$)
+    | (?P<dollar>{dollar_tag(_BEYOND_ASCII)})
     | (?P<mark>::|:=|=>(?![~!@\#^&|`?+\-*/%<>=])|\.\.|[(),;.:\[\]])
     | (?P<operator>[~!@\#^&|`?+\-*/%<>=]+)
     """,
@@ -86,13 +85,11 @@ def _pattern(string: str) -> re.Pattern[str]:
     )
 
 
-_CONFORMING = _pattern(_STRING)
-_NONCONFORMING = _pattern(_ESCAPED)
-_CONTINUED = re.compile(rf"{_GAP}({_STRING})")
-_CONTINUED_ESCAPED = re.compile(rf"{_GAP}({_ESCAPED})")
+_CONFORMING = _pattern(PLAIN)
+_NONCONFORMING = _pattern(ESCAPED)
+_CONTINUED = re.compile(rf"{GAP}({PLAIN})")
+_CONTINUED_ESCAPED = re.compile(rf"{GAP}({ESCAPED})")
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
-_ESCAPE = re.compile(r"''|\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([\s\S]))")
-_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _SPACE = re.compile(r"(?:[ \t\n\r\f\v]|--[^\n\r]*(?![^\n\r]))*(/\*)?")
 _UESCAPE = re.compile(r"uescape(?![A-Za-z0-9_$\x80-\U0010ffff])", re.IGNORECASE)
 _UESCAPE_CHARACTER = re.compile(r"'([^0-9A-Fa-f+'\"\s])'(?!')", re.ASCII)
@@ -103,14 +100,14 @@ _NAME_BYTES = 63
 _UNUSUAL = frozenset("~!@#^&|`?%")
 
 
-def tokens(text: str, conforming_strings: bool = True) -> list[Token]:
+def tokenize(text: str, conforming_strings: bool = True) -> list[Token]:
     """All lexemes of ``text``, without white space and comments.
 
     Raises:
         LexicalError: the text is unterminated, has junk PostgreSQL refuses or reads in ways that depend on its
             version, or has more than ``MAX_TOKENS`` lexemes.
     """
-    found: list[Token] = []
+    tokens: list[Token] = []
     position, end = 0, len(text)
     match_at = (_CONFORMING if conforming_strings else _NONCONFORMING).match
     if "\0" in text:
@@ -120,40 +117,38 @@ def tokens(text: str, conforming_strings: bool = True) -> list[Token]:
         if match is None:
             raise LexicalError(f"unreadable at character {position + 1}")
         kind, spelled, position = match.lastgroup, match.group(), match.end()
-        if kind == "tag":
-            kind = "dollar"
         if kind == "space":
             continue
         if kind == "word":
-            found.append(Token(WORD, _cut(spelled.translate(_UPPER))))
+            tokens.append(Token(WORD, _truncated(spelled.translate(_UPPER))))
         elif kind == "mark":
-            found.append(Token(MARK, spelled))
+            tokens.append(Token(MARK, spelled))
         elif kind == "number":
-            found.append(Token(NUMBER, spelled))
+            tokens.append(Token(NUMBER, spelled))
         elif kind == "parameter":
-            found.append(Token(PARAMETER, str(int(spelled[1:]))))
+            tokens.append(Token(PARAMETER, str(int(spelled[1:]))))
         elif kind == "name":
-            found.append(Token(NAME, _quoted(spelled[1:-1].replace('""', '"'))))
+            tokens.append(Token(NAME, _quoted_identifier(undoubled(spelled[1:-1], '"'))))
         elif kind == "operator":
             spelled = _operator(spelled)
             position = match.start() + len(spelled)
-            found.append(Token(OPERATOR, spelled))
+            tokens.append(Token(OPERATOR, spelled))
         elif kind == "comment":
             position = _after_comment(text, position)
         else:
             token, position = _constant(text, kind or "", spelled, position, conforming_strings)
-            found.append(token)
-        if len(found) > MAX_TOKENS:
+            tokens.append(token)
+        if len(tokens) > MAX_TOKENS:
             raise LexicalError(f"more than {MAX_TOKENS} lexemes")
-    return found
+    return tokens
 
 
-def statements(found: Sequence[Token]) -> list[list[Token]]:
+def split_statements(tokens: Sequence[Token]) -> list[list[Token]]:
     """The tokens of each statement, without the semicolons; empty statements are left out, as PostgreSQL does."""
     result: list[list[Token]] = []
     current: list[Token] = []
     depth = atomic = 0
-    for token in found:
+    for token in tokens:
         if token.kind == MARK:
             if token.text == ";" and depth <= 0 and atomic <= 0:
                 if current:
@@ -188,7 +183,7 @@ def _constant(text: str, kind: str, spelled: str, position: int, conforming: boo
     if kind == "bits":
         if _CONTINUED.match(text, position):
             raise LexicalError("bit string continued on a further line")
-        return Token(BITS, spelled[2:-1]), position
+        return Token(BIT_STRING, spelled[2:-1]), position
     if kind in ("unicode", "unicode_name"):
         return _unicode(text, kind, spelled, position, conforming)
     escaped = kind == "escape" or not conforming
@@ -197,44 +192,23 @@ def _constant(text: str, kind: str, spelled: str, position: int, conforming: boo
     while (match := further.match(text, position)) is not None:
         body += match.group(1)[1:-1]
         position = match.end()
-    if position < len(text) and text[position] == "'":
-        raise LexicalError("a quote where a string has ended")
     if not escaped:
-        return Token(STRING, body.replace("''", "'"), national=kind == "national"), position
-    value, certain = _unescaped(body)
-    return Token(STRING, value, certain, kind == "national"), position
-
-
-def _unescaped(body: str) -> tuple[str, bool]:
-    """An escape string's value, and whether that is its value in every server encoding."""
-    certain = True
-
-    def replace(match: re.Match[str]) -> str:
-        nonlocal certain
-        octal, two, four, eight, other = match.groups()
-        if other is not None:
-            if other in "xuU":
-                raise LexicalError("invalid Unicode escape")
-            return _ESCAPES.get(other, other)
-        if octal is None and two is None and four is None and eight is None:
-            return "'"
-        code = int(octal, 8) & 0xFF if octal is not None else int(two or four or eight, 16)
-        if not 0 < code < 0x80:
-            certain = False
-            return "?"
-        return chr(code)
-
-    return _ESCAPE.sub(replace, body), certain
+        return Token(STRING, undoubled(body, "'"), national=kind == "national"), position
+    try:
+        value, certain = unescaped(body.encode())
+    except MalformedEscapeError as error:
+        raise LexicalError(str(error)) from None
+    return Token(STRING, value.decode(), certain, kind == "national"), position
 
 
 def _unicode(text: str, kind: str, spelled: str, position: int, conforming: bool) -> tuple[Token, int]:
     if kind == "unicode" and not conforming:
         raise LexicalError("U&'' while standard_conforming_strings is off")
     quote = spelled[2]
-    body = spelled[3:-1].replace(quote * 2, quote)
+    body = undoubled(spelled[3:-1], quote)
     if kind == "unicode":
         while (match := _CONTINUED.match(text, position)) is not None:
-            body += match.group(1)[1:-1].replace("''", "'")
+            body += undoubled(match.group(1)[1:-1], quote)
             position = match.end()
     escape = "\\"
     if (match := _UESCAPE.match(text, _after_space(text, position))) is not None:
@@ -259,7 +233,7 @@ def _unicode(text: str, kind: str, spelled: str, position: int, conforming: bool
     value = re.sub(pattern, replace, body)
     if kind == "unicode":
         return Token(STRING, value, certain=False), position
-    return Token(NAME, _quoted(value)), position
+    return Token(NAME, _quoted_identifier(value)), position
 
 
 def _operator(spelled: str) -> str:
@@ -296,13 +270,13 @@ def _after_space(text: str, position: int) -> int:
         position = _after_comment(text, position)
 
 
-def _quoted(name: str) -> str:
+def _quoted_identifier(name: str) -> str:
     if not name:
         raise LexicalError("zero-length quoted identifier")
-    return _cut(name)
+    return _truncated(name)
 
 
-def _cut(name: str) -> str:
+def _truncated(name: str) -> str:
     """An identifier as PostgreSQL keeps it: at most 63 bytes, whole characters."""
     if len(name) * 4 <= _NAME_BYTES or len(name.encode()) <= _NAME_BYTES:
         return name

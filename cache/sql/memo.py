@@ -1,7 +1,7 @@
-"""Remembers plans by exact text and by template, and makes them when they are not remembered.
+"""From SQL text to plans, remembered by exact text and by template.
 
-An exact text costs one dictionary lookup; a text that differs from an earlier one only in literals costs the splitting
-of its template; only a new template is parsed. Texts that ``templates`` will not split are parsed as they are.
+A text seen before costs one dictionary lookup; one that differs from an earlier text in literals alone costs splitting
+it into template and literals; only a new template is parsed. A text that has no template is parsed as it is.
 """
 
 from __future__ import annotations
@@ -11,28 +11,25 @@ from typing import TYPE_CHECKING
 
 from cache.catalog.tables import Scope
 from cache.sql import binding, canonical, commands, lexer, templates
-from cache.sql.shapes import UnreadError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from cache.catalog.tables import Catalog
+    from cache.counts import ErrorReport
     from cache.sql.lexer import Token
     from cache.sql.plans import Literals, Plan
-    from cache.sql.shapes import Rows, Shape
 
 MAX_TEXT = 1_048_576
 """Bytes; a longer text is not read."""
 MAX_REMEMBERED = 8_192
 """Bytes; a longer text is not remembered as it is."""
-MAX_READ = 300
-"""Queries of one text that are parsed; what follows is opaque."""
 MAX_SCOPES = 256
-"""How many different scopes' plans are kept apart before all are forgotten."""
+"""Scopes of one catalog whose plans are remembered, before all of them are forgotten."""
 MAX_SCOPE_OBJECTS = 16_384
-"""How many scope objects (sessions have their own) are known before all are forgotten."""
+"""Scope objects that are remembered (each session has its own), before all of them are forgotten."""
 
-# A text without any of these, whatever else it says, writes nothing.
+# A text in which none of these occurs writes nothing.
 _WRITING = re.compile(
     rb"insert|update|delete|merge|truncate|copy|drop|alter|create|call|do|execute|import|declare|prepare|into",
     re.IGNORECASE,
@@ -40,75 +37,86 @@ _WRITING = re.compile(
 _DEFINING = re.compile(rb"create|alter|drop|import", re.IGNORECASE)
 
 
-class _Plans:
-    """The plans of one scope: the ``size`` or so that were used last, in two generations, so that a hit among the
-    younger costs one lookup."""
+_Entry = tuple[tuple["Plan", ...], "Literals"]
+"""The plans of a text's statements and the text's literals; of a template, the plans alone."""
 
-    __slots__ = ("_half", "_old", "young")
+
+class _ScopePlans:
+    """The plans of one scope: about ``size`` of them, those used last.
+
+    They are kept in two halves. When the recent half is full it becomes the old one, and what was old is forgotten.
+    """
+
+    __slots__ = ("_half", "_old", "recent")
 
     def __init__(self, size: int) -> None:
         self._half = max(1, size // 2)
-        self._old: dict[bytes, tuple[tuple[Plan, ...], Literals]] = {}
-        self.young: dict[bytes, tuple[tuple[Plan, ...], Literals]] = {}
+        self._old: dict[bytes, _Entry] = {}
+        self.recent: dict[bytes, _Entry] = {}
 
-    def older(self, key: bytes) -> tuple[tuple[Plan, ...], Literals] | None:
-        """What is not among the young, made young again."""
+    def recall(self, key: bytes) -> _Entry | None:
+        """The entry of a key that is not in the recent half; it moves there."""
         found = self._old.pop(key, None)
         if found is not None:
             self.put(key, found)
         return found
 
-    def get(self, key: bytes) -> tuple[tuple[Plan, ...], Literals] | None:
-        found = self.young.get(key)
-        return self.older(key) if found is None else found
+    def get(self, key: bytes) -> _Entry | None:
+        found = self.recent.get(key)
+        return self.recall(key) if found is None else found
 
-    def put(self, key: bytes, found: tuple[tuple[Plan, ...], Literals]) -> None:
-        if len(self.young) >= self._half:
-            self._old, self.young = self.young, {}
-        self.young[key] = found
+    def put(self, key: bytes, found: _Entry) -> None:
+        if len(self.recent) >= self._half:
+            self._old, self.recent = self.recent, {}
+        self.recent[key] = found
 
 
-class Memo:
-    """Plans of SQL texts. One for a worker; ``size`` texts (and as many templates) are remembered for each scope."""
+class PlanMemo:
+    """The plans of SQL texts, one object for each database of a worker.
 
-    def __init__(self, size: int, read: Callable[[Sequence[Token], Rows], Shape]) -> None:
+    Args:
+        size: how many texts and templates are remembered for a scope.
+        on_internal_error: told of a fault of this package, whose statement is then opaque; without it faults raise.
+    """
+
+    def __init__(self, size: int, on_internal_error: ErrorReport | None = None) -> None:
         self._size = size
-        self._read = read
-        self._catalogs: dict[int, tuple[Catalog, _Scopes]] = {}
+        self._on_internal_error = on_internal_error
+        self._catalogs: dict[int, tuple[Catalog, _CatalogPlans]] = {}
         self._catalog: Catalog | None = None
-        """The one asked for last, and its plans: with one database there is no other."""
-        self._by_object: dict[int, tuple[Scope, _Plans]] = {}
+        """The one asked for last, whose plans by scope are in ``_by_object``: most workers have one database."""
+        self._by_object: dict[int, tuple[Scope, _ScopePlans]] = {}
 
     def plans(self, text: bytes, catalog: Catalog, scope: Scope) -> tuple[tuple[Plan, ...], Literals]:
-        """The plans of the statements in ``text``, in order, and its literals. Never raises.
+        """The plans of the statements in ``text``, in order, and its literals. No text makes it raise.
 
-        Empty statements have no plan, as they have no answer. If the statements cannot be told apart there is one plan,
-        whose ``whole`` says that it stands for them all.
+        An empty statement has no plan, as it has no answer. A text that cannot be divided into statements has one
+        plan, which is ``whole``: it stands for all of them.
         """
         if catalog is not self._catalog:
-            self._turn_to(catalog)
+            self._change_to(catalog)
         entry = self._by_object.get(id(scope))
         plans = self._catalogs[id(catalog)][1].plans(scope) if entry is None else entry[1]
-        found = plans.young.get(text)
+        found = plans.recent.get(text)
         if found is not None:
             return found
-        return plans.older(text) or self._find(text, catalog, scope, plans)
+        return plans.recall(text) or self._find(text, catalog, scope, plans)
 
-    def _turn_to(self, catalog: Catalog) -> None:
+    def _change_to(self, catalog: Catalog) -> None:
         known = self._catalogs.get(id(catalog))
-        self._by_object = (self._scopes(catalog) if known is None else known[1]).by_object
+        self._by_object = (self._forget_older(catalog) if known is None else known[1]).by_object
         self._catalog = catalog
 
-    def _scopes(self, catalog: Catalog) -> _Scopes:
-        # Another catalog object of the same database is a newer answer: what the old one meant is gone.
+    def _forget_older(self, catalog: Catalog) -> _CatalogPlans:
+        """The empty plans of a catalog not met before. Those of older catalogs of its database are forgotten."""
         for identity, (other, _) in list(self._catalogs.items()):
             if other.database == catalog.database:
                 del self._catalogs[identity]
-        scopes = _Scopes(catalog, self._size)
+        scopes = _CatalogPlans(catalog, self._size)
         self._catalogs[id(catalog)] = (catalog, scopes)
         return scopes
 
-    def _find(self, text: bytes, catalog: Catalog, scope: Scope, plans: _Plans) -> tuple[tuple[Plan, ...], Literals]:
+    def _find(self, text: bytes, catalog: Catalog, scope: Scope, plans: _ScopePlans) -> _Entry:
         split = templates.split(text, scope.conforming_strings) if len(text) <= MAX_TEXT else None
         if split is None:
             found = self._read_text(text, catalog, scope)
@@ -125,35 +133,28 @@ class Memo:
 
     def _read_template(self, template: bytes, catalog: Catalog, scope: Scope) -> tuple[Plan, ...]:
         try:
-            # Outside UTF-8 only the literals may be of another encoding, and they are not in the template.
-            tokens = lexer.tokens(templates.parseable(template).encode().decode(), scope.conforming_strings)
+            tokens = templates.tokens_of(template, scope.conforming_strings)
         except (lexer.LexicalError, UnicodeError):
             return (_opaque(template, catalog),)
-        return self._bind(canonical.recognise_slots(tokens, templates.slot_of, templates.list_slot_of), catalog, scope)
+        return self._bind(tokens, catalog, scope)
 
-    def _read_text(self, text: bytes, catalog: Catalog, scope: Scope) -> tuple[tuple[Plan, ...], Literals]:
+    def _read_text(self, text: bytes, catalog: Catalog, scope: Scope) -> _Entry:
         if len(text) > MAX_TEXT:
             return (_opaque(text, catalog),), ()
         try:
-            tokens, literals = canonical.number_literals(lexer.tokens(text.decode(), scope.conforming_strings))
+            tokens, literals = canonical.number_literals(lexer.tokenize(text.decode(), scope.conforming_strings))
         except (lexer.LexicalError, UnicodeError):
             return (_opaque(text, catalog),), ()
         return self._bind(tokens, catalog, scope), literals
 
     def _bind(self, tokens: Sequence[Token], catalog: Catalog, scope: Scope) -> tuple[Plan, ...]:
-        budget = iter(range(MAX_READ))
-
-        def read(found: Sequence[Token], rows: Rows) -> Shape:
-            if next(budget, None) is None:
-                raise UnreadError("too many statements in one text")
-            return self._read(found, rows)
-
+        reader = commands.StatementReader(self._on_internal_error)
         return tuple(
-            binding.bind(commands.shape(statement, read), catalog, scope) for statement in lexer.statements(tokens)
+            binding.bind(reader.read(statement), catalog, scope) for statement in lexer.split_statements(tokens)
         )
 
 
-class _Scopes:
+class _CatalogPlans:
     """The plans of one catalog, by scope."""
 
     __slots__ = ("_by_scope", "_catalog", "_size", "by_object")
@@ -161,12 +162,12 @@ class _Scopes:
     def __init__(self, catalog: Catalog, size: int) -> None:
         self._catalog = catalog
         self._size = size
-        self._by_scope: dict[Scope, _Plans] = {}
-        self.by_object: dict[int, tuple[Scope, _Plans]] = {}
-        """By ``id`` of a scope that is kept alive here: hashing one takes longer than everything else together."""
+        self._by_scope: dict[Scope, _ScopePlans] = {}
+        self.by_object: dict[int, tuple[Scope, _ScopePlans]] = {}
+        """By ``id`` of a scope that is kept alive here: hashing a scope takes longer than the rest of a lookup."""
 
-    def plans(self, scope: Scope) -> _Plans:
-        # Temporary relations that bear no name of interest make no difference.
+    def plans(self, scope: Scope) -> _ScopePlans:
+        # A temporary relation whose name the catalog does not have makes no difference.
         narrow = Scope(
             scope.search_path,
             frozenset(name for name in scope.shadowed if name in self._catalog.names),
@@ -177,7 +178,7 @@ class _Scopes:
             if len(self._by_scope) >= MAX_SCOPES:
                 self._by_scope.clear()
                 self.by_object.clear()
-            found = self._by_scope[narrow] = _Plans(self._size)
+            found = self._by_scope[narrow] = _ScopePlans(self._size)
         if len(self.by_object) >= MAX_SCOPE_OBJECTS:
             self.by_object.clear()
         self.by_object[id(scope)] = scope, found
@@ -185,15 +186,15 @@ class _Scopes:
 
 
 def _opaque(text: bytes, catalog: Catalog) -> Plan:
-    """The one plan of a text that cannot be read: what it may write is every table whose name is in it."""
+    """The one plan of a text that cannot be read: it may write every table whose name occurs in it."""
     ddl = _DEFINING.search(text) is not None
     if _WRITING.search(text) is None:
-        return binding.whole(catalog, (), ddl=ddl)
+        return binding.plan_of_whole_text(catalog, (), ddl=ddl)
     lower = text.lower()
     if b"u&" in lower:  # a name may be spelled in escapes
-        return binding.whole(catalog, None, ddl=ddl)
+        return binding.plan_of_whole_text(catalog, None, ddl=ddl)
     readable = _is_utf8(text)
-    return binding.whole(
+    return binding.plan_of_whole_text(
         catalog,
         [name for name in catalog.names if name.lower().encode() in lower or not (readable or name.isascii())],
         ddl=ddl,

@@ -1,7 +1,7 @@
-"""What one statement would do to Redis: the contract between the analysis of SQL and the observation of traffic.
+"""A plan: what one statement would do to Redis. ``cache.sql`` makes plans, ``cache.capture`` carries them out.
 
-A plan is made once for a statement's text, one catalog and one scope, and says what to look at when the statement runs.
-It holds no values: constants are *operands*, found in the statement's literals or in Bind's parameters at run time.
+A plan is made once for a statement's text, a catalog and a scope, and says what to look at when the statement runs. It
+holds no values: constants are *operands*, found in the statement's literals or in Bind's parameters at run time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from cache.catalog.tables import BoundRule
 
 
-class Source(Enum):
+UNKNOWN = "unknown"
+"""The declared type of a parameter whose type is left to the server."""
+
+
+class OperandSource(Enum):
     """Where an operand's value is found."""
 
     LITERAL = "literal"
@@ -31,7 +35,7 @@ class Operand:
     """A constant of a statement. ``cast`` is the type it is explicitly cast to, as PostgreSQL names it ("int4",
     "text", "uuid", …), without type modifier; an operand with any other cast never becomes part of a plan."""
 
-    source: Source
+    source: OperandSource
     index: int = 0
     negative: bool = False
     """A minus sign stands before the (numeric) literal."""
@@ -61,13 +65,13 @@ class Action(Enum):
 
 
 class Returning(Enum):
-    """What a write's result rows (RETURNING) may be used for, if they carry the key as plain columns."""
+    """What the rows of a write's RETURNING are used for, if they have the key as plain columns."""
 
     NO = "no"
     STORE = "store"
-    """Rows show what is stored: Store each (Evict each where a value column is missing)."""
+    """They show what is stored: Store each row, or Evict it where a value column is missing."""
     EVICT = "evict"
-    """Rows name the touched keys: Evict each."""
+    """They name the keys that were touched: Evict each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class FillPlan:
 
     bound: BoundRule
     fixed: tuple[Operand | None, ...]
-    """For each key column, the operand WHERE fixes it to; None where it must be a column of the result."""
+    """For each key column, the operand that WHERE fixes it to; None where it must be a column of the result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +187,12 @@ class Reason(Enum):
     OPAQUE = "opaque"
 
     @property
-    def words(self) -> str:
+    def sentence(self) -> str:
         """The reason as a sentence."""
-        return _WORDS[self]
+        return _SENTENCES[self]
 
 
-_WORDS = {
+_SENTENCES = {
     Reason.UNRELATED: "It names no configured table, nor one whose writes reach a configured table.",
     Reason.FILL: "Rows that carry the key and every value column as plain columns fill.",
     Reason.FILL_FIXED_KEY: "WHERE fixes the key to a constant, so rows that carry every value column fill.",
@@ -260,12 +264,10 @@ class Plan:
     """The plan stands for all statements of its text, which could not be told apart."""
     holdable: bool = False
     """DECLARE … WITH HOLD."""
-    typed: bool = False
-    """PREPARE with declared parameter types: a constant of EXECUTE may be changed by a conversion."""
     modifies: bool = False
     """It writes some table, configured or not: what the rest of its transaction reads may not be committed."""
     trivial: bool = field(init=False)
-    """Nothing about the statement matters to anybody but its client."""
+    """The statement has no effect on keys, counts or what is known of the session: it need not be followed."""
 
     def __post_init__(self) -> None:
         matters = (

@@ -2,8 +2,8 @@ r"""Finds the literals of a SQL text, so that statements that differ only in lit
 
 ``split`` turns a text into a *template*, in which every literal is a placeholder that keeps only the literal's class,
 and the literals themselves, with quotes and escapes undone. It reads the text as PostgreSQL's own lexer does and gives
-up (None) at the slightest doubt: the caller then analyses the exact text. Standard library only; it knows lexemes, not
-grammar, with the four exceptions below.
+up (None) at the slightest doubt: the caller then analyses the exact text. It knows lexemes, not grammar, with the four
+exceptions below.
 
 The placeholder of *slot* i, the i-th literal, is a NUL and a class letter; no text that ``split`` accepts holds a NUL,
 so a template can never be mistaken for an exact text and both may be keys of one memo. ``parseable`` writes a template
@@ -24,8 +24,8 @@ None                           ``U&''``, ``U&""``, ``N''``, escapes whose bytes 
 Grammar enters in four places. A statement, the first or one after a semicolon, must begin with a word of ``_FIRST``;
 others (SET, DDL, transaction commands) are rare, and their literals decide what they mean. For the same reason no text
 that names ``set_config`` or ``pg_settings`` has a template. Numbers in parentheses after a type's name stay, as said.
-And a list of more than ``LIST`` plain constants of one class, ``IN (1, 2, …)``, is *one* slot, so that the number of
-templates is bounded however long the lists are: its literal has the kind "integer[]" or "string[]", and its value is
+And a list of more than ``LONG_LIST`` plain constants of one class, ``IN (1, 2, …)``, is *one* slot, so that the number
+of templates is bounded however long the lists are: its literal has the kind "integer[]" or "string[]", and its value is
 the list as PostgreSQL's text of an array, ``{1, 2, …}``; the statement means ``= ANY`` of that array. ``parseable``
 leaves ``IN (…)`` with one constant there, which ``list_slot_of`` recognises and ``slot_of`` does not. Shorter lists
 have a slot for each element and a template for each length.
@@ -37,21 +37,26 @@ a plan says which columns and rows a statement may show or touch, which order, g
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
+from cache.builtin_types import TABLE
+from cache.sql import lexer
+from cache.sql.canonical import LONG_LIST
+from cache.sql.lexer import NUMBER, STRING
 from cache.sql.plans import Literal, Literals
+from cache.sql.string_constants import BITS, ESCAPED, GAP, PLAIN, MalformedEscapeError, dollar_tag, undoubled, unescaped
 
-SIZE = 65_536
-"""A longer text has no template."""
-LITERALS = 1_000
-"""A text with more literals has none either."""
-LIST = 16
-"""A longer IN list is one slot."""
+if TYPE_CHECKING:
+    from cache.sql.lexer import Token
 
-# No possessive quantifiers or atomic groups: before Python 3.11.5 they do not match what they should. Instead each
-# pattern below can match a given text in one way only, so that giving up takes linear time.
-_STRING = rb"'[^']*(?:''[^']*)*'(?!')"
-# What may stand between the parts of one constant: white space with at least one newline, and `--` comments.
-_CONTINUE = rb"[ \t\f\v]*(?:--[^\n\r]*)?[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*[\n\r])*(?=')"
+MAX_TEXT = 65_536
+"""Bytes; a longer text has no template."""
+MAX_LITERALS = 1_000
+"""A text with more literals has no template either."""
+
+# As in ``string_constants``: each pattern can match a given text in one way only.
+_STRING = PLAIN.encode()
+_CONTINUE = GAP.encode() + rb"(?=')"
 
 
 def _block_comment(depth: int) -> bytes:
@@ -65,7 +70,7 @@ _COMMENT = rb"--[^\n\r]*(?![^\n\r])|" + _block_comment(3)
 _LONG_LIST = (
     rb"(?:(?<=[^\w$\x80-\xff.\"][iI][nN])|(?<=[^\w$\x80-\xff.\"][iI][nN][\ ]))"
     rb"\(\s*(?:-?\d+(?:\s*,\s*-?\d+){%(n)d,}|%(s)s(?:\s*,\s*%(s)s){%(n)d,})\s*\)"
-) % {b"n": LIST, b"s": rb"'[^'\\]*(?:''[^'\\]*)*'(?!')"}
+) % {b"n": LONG_LIST, b"s": rb"'[^'\\]*(?:''[^'\\]*)*'(?!')"}
 
 # One match is a run of what stays as it is, then one token of the four kinds below or the end of the text. The last
 # kind takes all that is left, so a match never fails, and the run is never tried again at another length.
@@ -81,7 +86,7 @@ _TOKENS = re.compile(
       | /(?!\*)
       | \$\d+(?![\w$\x80-\xff])
       | "[^"]*(?:""[^"]*)*"
-      | [bBxX]'[^'\\]*'(?!\s*(?:'|--))
+      | %(bits)s(?!\s*(?:'|--))
       | [uU]&(?!['"])
       | [A-TV-Za-tv-z_\x80-\xff]&
     )*)
@@ -91,15 +96,23 @@ _TOKENS = re.compile(
       | (  (?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![.\w$\x80-\xff])
          | %(comment)s
          | %(string)s(?:%(continue)s%(string)s)+
-         | [eE]'[^'\\]*(?:(?:''|\\[\s\S])[^'\\]*)*'(?!'|%(continue)s)
-         | (?P<tag>\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$)[\s\S]*?(?P=tag)
+         | [eE]%(escaped)s(?!%(continue)s)
+         | (?P<tag>%(tag)s)[\s\S]*?(?P=tag)
          | %(long_list)s
         )
       | ([\s\S]+)
       | \Z
     )
     """
-    % {b"long_list": _LONG_LIST, b"string": _STRING, b"continue": _CONTINUE, b"comment": _COMMENT},
+    % {
+        b"long_list": _LONG_LIST,
+        b"string": _STRING,
+        b"escaped": ESCAPED.encode(),
+        b"bits": BITS.encode(),
+        b"tag": dollar_tag(r"\x80-\xff").encode(),
+        b"continue": _CONTINUE,
+        b"comment": _COMMENT,
+    },
     re.VERBOSE,
 )
 
@@ -109,15 +122,12 @@ _OTHER_STATEMENT = re.compile(rb";\s*(?!\s|;|\Z|" + _FIRST_WORD + rb")", re.IGNO
 
 _PART = re.compile(rb"(?:" + _CONTINUE + rb")?(" + _STRING + rb")")
 _ELEMENT = re.compile(_STRING)
-_ESCAPE = re.compile(rb"''|\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([\s\S]))")
-_ESCAPED = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
-_UNSURE = b"vxuU01234567"
 
-# Types whose name may be followed by a modifier without a cast before it.
-_MODIFIED = frozenset(
-    b"bit bpchar char character dec decimal float interval national nchar numeric second time timestamp timestamptz "
-    b"timetz varbit varchar varying".split()
-)
+_MODIFIED = {
+    name.encode() for row in TABLE if row.has_modifier for name in (row.name, *row.key_words) if " " not in name
+} | {b"float", b"national", b"second", b"varying"}
+"""Words that a modifier in parentheses may follow without a cast before them: types, and the last words of
+``character varying``, ``interval second`` and their kind."""
 # The name before "(" and whether it is a cast's. Names longer than NAMEDATALEN, 63 bytes, are cut by the server; beyond
 # this reach a name is just no type's.
 _LAST_NAME = re.compile(
@@ -146,7 +156,7 @@ def split(text: bytes, conforming_strings: bool = True) -> tuple[bytes, Literals
     single-byte encodings; not SJIS, BIG5, GBK, UHC, GB18030, JOHAB). ``conforming_strings`` is the session's
     standard_conforming_strings when the text was sent.
     """
-    if len(text) > SIZE or _FIRST.match(text) is None or 0 in text:
+    if len(text) > MAX_TEXT or _FIRST.match(text) is None or 0 in text:
         return None
     if not conforming_strings and 0x5C in text:
         return None
@@ -173,12 +183,12 @@ def split(text: bytes, conforming_strings: bool = True) -> tuple[bytes, Literals
             modifier = modifier and commented
             try:
                 pieces.append(_rare(rare, literals))
-            except _DoubtError:
+            except (_DoubtError, MalformedEscapeError):
                 return None
         elif doubt:
             return None
     template = b"".join(pieces)
-    return None if len(literals) > LITERALS or _is_ambiguous(template) else (template, tuple(literals))
+    return None if len(literals) > MAX_LITERALS or _is_ambiguous(template) else (template, tuple(literals))
 
 
 def _modifies_type(plain: bytes, after_modifier: bool) -> bool:
@@ -202,10 +212,13 @@ def _rare(token: bytes, literals: list[Literal]) -> bytes:
     if first == b"(":
         return _list(token, literals)
     if first == b"'":
-        parts = (part[1:-1].replace(b"''", b"'") for part in _PART.findall(token))
+        parts = (undoubled(part[1:-1], b"'") for part in _PART.findall(token))
         literals.append(Literal(b"".join(parts), "string"))
     elif first in b"eE":
-        literals.append(Literal(_ESCAPE.sub(_unescape, token[2:-1]), "string"))
+        value, certain = unescaped(token[2:-1])
+        if not certain:
+            raise _DoubtError
+        literals.append(Literal(value, "string"))
     elif first == b"$":
         tag = token.index(b"$", 1) + 1
         literals.append(Literal(token[tag:-tag], "string"))
@@ -215,28 +228,12 @@ def _rare(token: bytes, literals: list[Literal]) -> bytes:
     return b"\0s"
 
 
-def _unescape(match: re.Match[bytes]) -> bytes:
-    """The byte an escape in ``E''`` stands for. Those above ASCII depend on the server's encoding."""
-    octal, *hexadecimal, other = match.groups()
-    if other is not None:
-        if other in _UNSURE:
-            raise _DoubtError
-        return _ESCAPED.get(other, other)
-    digits = next((digits for digits in hexadecimal if digits is not None), None)
-    if digits is None and octal is None:
-        return b"'"
-    code = int(octal, 8) if digits is None else int(digits, 16)
-    if not 0 < code < 0x80:
-        raise _DoubtError
-    return bytes((code,))
-
-
 def _list(token: bytes, literals: list[Literal]) -> bytes:
     """A long ``(1, 2, …)`` or ``('a', 'b', …)`` as one array literal."""
     if b"'" not in token:
         literals.append(Literal(b"{" + token[1:-1].strip() + b"}", "integer[]"))
         return b"(\0j)"
-    elements = (element[1:-1].replace(b"''", b"'").replace(b'"', rb"\"") for element in _ELEMENT.findall(token))
+    elements = (undoubled(element[1:-1], b"'").replace(b'"', rb"\"") for element in _ELEMENT.findall(token))
     literals.append(Literal(b'{"' + b'","'.join(elements) + b'"}', "string[]"))
     return b"(\0t)"
 
@@ -273,6 +270,25 @@ def _constant(letter: bytes, slot: int) -> bytes:
             return b"%s%05d707.5" % (_MARK, slot)
         case _:
             return f"'{_LIST_QUOTE}{slot}{_LIST_QUOTE}'".encode()
+
+
+def tokens_of(template: bytes, conforming_strings: bool) -> list[Token]:
+    """The tokens of ``template``, with a slot on each constant that stands for a literal.
+
+    Raises:
+        LexicalError: see ``lexer.tokenize``.
+        UnicodeError: the template is not UTF-8. Literals may be in another encoding; they are not in the template.
+    """
+    tokens: list[Token] = []
+    for token in lexer.tokenize(parseable(template).encode().decode(), conforming_strings):
+        if token.kind in (STRING, NUMBER):
+            slot, list_slot = slot_of(token.text), list_slot_of(token.text)
+            if slot is not None:
+                token = token._replace(slot=slot)
+            elif list_slot is not None:
+                token = token._replace(slot=list_slot, is_list=True)
+        tokens.append(token)
+    return tokens
 
 
 def slot_of(constant: str) -> int | None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from cache.catalog.tables import How
+from cache.catalog.tables import LinkType
 from cache.rules import ValueFormat
-from cache.sql.plans import Action, Operand, Reason, Returning, Source, Target, WritePlan
-from cache.sql.shapes import Conflict, Verb
+from cache.sql.plans import Action, Operand, OperandSource, Reason, Returning, Target, WritePlan
+from cache.sql.statements import Conflict, Verb
 
 if TYPE_CHECKING:
     from cache.catalog.tables import BoundRule, Link, Relation
     from cache.sql.operands import Keys, Operands
-    from cache.sql.shapes import Write
+    from cache.sql.statements import Write
 
 
 class Case(NamedTuple):
-    """One write, one way it reaches a rule."""
+    """One write, and one link over which it reaches a rule."""
 
     write: Write
     link: Link
@@ -25,7 +25,7 @@ class Case(NamedTuple):
     certain: bool
     """The statement's name means that relation and nothing else."""
     joined: bool
-    """The rule's table may also come into RETURNING another way."""
+    """FROM or USING has the rule's table too, so RETURNING may show rows that were not written."""
     operands: Operands
 
     @property
@@ -52,8 +52,8 @@ class Case(NamedTuple):
 
     @property
     def moves(self) -> bool:
-        """An UPDATE may move rows into the table, or out of it."""
-        return self.link.how is How.PARENT
+        """The relation written is a parent: an UPDATE may move rows into the rule's table, or out of it."""
+        return self.link.type is LinkType.PARENT
 
 
 Planned = tuple[WritePlan, Reason]
@@ -61,14 +61,14 @@ Planned = tuple[WritePlan, Reason]
 
 def plan(case: Case) -> Planned | None:
     """What the write may do to the rule's keys; None when it cannot reach them."""
-    verb, how = case.write.verb, case.link.how
-    if how is How.CASCADE:
+    verb, link_type = case.write.verb, case.link.type
+    if link_type is LinkType.CASCADE:
         return _cascade(case)
     if verb is Verb.TRUNCATE:
         return _flush(case, Reason.FLUSH_TRUNCATE, counted=False)
     if case.relation.rewritten:
         return _flush(case, Reason.FLUSH_REWRITE_RULE, counted=False)
-    if how is How.VIEW:
+    if link_type is LinkType.VIEW:
         return _flush(case, Reason.FLUSH_VIEW, counted=False)
     if verb is Verb.UPDATE:
         planned = _update(case)
@@ -81,11 +81,9 @@ def plan(case: Case) -> Planned | None:
     return _with_returning(case, *planned)
 
 
-def doubted(planned: WritePlan, reason: Reason) -> Planned:
-    """The same write where another one of the same statement may have come first or last."""
+def as_one_of_several(planned: WritePlan, reason: Reason) -> Planned:
+    """The plan of a write whose statement also writes the rule's table elsewhere, in no certain order."""
     action = Action.EVICT if planned.action is Action.STORE else planned.action
-    if action is Action.EVICT and planned.array is None and not planned.targets:
-        action = Action.FLUSH
     targets = tuple(Target(target.key) for target in planned.targets if target.key)
     write = WritePlan(planned.bound, action, targets, planned.array, counted=planned.counted)
     return write, Reason.EVICT_SEVERAL if planned.action is Action.STORE else reason
@@ -105,7 +103,7 @@ def _events(write: Write, relation: Relation) -> frozenset[str]:
 
 def _flush(case: Case, reason: Reason, *, counted: bool | None = None) -> Planned:
     counted = case.counted if counted is None else counted
-    if reason is Reason.FLUSH_UNKNOWN_KEY and case.link.how is How.PARENT:
+    if reason is Reason.FLUSH_UNKNOWN_KEY and case.link.type is LinkType.PARENT:
         reason = Reason.FLUSH_PARENT
     return WritePlan(case.bound, Action.FLUSH, counted=counted), reason
 
@@ -139,15 +137,15 @@ def _cascade(case: Case) -> Planned | None:
     return _flush(case, Reason.FLUSH_CASCADE, counted=case.counted and not case.relation.rewritten) if reaches else None
 
 
-def _doubt(case: Case) -> Reason | None:
-    """Why the new values are not certain to be what the statement says, whatever they are."""
+def _why_not_certain(case: Case) -> Reason | None:
+    """Why the rows may not be stored as the statement says, whatever values it gives; None when they are."""
     if case.triggered:
         return Reason.EVICT_TRIGGER
     if case.generated:
         return Reason.EVICT_GENERATED
     if not case.certain:
         return Reason.EVICT_UNCERTAIN_NAME
-    if case.link.how is not How.SELF:
+    if case.link.type is not LinkType.SELF:
         return Reason.EVICT_PARTITION
     if not case.write.counted:
         return Reason.EVICT_UNCOUNTED
@@ -156,14 +154,14 @@ def _doubt(case: Case) -> Reason | None:
 
 def _update(case: Case) -> Planned:
     bound, assigned = case.bound, case.assigned
-    keys, array = case.operands.keys(bound, case.write.fixes)
+    keys, array = case.operands.keys(bound, case.write.equalities)
     changed = [column.name for column in bound.key if column.name in assigned]
     if changed and not _key_kept(case, keys):
         return _key_change(case, keys)
     touched = any(column.name in assigned for column in bound.value)
     if not touched and not case.triggered and not case.generated and not case.moves:
         return _nothing(case, Reason.NOTHING_UNTOUCHED)
-    doubt = _doubt(case)
+    doubt = _why_not_certain(case)
     if doubt is not None or (keys is None and array is None):
         return _evict(case, keys, array, doubt or Reason.FLUSH_UNKNOWN_KEY)
     values, reason = _new_values(case, assigned)
@@ -175,13 +173,13 @@ def _update(case: Case) -> Planned:
 
 
 def _key_kept(case: Case, keys: Keys | None) -> bool:
-    """The key is set to what WHERE says that it is already: the same parameter."""
+    """SET gives the key columns the values that WHERE compares them with: the same parameters."""
     if keys is None or len(keys) != 1:
         return False
     for column, operand in zip(case.bound.key, keys[0], strict=True):
         if column.name in case.assigned:
             new = case.operands.key(column, case.assigned[column.name])
-            if new is None or new != operand or new.source is not Source.PARAMETER:
+            if new is None or new != operand or new.source is not OperandSource.PARAMETER:
                 return False
     return True
 
@@ -226,11 +224,11 @@ def _new_values(case: Case, assigned: dict[str, Operand | None]) -> tuple[tuple[
 
 
 def _delete(case: Case) -> Planned:
-    keys, array = case.operands.keys(case.bound, case.write.fixes)
+    keys, array = case.operands.keys(case.bound, case.write.equalities)
     reason = Reason.EVICT_DELETE
     if case.triggered:
         reason = Reason.EVICT_TRIGGER
-    elif case.link.how is not How.SELF:
+    elif case.link.type is not LinkType.SELF:
         reason = Reason.EVICT_PARTITION
     return _evict(case, keys, array, reason)
 
@@ -252,7 +250,7 @@ def _insert(case: Case) -> Planned:
         return _upsert(case, keys)
     if rows is None or keys is None:
         return _nothing(case, Reason.NOTHING_INSERT)
-    doubt = _doubt(case)
+    doubt = _why_not_certain(case)
     if doubt in (Reason.EVICT_TRIGGER, Reason.EVICT_UNCERTAIN_NAME):
         return _evict(case, keys, None, doubt)
     if doubt is not None or any(values is None for _, values in rows):
@@ -290,7 +288,7 @@ def _rows(case: Case) -> list[tuple[tuple[Operand, ...], tuple[Operand | None, .
         key: list[Operand] = []
         for column in bound.key:
             operand = case.operands.value(column, given.get(column.name))
-            if operand is None or operand.source is Source.NULL or case.operands.key(column, operand) is None:
+            if operand is None or operand.source is OperandSource.NULL or case.operands.key(column, operand) is None:
                 return None
             key.append(operand)
         values = tuple(case.operands.value(column, given.get(column.name)) for column in bound.value)
@@ -319,10 +317,10 @@ def _with_returning(case: Case, planned: WritePlan, reason: Reason) -> Planned:
 def _returning(case: Case) -> Returning:
     """What the rows of RETURNING show: the rows as stored, the keys that were touched, or nothing certain."""
     write = case.write
-    if not write.returning or not write.counted or case.joined or case.link.how is not How.SELF:
+    if not write.returning or not write.counted or case.joined or case.link.type is not LinkType.SELF:
         return Returning.NO
     key_set = any(column.name in case.assigned for column in case.bound.key)
-    keys, _ = case.operands.keys(case.bound, write.fixes) if write.verb is Verb.UPDATE else (None, None)
+    keys, _ = case.operands.keys(case.bound, write.equalities) if write.verb is Verb.UPDATE else (None, None)
     if key_set and not (write.verb is Verb.UPDATE and _key_kept(case, keys)):
         return Returning.NO
     if write.verb is Verb.DELETE:

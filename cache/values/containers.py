@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cache.values.types import Loader
+    from cache.values.loading import Loader
 
 _HEADER = struct.Struct("!iiI")
 _DIMENSION = struct.Struct("!ii")
@@ -31,7 +31,7 @@ class _UnreadableError(ValueError):
     """An element has no canonical text."""
 
 
-def _must(loader: Loader, value: bytes) -> bytes:
+def _required(loader: Loader, value: bytes) -> bytes:
     text = loader(value)
     if text is None:
         raise _UnreadableError
@@ -85,7 +85,7 @@ class ArrayFormat:
                 return None
             parts = [value[:start]]
             for structure, text in self.tokens(value[start:]):
-                parts.append(structure if text is None else self.quoted(_must(element, text)))
+                parts.append(structure if text is None else self.quoted(_required(element, text)))
             return b"".join(parts)
 
         return load
@@ -95,7 +95,7 @@ class ArrayFormat:
 
         def load(value: bytes) -> bytes | None:
             _, dimensions, elements = binary_elements(value)
-            texts = [b"NULL" if item is None else self.quoted(_must(element, item)) for item in elements]
+            texts = [b"NULL" if item is None else self.quoted(_required(element, item)) for item in elements]
             if not dimensions:
                 return b"{}"
             for size, _ in reversed(dimensions):
@@ -115,7 +115,7 @@ class ArrayFormat:
             _, dimensions, elements = binary_elements(value)
             if len(dimensions) > 1 or None in elements:
                 return None
-            return b" ".join([_must(element, item) for item in elements if item is not None])
+            return b" ".join([_required(element, item) for item in elements if item is not None])
 
         return load
 
@@ -162,7 +162,7 @@ def range_from_text(bound: Loader) -> Loader:
 
     def load(value: bytes) -> bytes | None:
         match = _RANGE.fullmatch(value)
-        return None if match is None else _range_again(match, bound)
+        return None if match is None else _canonical_range(match, bound)
 
     return load
 
@@ -179,7 +179,7 @@ def multirange_from_text(bound: Loader) -> Loader:
             match = _RANGE.match(value, position)
             if match is None or value[:1] != b"{":
                 return None
-            ranges.append(_range_again(match, bound))
+            ranges.append(_canonical_range(match, bound))
             position = match.end()
             if value[position:] == b"}":
                 return b"{%b}" % b",".join(ranges)
@@ -190,19 +190,19 @@ def multirange_from_text(bound: Loader) -> Loader:
     return load
 
 
-def _range_again(match: re.Match[bytes], bound: Loader) -> bytes:
+def _canonical_range(match: re.Match[bytes], bound: Loader) -> bytes:
     opening, lower, upper, closing = match.groups()
     if opening is None:
         return b"empty"
-    return b"%b%b,%b%b" % (opening, _bound_again(lower, bound), _bound_again(upper, bound), closing)
+    return b"%b%b,%b%b" % (opening, _canonical_bound(lower, bound), _canonical_bound(upper, bound), closing)
 
 
-def _bound_again(text: bytes, bound: Loader) -> bytes:
+def _canonical_bound(text: bytes, bound: Loader) -> bytes:
     if not text:
         return b""
     if text.startswith(b'"'):
         text = _RANGE_ESCAPE.sub(lambda match: match[1] or b'"', text[1:-1])
-    return _range_quoted(_must(bound, text))
+    return _range_quoted(_required(bound, text))
 
 
 def _range_quoted(text: bytes) -> bytes:
@@ -219,10 +219,10 @@ def range_from_binary(bound: Loader) -> Loader:
         lower = upper = b""
         if not flags & (_EMPTY | _LOWER_INFINITE):
             item, position = _item(value, position)
-            lower = _range_quoted(_must(bound, item or b""))
+            lower = _range_quoted(_required(bound, item or b""))
         if not flags & (_EMPTY | _UPPER_INFINITE):
             item, position = _item(value, position)
-            upper = _range_quoted(_must(bound, item or b""))
+            upper = _range_quoted(_required(bound, item or b""))
         if position != len(value) or flags >= 2 * _UPPER_INFINITE:
             raise ValueError("not a range")
         if flags & _EMPTY:
@@ -244,7 +244,7 @@ def multirange_from_binary(bound: Loader) -> Loader:
         ranges: list[bytes] = []
         for _ in range(count):
             item, position = _item(value, position)
-            ranges.append(_must(one, item or b""))
+            ranges.append(_required(one, item or b""))
         if position != len(value) or count < 0:
             raise ValueError("not a multirange")
         return b"{%b}" % b",".join(ranges)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from cache.values.types import Loader, ValueSettings, verbatim
+from cache.values.loading import Loader, ValueSettings, verbatim
 
 CODECS = {
     **{f"LATIN{number}": f"iso8859-{part}" for number, part in

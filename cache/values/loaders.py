@@ -2,7 +2,7 @@
 
 ``loader`` is asked once for each result column and answers with a function called once for each value, or with the
 reason why the column cannot be read; ``render`` puts the texts of a row together as its rule's format wants them. The
-types themselves are in the ``values_*`` modules.
+values of each family of types are read by a module of its own.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING
 
+from cache import builtin_types as t
+from cache.builtin_types import Setting, printed_with
 from cache.rules import ValueFormat
 from cache.values import geometry, numbers, scalars, times
 from cache.values import text_search as search
-from cache.values import types as t
 from cache.values.containers import (
     ArrayFormat,
     multirange_from_binary,
@@ -24,7 +25,8 @@ from cache.values.containers import (
     range_from_text,
 )
 from cache.values.encodings import effective_encoding, text_loader
-from cache.values.types import Loader, ValueSettings, guarded, verbatim
+from cache.values.loading import Loader, ValueSettings, guarded, verbatim
+from protocol import codes
 
 if TYPE_CHECKING:
     from cache.catalog.tables import Column
@@ -33,16 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Loader", "Renderer", "ValueSettings", "loader", "render", "renderer", "verbatim"]
 
-TEXT_FORMAT, BINARY_FORMAT = 0, 1
-
-_ENCODED = frozenset(
-    {t.NAME, t.TEXT, t.BPCHAR, t.VARCHAR, t.REFCURSOR, t.JSON, t.JSONB, t.JSONPATH, t.XML, t.TSVECTOR, t.TSQUERY}
-) | {t.ANYENUM}  # fmt: skip
-"""Types printed in the session's encoding."""
-_EXACT_FLOATS = frozenset(
-    {t.FLOAT4, t.FLOAT8, t.POINT, t.LSEG, t.PATH, t.BOX, t.POLYGON, t.LINE, t.CIRCLE}
-)  # fmt: skip
-"""Types printed with extra_float_digits."""
+_ENCODED = printed_with(Setting.CLIENT_ENCODING) | {t.ANYENUM}
 _CHECKED: dict[int, Callable[[bytes], bytes | None]] = {
     t.BYTEA: scalars.bytea_from_text,
     t.CHAR: scalars.char_from_text,
@@ -52,7 +45,6 @@ _CHECKED: dict[int, Callable[[bytes], bytes | None]] = {
     t.INTERVAL: times.interval_from_text,
 }
 """Types whose text is looked at, value by value."""
-_DATED = frozenset({t.DATE, t.TIMESTAMP, t.TIMESTAMPTZ})
 
 _BINARY: dict[int, Callable[[bytes], bytes | None]] = {
     t.BOOL: numbers.bool_text,
@@ -91,14 +83,12 @@ _BINARY: dict[int, Callable[[bytes], bytes | None]] = {
     t.POLYGON: geometry.polygon_text,
 }
 """Types whose binary format says everything by itself."""
-_SAME_IN_BINARY = frozenset({t.NAME, t.TEXT, t.BPCHAR, t.VARCHAR, t.REFCURSOR, t.JSON, t.ANYENUM})
+_SAME_IN_BINARY = frozenset({t.NAME, t.TEXT, t.BPCHAR, t.VARCHAR, t.REFCURSOR, t.JSON})
 _VERSIONED = frozenset({t.JSONB, t.JSONPATH})
 """Text behind a version byte, which has always been 1."""
 
 _EXTENSION_TYPES = frozenset({"citext", "hstore", "ltree", "lquery", "ltxtquery"})
 """Types of extensions whose output is text that no setting but client_encoding changes."""
-_FIRST_USER_OID = 16384
-_NAMES = t.BASE_TYPES | {t.ANYENUM: "enum"}
 
 
 def loader(column: Column, format: int, settings: ValueSettings) -> Loader | str:  # noqa: A002  PostgreSQL's word
@@ -107,18 +97,18 @@ def loader(column: Column, format: int, settings: ValueSettings) -> Loader | str
     ``format`` is the result column's format code. The loader takes values that are not NULL, never raises, and answers
     None for a single value that cannot be made canonical. It is ``verbatim`` itself where nothing needs to be done.
     """
-    if format == TEXT_FORMAT:
+    if format == codes.TEXT:
         return _text(column, settings)
-    if format == BINARY_FORMAT:
+    if format == codes.BINARY:
         return _binary(column, settings)
     return f"format code {format} is unknown"
 
 
 def _text(column: Column, settings: ValueSettings) -> Loader | str:
     oid = column.base_oid or column.type_oid
-    if oid in t.BASE_TYPES or oid in t.REFUSED:
+    if oid in t.BY_OID:
         return _base_text(oid, settings)
-    if (element := _element(column)) in t.BASE_TYPES:
+    if element := _element(column):
         return _through(_base_text(element, settings), settings, _array(element).from_text)
     if oid in t.RANGES:
         return _through(_base_text(t.RANGES[oid], settings), settings, range_from_text)
@@ -127,16 +117,16 @@ def _text(column: Column, settings: ValueSettings) -> Loader | str:
     kind = _base_kind(column)
     if kind == "e":
         return text_loader(settings)
-    if kind == "b" and oid >= _FIRST_USER_OID and column.base_name in _EXTENSION_TYPES:
+    if kind == "b" and oid >= t.FIRST_USER_OID and column.base_name in _EXTENSION_TYPES:
         return text_loader(settings)
     return _container_text(column, settings)
 
 
 def _binary(column: Column, settings: ValueSettings) -> Loader | str:
     oid = column.base_oid or column.type_oid
-    if oid in t.BASE_TYPES or oid in t.REFUSED:
+    if oid in t.BY_OID:
         return _base_binary(oid, settings)
-    if (element := _element(column)) in t.BASE_TYPES:
+    if element := _element(column):
         return _within(_base_binary(element, settings), _array(element).from_binary)
     if oid in t.RANGES:
         return _within(_base_binary(t.RANGES[oid], settings), range_from_binary)
@@ -145,7 +135,7 @@ def _binary(column: Column, settings: ValueSettings) -> Loader | str:
     kind = _base_kind(column)
     if kind == "e":
         return text_loader(settings)
-    if kind == "b" and column.base_name == "citext" and oid >= _FIRST_USER_OID:
+    if kind == "b" and column.base_name == "citext" and oid >= t.FIRST_USER_OID:
         return text_loader(settings)
     return f"{_describe(column)} is not read in binary format"
 
@@ -164,24 +154,24 @@ def _array(element: int) -> ArrayFormat:
 
 
 def _base_text(oid: int, settings: ValueSettings) -> Loader | str:
-    if oid in t.REFUSED:
-        return t.REFUSED[oid]
-    if oid in _ENCODED:
-        return text_loader(settings)
-    if oid in _EXACT_FLOATS and not settings.float_digits_certain:
-        return f"{_NAMES[oid]} prints as extra_float_digits says, which is not certain in this session"
-    if oid in _DATED and settings.date_style and not settings.iso_dates:
-        return f"{_NAMES[oid]} is in DateStyle {settings.date_style}, not ISO"
-    if oid == t.INTERVAL and settings.interval_style not in ("", "postgres"):
-        return f"interval is in IntervalStyle {settings.interval_style}, not postgres"
-    if oid in _CHECKED:
-        return guarded(_CHECKED[oid])
-    return verbatim
+    base = t.BY_OID[oid]
+    if base.refused:
+        return base.refused
+    match base.printed_with:
+        case Setting.CLIENT_ENCODING:
+            return text_loader(settings)
+        case Setting.EXTRA_FLOAT_DIGITS if not settings.float_digits_certain:
+            return f"{base.label} prints as extra_float_digits says, which is not certain in this session"
+        case Setting.DATE_STYLE if settings.date_style and not settings.iso_dates:
+            return f"{base.label} is in DateStyle {settings.date_style}, not ISO"
+        case Setting.INTERVAL_STYLE if settings.interval_style not in ("", "postgres"):
+            return f"interval is in IntervalStyle {settings.interval_style}, not postgres"
+    return guarded(_CHECKED[oid]) if oid in _CHECKED else verbatim
 
 
 def _base_binary(oid: int, settings: ValueSettings) -> Loader | str:
-    if oid in t.REFUSED:
-        return t.REFUSED[oid]
+    if reason := t.BY_OID[oid].refused:
+        return reason
     if oid in _BINARY:
         return guarded(_BINARY[oid])
     if oid == t.INTERVAL:
@@ -236,7 +226,7 @@ def _container_text(column: Column, settings: ValueSettings) -> Loader | str:
     if column.inner is None:
         return f"{_describe(column)} is not a type whose text is known to be independent of settings"
     for oid in column.inner:
-        reason = _uncertain_text(oid, settings)
+        reason = _why_not_canonical(oid, settings)
         if reason is not None:
             return f"{_describe(column)}: {reason}"
     if column.inner & _ENCODED:
@@ -244,20 +234,28 @@ def _container_text(column: Column, settings: ValueSettings) -> Loader | str:
     return verbatim
 
 
-def _uncertain_text(oid: int, settings: ValueSettings) -> str | None:
+def _why_not_canonical(oid: int, settings: ValueSettings) -> str | None:
     """Why values of a base type within a container may not be canonical; None when they are, but for their encoding."""
-    if oid not in _NAMES:
-        return t.REFUSED.get(oid, f"type {oid} within it is not built in")
-    if oid in (t.BYTEA, t.CHAR):
-        return f"{_NAMES[oid]} within it may be printed in several ways"
-    if oid in _DATED and not settings.iso_dates:
-        return f"{_NAMES[oid]} within it is not certain to be ISO"
-    if oid == t.TIMESTAMPTZ and not settings.utc:
-        return "timestamptz within it is not at UTC"
-    if oid == t.INTERVAL and settings.interval_style != "postgres":
-        return "interval within it is not certain to be in IntervalStyle postgres"
-    base = verbatim if oid in _ENCODED else _base_text(oid, settings)
-    return base if isinstance(base, str) else None
+    if oid == t.ANYENUM:
+        return None
+    base = t.BY_OID.get(oid)
+    if base is None:
+        return f"type {oid} within it is not built in"
+    if oid == t.CHAR:
+        return f"{base.label} within it may be printed in several ways"
+    match base.printed_with:
+        case Setting.CLIENT_ENCODING:
+            return None
+        case Setting.BYTEA_OUTPUT:
+            return f"{base.label} within it may be printed in several ways"
+        case Setting.DATE_STYLE if not settings.iso_dates:
+            return f"{base.label} within it is not certain to be ISO"
+        case Setting.DATE_STYLE if oid == t.TIMESTAMPTZ and not settings.utc:
+            return "timestamptz within it is not at UTC"
+        case Setting.INTERVAL_STYLE if settings.interval_style != "postgres":
+            return "interval within it is not certain to be in IntervalStyle postgres"
+    reason = _base_text(oid, settings)
+    return reason if isinstance(reason, str) else None
 
 
 def _describe(column: Column) -> str:

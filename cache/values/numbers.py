@@ -182,4 +182,4 @@ def _shortest(magnitude: float, inside: Callable[[str | Fraction], bool], most: 
             other = Fraction(text) + (step if Fraction(text) < Fraction(magnitude) else -step)
             if inside(other):
                 return f"{int(other / step)}e{exponent}"
-    raise ValueError("not a float")
+    raise ValueError("not a float")  # pragma: no cover - so many digits tell every number from its neighbours

@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from cache.values.types import Loader
+    from cache.values.loading import Loader
 
 _COUNT = struct.Struct("!I")
 _SHORT = struct.Struct("!H")

@@ -9,6 +9,7 @@ import os
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from cache.builtin_types import TEXT
 from cache.catalog import query as catalog_query
 from cache.catalog.links import links_to
 from cache.catalog.tables import BoundRule, Catalog, Column, Relation
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from cache.rules import TableRule
     from proxy.config.sections import PostgresSection
 
-_TEXT_OID = 25
 _VOLATILE = frozenset(
     (
         *("clock_timestamp", "currval", "gen_random_uuid", "lastval", "lo_create", "lo_from_bytea", "lo_import"),
@@ -103,6 +103,6 @@ def suppose(database: str, rules: Sequence[TableRule]) -> Catalog:
 def _relation(oid: int, rules: Sequence[TableRule]) -> Relation:
     """The table that all of ``rules`` are about."""
     names = dict.fromkeys(name for rule in rules for name in (*rule.key, *rule.value))
-    columns = {name: Column(name, number, _TEXT_OID, -1, base_oid=_TEXT_OID) for number, name in enumerate(names, 1)}
+    columns = {name: Column(name, number, TEXT, -1, base_oid=TEXT) for number, name in enumerate(names, 1)}
     unique = tuple(frozenset(rule.key) for rule in rules)
     return Relation(oid, rules[0].schema, rules[0].table, "r", columns, unique)

@@ -13,7 +13,8 @@ from psycopg.adapt import Dumper
 
 from cache.catalog import query as catalog_query
 from cache.values import loaders as values
-from cache.values.types import ValueSettings
+from cache.values.loading import ValueSettings
+from protocol import codes
 from proxy.commands import lookup
 from proxy.config import units
 
@@ -225,7 +226,7 @@ class Table:
         self._there = " AND ".join(f"{_quote(name)} IS NOT NULL" for name in self.rule.key)
 
     def _loader(self, column: Column) -> values.Loader:
-        loader = values.loader(column, values.TEXT_FORMAT, self._reader.settings())
+        loader = values.loader(column, codes.TEXT, self._reader.settings())
         if isinstance(loader, str):
             raise ReadFailure(f"{self.rule.label} is not captured: column {column.name!r}: {loader}")
         return loader

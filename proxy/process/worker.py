@@ -10,7 +10,7 @@ from cache.capture.database import Database
 from cache.counts import Counts
 from cache.delivery.backlog import Backlog
 from cache.delivery.writer import Writer
-from cache.sql.statements import Statements
+from cache.sql.memo import PlanMemo
 from proxy import logs, metrics
 from proxy.config.load import Config, ConfigError
 from proxy.net.server import Server
@@ -206,7 +206,7 @@ class Worker:
                 self._databases[name] = Database(
                     name,
                     its_rules,
-                    Statements(self.config.cache.statements),
+                    PlanMemo(self.config.cache.statements, self._internal_error),
                     on_learned=self._learned,
                     # Who is not followed may write unseen: nothing fills while such a session is there.
                     is_followed=lambda name=name: name not in self._bystanders,  # type: ignore[misc]

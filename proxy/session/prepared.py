@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from cache.capture.plan_views import PlanView, PlanViews
     from cache.catalog.tables import Catalog
     from cache.sql.plans import Literals, Plan
-    from cache.values.types import ValueSettings
+    from cache.values.loading import ValueSettings
 
 
 class PreparedStatement:

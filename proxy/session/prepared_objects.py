@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cache.capture.session_settings import Settings
     from cache.capture.transaction import TransactionBuffer
     from cache.sql.plans import Literals, Plan
-    from cache.values.types import ValueSettings
+    from cache.values.loading import ValueSettings
     from proxy.session.pending_requests import BindRequest
 
 NO_ARGUMENTS = Arguments(())

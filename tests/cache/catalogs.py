@@ -1,15 +1,15 @@
 """Catalogs made by hand for the tests of statements, binding and explanations."""
 
-from cache.catalog.tables import BoundRule, Catalog, Column, How, Link, Relation, Scope
+from cache.builtin_types import TABLE
+from cache.catalog.tables import BoundRule, Catalog, Column, Link, LinkType, Relation, Scope
 from cache.keys import KeyTemplate
 from cache.rules import TableRule, ValueFormat
-from cache.sql.statements import Statements
+from cache.sql import canonical, lexer
+from cache.sql.commands import StatementReader
+from cache.sql.memo import PlanMemo
 
 PUBLIC = Scope(("public",))
-TYPES = {
-    "int4": 23, "int8": 20, "text": 25, "varchar": 1043, "uuid": 2950, "bool": 16, "numeric": 1700, "jsonb": 3802,
-    "json": 114, "bpchar": 1042, "timestamptz": 1184,
-}  # fmt: skip
+TYPES = {row.name: row.oid for row in TABLE}
 
 
 def column(name, number, kind, **facts):
@@ -43,7 +43,7 @@ def catalog(table=None, rule=None, *, others=(), links=(), **facts):
     table = table or relation(1, "users", USERS_COLUMNS)
     rule = rule or bound(table)
     relations = {one.oid: one for one in (table, *others)}
-    by_oid = {table.oid: (Link(table.oid, rule, How.SELF),)}
+    by_oid = {table.oid: (Link(table.oid, rule, LinkType.SELF),)}
     for link in links:
         by_oid[link.oid] = (*by_oid.get(link.oid, ()), link)
     names: dict[str, tuple[int, ...]] = {}
@@ -56,7 +56,7 @@ USERS = catalog()
 
 
 def plans(text, where=USERS, scope=PUBLIC):
-    return Statements(100).plans(text if isinstance(text, bytes) else text.encode(), where, scope)
+    return PlanMemo(100).plans(text if isinstance(text, bytes) else text.encode(), where, scope)
 
 
 def plan(text, where=USERS, scope=PUBLIC):
@@ -102,3 +102,10 @@ def shown(operand, literals):
     else:
         text = operand.source.value
     return ("-" if operand.negative else "") + text + (f"::{operand.cast}" if operand.cast else "")
+
+
+def statement(text):
+    """What one statement says, before its names are looked up."""
+    tokens, _ = canonical.number_literals(lexer.tokenize(text))
+    (only,) = lexer.split_statements(tokens)
+    return StatementReader().read(only)

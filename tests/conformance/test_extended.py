@@ -2,7 +2,7 @@
 
 import pytest
 
-from protocol import codes
+from cache import builtin_types
 from tests.conformance.stages import plain_and_tls
 from tests.conformance.wire import (
     FLUSH,
@@ -21,7 +21,7 @@ from tests.conformance.wire import (
 
 UPDATE = "UPDATE items SET name = $1 WHERE id = $2"
 DIVISION = "SELECT 1 / (id - id) FROM items"
-INT4 = codes.INT4_OID
+INT4 = builtin_types.INT4
 
 
 def test_flush_without_sync_delivers_each_answer(both):

@@ -13,8 +13,3 @@ def test_one_byte_codes_are_the_manuals_letters():
     assert bytes((codes.IDLE, codes.IN_TRANSACTION, codes.FAILED_TRANSACTION)) == b"ITE"
     assert bytes((codes.PREPARED_STATEMENT, codes.PORTAL)) == b"SP"
     assert bytes((codes.SEVERITY, codes.SEVERITY_UNLOCALIZED, codes.SQLSTATE, codes.MESSAGE)) == b"SVCM"
-
-
-def test_type_oids_are_all_different():
-    oids = [value for name, value in vars(codes).items() if name.endswith("_OID")]
-    assert len(set(oids)) == len(oids) > 20

@@ -3,7 +3,7 @@
 from cache.capture.arguments import Arguments
 from cache.capture.rows import RowCollector, row_plans
 from cache.rules import ValueFormat
-from cache.values.types import CANONICAL
+from cache.values.loading import CANONICAL
 from protocol.backend import FieldDescription
 from tests.cache.catalogs import USERS, USERS_COLUMNS, bound, catalog, plan, relation
 

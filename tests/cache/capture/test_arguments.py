@@ -7,8 +7,8 @@ from struct import pack
 import pytest
 
 from cache.capture.arguments import Arguments
-from cache.sql.plans import Literal, Operand, Source
-from cache.values.types import CANONICAL
+from cache.sql.plans import Literal, Operand, OperandSource
+from cache.values.loading import CANONICAL
 from tests.cache.catalogs import USERS, plans
 
 KEY = USERS.bound[0].key[0]
@@ -17,7 +17,7 @@ INT4_ARRAY = 1007
 
 
 def parameter(index=0, **facts):
-    return Operand(Source.PARAMETER, index, **facts)
+    return Operand(OperandSource.PARAMETER, index, **facts)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_parameter_that_was_not_sent_is_not_certain():
         (parameter(0), False),
         (parameter(1), True),
         (parameter(2), False),
-        (Operand(Source.NULL), True),
-        (Operand(Source.TRUE), False),
+        (Operand(OperandSource.NULL), True),
+        (Operand(OperandSource.TRUE), False),
     ],
     ids=["value", "NULL parameter", "parameter that was not sent", "NULL", "TRUE"],
 )
@@ -91,11 +91,11 @@ def test_array_parameter_has_the_texts_of_its_elements(raw, formats, types, text
 
 def test_array_literal_has_the_texts_of_its_elements():
     arguments = Arguments((Literal(b"{1,2}", "string"),))
-    assert arguments.array(KEY, Operand(Source.LITERAL, 0)) == [b"1", b"2"]
+    assert arguments.array(KEY, Operand(OperandSource.LITERAL, 0)) == [b"1", b"2"]
 
 
 def test_keyword_is_no_array():
-    assert Arguments(()).array(KEY, Operand(Source.NULL)) is None
+    assert Arguments(()).array(KEY, Operand(OperandSource.NULL)) is None
 
 
 def test_parameters_of_a_prepared_statement_are_the_arguments_of_execute():

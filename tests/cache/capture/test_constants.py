@@ -9,13 +9,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg import pq
 
+from cache import builtin_types as t
 from cache.capture.constants import array_literal_texts, array_texts, keyword_text, literal_text, parameter_text
 from cache.catalog.tables import Column
-from cache.sql.plans import Literal, Operand, Source
-from cache.values import types as t
+from cache.sql.plans import Literal, Operand, OperandSource
+from cache.values.loading import CANONICAL, ValueSettings
 from tests.fix_postgres import fresh_database
 
-UTF8 = t.CANONICAL
+UTF8 = CANONICAL
 COLUMNS = {
     "int2": "int2", "int4": "int4", "int8": "int8", "text": "text", "varchar": "varchar", "varchar5": "varchar(5)",
     "bool": "bool", "uuid": "uuid", "json": "json", "mood": "mood", "int_domain": "int_domain",
@@ -129,7 +130,7 @@ def test_text_of_a_literal_is_what_the_server_stores_and_finds(server):
     taken = dict.fromkeys(COLUMNS, 0)
     for name, string, cast in itertools.product(COLUMNS, STRINGS, CASTS):
         for sql, literal, negative in literals(string):
-            text = literal_text(server.columns[name], literal, Operand(Source.LITERAL, 0, negative, cast), UTF8)
+            text = literal_text(server.columns[name], literal, Operand(OperandSource.LITERAL, 0, negative, cast), UTF8)
             if text is not None:
                 expression = f"({sql})::{cast}" if cast else sql
                 taken[name] += server.agrees(name, text, expression)
@@ -158,7 +159,7 @@ def test_text_of_a_literal_is_what_the_server_stores_and_finds(server):
     ],
 )  # fmt: skip
 def test_literal_of_the_columns_family_has_a_text(server, name, literal, negative, cast, text):
-    assert literal_text(server.columns[name], literal, Operand(Source.LITERAL, 0, negative, cast), UTF8) == text
+    assert literal_text(server.columns[name], literal, Operand(OperandSource.LITERAL, 0, negative, cast), UTF8) == text
 
 
 @pytest.mark.parametrize(
@@ -185,23 +186,23 @@ def test_literal_of_the_columns_family_has_a_text(server, name, literal, negativ
     ],
 )
 def test_literal_out_of_range_or_of_another_family_has_no_text(server, name, literal, negative, cast):
-    assert literal_text(server.columns[name], literal, Operand(Source.LITERAL, 0, negative, cast), UTF8) is None
+    assert literal_text(server.columns[name], literal, Operand(OperandSource.LITERAL, 0, negative, cast), UTF8) is None
 
 
 @pytest.mark.parametrize("name", UNCERTAIN)
 def test_constants_of_other_column_types_have_no_text(server, name):
-    column, literal = server.columns[name], Operand(Source.LITERAL)
+    column, literal = server.columns[name], Operand(OperandSource.LITERAL)
     for value in (b"1", b"a", b"{1}", b"2024-01-01"):
         for kind in ("string", "integer"):
             assert literal_text(column, Literal(value, kind), literal, UTF8) is None
         for code, oid in itertools.product((0, 1), (0, column.type_oid, t.TEXT, t.INT4)):
-            assert parameter_text(column, value, code, oid, Operand(Source.PARAMETER), UTF8) is None
-        assert array_texts(column, b"{1}", 0, 0, Operand(Source.PARAMETER), UTF8) is None
+            assert parameter_text(column, value, code, oid, Operand(OperandSource.PARAMETER), UTF8) is None
+        assert array_texts(column, b"{1}", 0, 0, Operand(OperandSource.PARAMETER), UTF8) is None
 
 
 def test_literal_of_a_citext_column_has_no_text():
     citext = Column("v", 1, 20000, -1, "b", 20000, base_kind="b", base_name="citext")
-    assert literal_text(citext, Literal(b"a", "string"), Operand(Source.LITERAL), UTF8) is None
+    assert literal_text(citext, Literal(b"a", "string"), Operand(OperandSource.LITERAL), UTF8) is None
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -209,7 +210,9 @@ def test_literal_of_a_citext_column_has_no_text():
 @example("\u00a05")
 @example("5\x0b")
 def test_integer_strings_are_read_as_the_server_reads_them(server, string):
-    text = literal_text(server.columns["int4"], Literal(string.encode(), "string"), Operand(Source.LITERAL), UTF8)
+    text = literal_text(
+        server.columns["int4"], Literal(string.encode(), "string"), Operand(OperandSource.LITERAL), UTF8
+    )
     result = server.run(f"SELECT {quoted(string)}::int4")
     if text is not None:
         assert result == [text]
@@ -220,7 +223,9 @@ def test_integer_strings_are_read_as_the_server_reads_them(server, string):
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.sampled_from(" tTrRuUeEfFaAlLsSyYnNoO01\t"), max_size=6))
 def test_boolean_strings_are_read_as_the_server_reads_them(server, string):
-    text = literal_text(server.columns["bool"], Literal(string.encode(), "string"), Operand(Source.LITERAL), UTF8)
+    text = literal_text(
+        server.columns["bool"], Literal(string.encode(), "string"), Operand(OperandSource.LITERAL), UTF8
+    )
     result = server.run(f"SELECT {quoted(string)}::bool")
     assert result == (None if text is None else [text])
 
@@ -230,7 +235,9 @@ def test_boolean_strings_are_read_as_the_server_reads_them(server, string):
 @example("a0eebc999c0b4ef8bb6d6bb9bd380a11")
 @example("{a0ee-bc99-9c0b4ef8-bb6d6bb9bd380a11}")
 def test_uuid_strings_are_read_as_the_server_reads_them(server, string):
-    text = literal_text(server.columns["uuid"], Literal(string.encode(), "string"), Operand(Source.LITERAL), UTF8)
+    text = literal_text(
+        server.columns["uuid"], Literal(string.encode(), "string"), Operand(OperandSource.LITERAL), UTF8
+    )
     result = server.run(f"SELECT {quoted(string)}::uuid")
     assert result == (None if text is None else [text])
 
@@ -252,7 +259,7 @@ def test_text_of_a_parameter_is_what_the_server_stores_and_finds(server):
     for name, cast, code in itertools.product(COLUMNS, CASTS, (0, 1)):
         column = server.columns[name]
         for raw, oid in itertools.product((texts, BINARIES)[code], [*DECLARED, column.type_oid]):
-            text = parameter_text(column, raw, code, oid, Operand(Source.PARAMETER, 0, cast=cast), UTF8)
+            text = parameter_text(column, raw, code, oid, Operand(OperandSource.PARAMETER, 0, cast=cast), UTF8)
             if text is not None:
                 taken[name, code] += server.agrees(name, text, f"$1::{cast}" if cast else "$1", raw, oid, code)
     floor = {("int4", 0): 100, ("int4", 1): 8, ("text", 0): 500, ("text", 1): 50, ("varchar5", 0): 200, ("bool", 0): 50,
@@ -281,17 +288,22 @@ def test_text_of_a_parameter_is_what_the_server_stores_and_finds(server):
     ],
 )
 def test_parameter_of_another_type_or_format_has_no_text(server, name, raw, code, oid, cast):
-    assert parameter_text(server.columns[name], raw, code, oid, Operand(Source.PARAMETER, 0, cast=cast), UTF8) is None
+    assert (
+        parameter_text(server.columns[name], raw, code, oid, Operand(OperandSource.PARAMETER, 0, cast=cast), UTF8)
+        is None
+    )
 
 
 def test_keywords_have_a_text_for_boolean_columns_alone(server):
-    for name, (keyword, source) in itertools.product(COLUMNS, (("TRUE", Source.TRUE), ("FALSE", Source.FALSE))):
+    for name, (keyword, source) in itertools.product(
+        COLUMNS, (("TRUE", OperandSource.TRUE), ("FALSE", OperandSource.FALSE))
+    ):
         for cast in CASTS:
             text = keyword_text(server.columns[name], Operand(source, cast=cast))
             assert (text is not None) is (name == "bool" and cast in (None, "bool"))
             if text is not None:
                 assert server.agrees(name, text, f"{keyword}::{cast}" if cast else keyword)
-    assert keyword_text(server.columns["bool"], Operand(Source.NULL)) is None
+    assert keyword_text(server.columns["bool"], Operand(OperandSource.NULL)) is None
 
 
 ARRAYS = {
@@ -316,12 +328,12 @@ def test_texts_of_an_array_are_what_the_server_finds_by_it(server, name):
     element = {"varchar5": "varchar"}.get(name, name)
     certain = 0
     for array in ARRAYS[name]:
-        texts = array_literal_texts(column, Literal(array.encode(), "string"), Operand(Source.LITERAL), UTF8)
+        texts = array_literal_texts(column, Literal(array.encode(), "string"), Operand(OperandSource.LITERAL), UTF8)
         declared = {value: key for key, value in t.ARRAYS.items()}.get(
             t.VARCHAR if name == "varchar5" else column.base_oid, 0
         )
         for oid, cast in ((0, None), (declared, None), (0, f"{element}[]"), (0, f"_{element}"), (1009, f"{element}[]")):
-            operand = Operand(Source.PARAMETER, cast=cast)
+            operand = Operand(OperandSource.PARAMETER, cast=cast)
             if name != "mood" or cast is None:
                 assert array_texts(column, array.encode(), 0, oid, operand, UTF8) == texts
         if texts is None:
@@ -333,7 +345,7 @@ def test_texts_of_an_array_are_what_the_server_finds_by_it(server, name):
         assert sorted(value[:1] if name == "bool" else value for value in found) == expected
         (binary,) = server.connection.execute(SEND.format(quoted(array), element)).fetchone()
         for oid in (0, declared):
-            assert array_texts(column, binary, 1, oid, Operand(Source.PARAMETER), UTF8) == texts
+            assert array_texts(column, binary, 1, oid, Operand(OperandSource.PARAMETER), UTF8) == texts
     assert certain >= len(ARRAYS[name]) // 2
 
 
@@ -343,12 +355,12 @@ def test_texts_of_an_array_are_what_the_server_finds_by_it(server, name):
 )
 def test_binary_array_of_another_type_or_shape_has_no_texts(server, expression):
     (binary,) = server.connection.execute(f"SELECT array_send({expression})").fetchone()
-    assert array_texts(server.columns["int4"], binary, 1, 0, Operand(Source.PARAMETER), UTF8) is None
+    assert array_texts(server.columns["int4"], binary, 1, 0, Operand(OperandSource.PARAMETER), UTF8) is None
 
 
 def test_binary_array_of_a_larger_integer_type_has_texts(server):
     (binary,) = server.connection.execute("SELECT array_send('[5:7]={1,NULL,2}'::int8[])").fetchone()
-    assert array_texts(server.columns["int4"], binary, 1, 1016, Operand(Source.PARAMETER), UTF8) == [b"1", b"2"]
+    assert array_texts(server.columns["int4"], binary, 1, 1016, Operand(OperandSource.PARAMETER), UTF8) == [b"1", b"2"]
 
 
 @pytest.mark.parametrize(
@@ -358,19 +370,19 @@ def test_binary_array_of_a_larger_integer_type_has_texts(server):
 )
 def test_array_that_is_no_plain_list_has_no_texts(raw, oid, cast):
     column = Column("v", 1, t.INT4, -1, base_oid=t.INT4)
-    assert array_texts(column, raw, 0, oid, Operand(Source.PARAMETER, cast=cast), UTF8) is None
+    assert array_texts(column, raw, 0, oid, Operand(OperandSource.PARAMETER, cast=cast), UTF8) is None
 
 
 @given(st.binary(max_size=60))
 def test_array_of_any_bytes_has_texts_or_none(raw):
     column = Column("v", 1, t.TEXT, -1, base_oid=t.TEXT)
     for code in (0, 1):
-        texts = array_texts(column, raw, code, 0, Operand(Source.PARAMETER), UTF8)
+        texts = array_texts(column, raw, code, 0, Operand(OperandSource.PARAMETER), UTF8)
         assert texts is None or all(isinstance(text, bytes) for text in texts)
 
 
 def test_array_beyond_the_limit_has_no_texts():
-    column, operand = Column("v", 1, t.INT4, -1, base_oid=t.INT4), Operand(Source.PARAMETER)
+    column, operand = Column("v", 1, t.INT4, -1, base_oid=t.INT4), Operand(OperandSource.PARAMETER)
     for count, read in ((10_000, True), (10_001, False)):
         text = b"{" + b",".join([b"1"] * count) + b"}"
         binary = struct.pack("!iiIii", 1, 0, t.INT4, count, 1) + struct.pack("!ii", 4, 1) * count
@@ -380,7 +392,7 @@ def test_array_beyond_the_limit_has_no_texts():
 
 def test_list_of_literals_has_the_texts_of_its_elements(server):
     """``IN`` with many literals of one kind arrives as one literal."""
-    operand = Operand(Source.LITERAL)
+    operand = Operand(OperandSource.LITERAL)
     integers, strings = Literal(b"{1, -2,\n007}", "integer[]"), Literal(b'{"1","NULL","x\\"y"}', "string[]")
     assert array_literal_texts(server.columns["int4"], integers, operand, UTF8) == [b"1", b"-2", b"7"]
     assert array_literal_texts(server.columns["text"], integers, operand, UTF8) is None
@@ -390,13 +402,13 @@ def test_list_of_literals_has_the_texts_of_its_elements(server):
 
 
 def test_text_is_certain_by_the_encodings_of_client_and_server():
-    column, literal = Column("v", 1, t.TEXT, -1, base_oid=t.TEXT), Operand(Source.LITERAL)
+    column, literal = Column("v", 1, t.TEXT, -1, base_oid=t.TEXT), Operand(OperandSource.LITERAL)
 
     def read(raw, client=None, server="UTF8"):
-        known = None if client is None else t.ValueSettings(client_encoding=client, server_encoding=server)
+        known = None if client is None else ValueSettings(client_encoding=client, server_encoding=server)
         found = literal_text(column, Literal(raw, "string"), literal, known)
-        assert parameter_text(column, raw, 0, 0, Operand(Source.PARAMETER), known) == found
-        assert parameter_text(column, raw, 1, 0, Operand(Source.PARAMETER), known) == found
+        assert parameter_text(column, raw, 0, 0, Operand(OperandSource.PARAMETER), known) == found
+        assert parameter_text(column, raw, 1, 0, Operand(OperandSource.PARAMETER), known) == found
         return found
 
     assert read(b"plain") == b"plain"
@@ -411,6 +423,6 @@ def test_text_is_certain_by_the_encodings_of_client_and_server():
     assert read(b"a\\b", "SJIS") is None
     assert read(b"plain", "SJIS") == b"plain"
     assert read(b"plain", "") is None
-    assert array_texts(column, b"{\xe9}", 0, 0, Operand(Source.PARAMETER), t.ValueSettings("LATIN1", "UTF8")) == [
+    assert array_texts(column, b"{\xe9}", 0, 0, Operand(OperandSource.PARAMETER), ValueSettings("LATIN1", "UTF8")) == [
         "é".encode()
     ]

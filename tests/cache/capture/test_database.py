@@ -8,8 +8,8 @@ from cache.catalog.tables import Scope
 from cache.changes import Change, Kind
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
-from cache.sql.statements import Statements
-from cache.values.types import CANONICAL
+from cache.sql.memo import PlanMemo
+from cache.values.loading import CANONICAL
 from tests.cache.catalog_answers import payload
 
 SCOPE = Scope(search_path=("public",))
@@ -25,7 +25,7 @@ def rule(table="users"):
 @pytest.fixture
 def make():
     def make(*rules, **options):
-        return Database("app", rules, Statements(100), **options)
+        return Database("app", rules, PlanMemo(100), **options)
 
     return make
 

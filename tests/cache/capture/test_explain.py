@@ -88,4 +88,4 @@ def test_any_text_is_explained():
 def test_manual_lists_every_reason():
     manual = Path(__file__).parents[3].joinpath("docs/capture.md").read_text()
     for reason in Reason:
-        assert f"| `{reason.value}` | {reason.words} |" in manual
+        assert f"| `{reason.value}` | {reason.sentence} |" in manual

@@ -11,8 +11,8 @@ from cache.capture.rows import RowCollector, row_plans
 from cache.capture.session_settings import Settings
 from cache.changes import Kind
 from cache.counts import Counts
-from cache.sql.statements import Statements
-from cache.values.types import CANONICAL
+from cache.sql.memo import PlanMemo
+from cache.values.loading import CANONICAL
 from protocol.backend import FieldDescription
 from protocol.codes import FAILED_TRANSACTION, IDLE, IN_TRANSACTION
 from tests.cache.catalogs import PUBLIC, USERS
@@ -37,7 +37,7 @@ class Server:
         self.counts = Counts()
         self.settings = Settings(REPORTED | reported, {})
         if database is None:
-            database = Database("db", [bound.rule for bound in USERS.bound], Statements(100))
+            database = Database("db", [bound.rule for bound in USERS.bound], PlanMemo(100))
             if learned:
                 database.catalog, database.learned, database.due_at = USERS, True, 1 << 62
         self.database = database

@@ -7,7 +7,7 @@ import pytest
 from cache.capture import plan_views
 from cache.capture.plan_views import MAX_MESSAGE, MAX_MESSAGES, MAX_SHAPES, NOTHING_TO_READ, PlanViews
 from cache.capture.rows import RowCollector
-from cache.values.types import CANONICAL
+from cache.values.loading import CANONICAL
 from protocol.backend import FieldDescription, RowDescription
 from protocol.errors import MessageError
 from tests.cache.capture.results import EMAIL, ID, NAME, NO_ARGUMENTS, OF_ANOTHER_TABLE

@@ -9,7 +9,7 @@ import pytest
 from cache.capture.arguments import Arguments
 from cache.capture.rows import MAX_BYTES, MAX_RETURNED, RowCollector, row_plans
 from cache.changes import Kind
-from cache.values.types import CANONICAL
+from cache.values.loading import CANONICAL
 from tests.cache.capture.results import (
     DATED,
     DATED_HASH,

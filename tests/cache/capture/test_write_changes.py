@@ -7,7 +7,7 @@ import pytest
 from cache.capture.arguments import Arguments
 from cache.capture.rows import MAX_RETURNED, RowCollector, row_plans
 from cache.capture.write_changes import changes_of_write
-from cache.values.types import CANONICAL
+from cache.values.loading import CANONICAL
 from tests.cache.capture.results import HASH, ID, NAME, PAIR
 from tests.cache.catalogs import USERS, plans
 

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from cache.catalog import query as catalog_query
-from cache.catalog.tables import Catalog, How, Scope
+from cache.catalog.tables import Catalog, LinkType, Scope
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
 
@@ -43,10 +43,10 @@ def learn(connection: psycopg.Connection, *rules: TableRule) -> Catalog:
 
 
 def reached(catalog: Catalog) -> dict[str, str]:
-    return {catalog.relations[oid].name: links[0].how.value for oid, links in catalog.links.items()}
+    return {catalog.relations[oid].name: links[0].type.value for oid, links in catalog.links.items()}
 
 
-def test_columns_types_and_keys(connection):
+def test_columns_have_the_types_and_keys_of_the_table(connection):
     connection.execute("""
         CREATE DOMAIN short AS varchar(10); CREATE DOMAIN shorter AS short; CREATE TYPE mood AS ENUM ('ok');
         CREATE COLLATION loose (provider = builtin, locale = 'C.UTF-8');
@@ -70,9 +70,10 @@ def test_columns_types_and_keys(connection):
     assert bound.relation.unique == (frozenset({"id"}),)
 
 
-def test_what_is_within_containers(connection):
+def test_container_columns_know_the_types_within_them(connection):
     connection.execute("""
-        CREATE TYPE mood AS ENUM ('ok'); CREATE DOMAIN moods AS mood[]; CREATE TYPE pair AS (at timestamptz, m moods);
+        CREATE TYPE mood AS ENUM ('ok'); CREATE DOMAIN moods AS mood[];
+        CREATE TYPE pair AS (at timestamptz, until timestamptz, m moods);
         CREATE TYPE spans AS RANGE (subtype = float8);
         CREATE TABLE users (id int PRIMARY KEY, name pair[], s spans, ms int4multirange, d moods, b box)
     """)
@@ -127,7 +128,7 @@ def test_what_is_within_containers(connection):
         ),
     ],
 )
-def test_what_cannot_be_captured_says_why(connection, ddl, wanted, words):
+def test_rule_that_cannot_be_captured_says_why(connection, ddl, wanted, words):
     if ddl:
         connection.execute(ddl)
     catalog = learn(connection, wanted)
@@ -150,7 +151,7 @@ def test_what_cannot_be_captured_says_why(connection, ddl, wanted, words):
         ("short", ("users:{id}", "users:{id}:more"), [0, 1]),
     ],
 )
-def test_of_rules_whose_keys_can_meet_the_first_is_captured(connection, key_type, templates, bound):
+def test_first_of_rules_whose_keys_can_be_equal_is_captured(connection, key_type, templates, bound):
     connection.execute(f"CREATE DOMAIN short AS int2; CREATE TABLE users (id {key_type} PRIMARY KEY, name text)")
     rules = [rule("users", redis_key=template) for template in templates]
     catalog = learn(connection, *rules)
@@ -163,7 +164,7 @@ def test_of_rules_whose_keys_can_meet_the_first_is_captured(connection, key_type
     assert linked == {one.rule for one in catalog.bound}
 
 
-def test_a_rule_without_a_table_stands_in_nobodys_way(connection):
+def test_rule_without_a_table_does_not_stop_a_rule_with_the_same_keys(connection):
     connection.execute("CREATE TABLE users (id text PRIMARY KEY, name text)")
     absent = rule("absent", redis_key="users:{id}")
     present = rule("users", redis_key="users:{id}:name")
@@ -172,7 +173,7 @@ def test_a_rule_without_a_table_stands_in_nobodys_way(connection):
     assert catalog.unbound == ((absent, "table public.absent does not exist"),)
 
 
-def test_keys_of_different_tables_can_meet_too(connection):
+def test_rules_of_two_tables_whose_keys_can_be_equal_are_not_both_captured(connection):
     connection.execute("""
         CREATE TABLE users (id int PRIMARY KEY, name text); CREATE TABLE names (id text PRIMARY KEY, name text)
     """)
@@ -183,12 +184,12 @@ def test_keys_of_different_tables_can_meet_too(connection):
     assert "(public.users)" in reason
 
 
-def test_an_index_with_included_columns_covers_its_key(connection):
+def test_unique_index_with_included_columns_covers_the_key(connection):
     connection.execute("CREATE TABLE users (id int, name text); CREATE UNIQUE INDEX ON users (id) INCLUDE (name)")
     assert learn(connection, rule("users")).bound
 
 
-def test_partitions_and_their_ancestors(connection):
+def test_partitions_below_and_ancestors_above_are_linked(connection):
     connection.execute("""
         CREATE TABLE top (id int, name text, PRIMARY KEY (id)) PARTITION BY RANGE (id);
         CREATE TABLE middle PARTITION OF top FOR VALUES FROM (0) TO (100) PARTITION BY RANGE (id);
@@ -201,7 +202,7 @@ def test_partitions_and_their_ancestors(connection):
     assert "sibling" not in reached(learn(connection, rule("leaf"))), "its rows are not the leaf's"
 
 
-def test_views_over_views_and_rules_elsewhere(connection):
+def test_views_over_views_and_relations_with_rules_are_linked(connection):
     connection.execute("""
         CREATE TABLE users (id int PRIMARY KEY, name text); CREATE TABLE other (x int); CREATE TABLE log (x int);
         CREATE VIEW v AS SELECT * FROM users; CREATE VIEW w AS SELECT id FROM v WHERE id > 1;
@@ -212,7 +213,7 @@ def test_views_over_views_and_rules_elsewhere(connection):
     }  # fmt: skip
 
 
-def test_foreign_keys_that_cascade(connection):
+def test_tables_that_foreign_keys_cascade_from_are_linked(connection):
     connection.execute("""
         CREATE TABLE country (code text PRIMARY KEY);
         CREATE TABLE org (id int PRIMARY KEY, c text REFERENCES country ON DELETE CASCADE);
@@ -228,19 +229,19 @@ def test_foreign_keys_that_cascade(connection):
     assert (links["country"].on_delete, links["country"].on_update) == (True, None)
 
 
-def test_two_foreign_keys_to_one_table_count_both(connection):
+def test_two_foreign_keys_to_one_table_make_one_link_of_both(connection):
     connection.execute("""
         CREATE TABLE org (id int PRIMARY KEY, alias int UNIQUE);
         CREATE TABLE users (id int PRIMARY KEY, name text, a int REFERENCES org (id) ON DELETE CASCADE,
                             b int REFERENCES org (alias) ON UPDATE CASCADE)
     """)
     catalog = learn(connection, rule("users"))
-    (link,) = next(links for links in catalog.links.values() if links[0].how is How.CASCADE)
+    (link,) = next(links for links in catalog.links.values() if links[0].type is LinkType.CASCADE)
     assert link.on_delete
     assert link.on_update == frozenset({"alias"})
 
 
-def test_triggers_and_rules_of_partitions_count(connection):
+def test_enabled_triggers_of_a_partition_are_the_tables(connection):
     connection.execute("""
         CREATE TABLE users (id int PRIMARY KEY, name text) PARTITION BY RANGE (id);
         CREATE TABLE p PARTITION OF users FOR VALUES FROM (0) TO (9);
@@ -254,7 +255,7 @@ def test_triggers_and_rules_of_partitions_count(connection):
     assert bound.relation.triggers == frozenset()
 
 
-def test_names_in_several_schemas_need_a_search_path(connection):
+def test_name_in_several_schemas_is_certain_by_search_path_only(connection):
     connection.execute("""
         CREATE TABLE users (id int PRIMARY KEY, name text);
         CREATE SCHEMA other; CREATE TABLE other.users (id int)
@@ -276,7 +277,7 @@ def test_names_in_several_schemas_need_a_search_path(connection):
     assert not shadowed.certain
 
 
-def test_odd_names_and_any_client_encoding(connection):
+def test_odd_names_are_found_under_any_settings(connection):
     connection.execute(r"""
         CREATE SCHEMA "o'd\d"; CREATE TABLE "o'd\d"."Ünï ""q" ("ke y" int PRIMARY KEY, "näme" text)
     """)
@@ -287,7 +288,7 @@ def test_odd_names_and_any_client_encoding(connection):
     assert learn(connection, wanted).bound
 
 
-def test_functions_that_read_only(connection):
+def test_function_with_a_volatile_overload_is_not_harmless(connection):
     connection.execute("""
         CREATE FUNCTION reads(int) RETURNS int LANGUAGE sql STABLE AS 'SELECT $1';
         CREATE FUNCTION mixed(int) RETURNS int LANGUAGE sql STABLE AS 'SELECT $1';
@@ -312,6 +313,6 @@ def test_float_digits_are_certain_unless_a_role_or_database_sets_them(connection
 
 
 @pytest.mark.parametrize("payload", [b"", b"zz", b"7b7d", b"5b5d", "é".encode()])
-def test_what_is_no_answer_is_refused(payload):
+def test_payload_that_is_no_answer_is_refused(payload):
     with pytest.raises(ValueError):
         catalog_query.parse(payload, "app", [rule("users")])

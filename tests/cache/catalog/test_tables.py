@@ -1,10 +1,10 @@
-"""Catalog.resolve and by_oid: which relation a name may mean, and when that is certain."""
+"""Catalog.resolve: which relation a name may mean, and when that is certain."""
 
 from __future__ import annotations
 
 import pytest
 
-from cache.catalog.tables import BoundRule, Catalog, Column, How, Link, Relation, Scope
+from cache.catalog.tables import BoundRule, Catalog, Column, Link, LinkType, Relation, Scope
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
 
@@ -24,7 +24,7 @@ CATALOG = Catalog(
     "app",
     bound=(BOUND,),
     relations={1: OWN, 2: OTHER},
-    links={1: (Link(1, BOUND, How.SELF),), 2: (Link(2, BOUND, How.VIEW),)},
+    links={1: (Link(1, BOUND, LinkType.SELF),), 2: (Link(2, BOUND, LinkType.VIEW),)},
     names={"users": (1, 2), "unique": (1,)},
 )
 
@@ -46,13 +46,7 @@ CATALOG = Catalog(
         (None, "users", Scope(search_path=("public",), shadowed=frozenset({"users"})), (1, 2), False),
     ],
 )
-def test_resolve(schema, name, scope, oids, certain):
+def test_name_resolves_by_schema_and_search_path(schema, name, scope, oids, certain):
     found = CATALOG.resolve(schema, name, scope)
     assert set(found.oids) == set(oids)
     assert found.certain is certain
-
-
-def test_only_rows_of_the_table_itself_are_its_rows():
-    assert CATALOG.by_oid(1) == (BOUND,)
-    assert CATALOG.by_oid(2) == ()
-    assert CATALOG.by_oid(3) == ()

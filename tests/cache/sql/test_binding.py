@@ -2,9 +2,9 @@
 
 import pytest
 
-from cache.catalog.tables import Scope
+from cache.catalog.tables import Link, LinkType, Scope
 from cache.sql.plans import Reason
-from tests.cache.catalogs import PUBLIC, USERS, USERS_COLUMNS, catalog, plan, relation, told
+from tests.cache.catalogs import PUBLIC, USERS, USERS_COLUMNS, bound, catalog, plan, relation, told
 
 READS = [
     ("SELECT id, name FROM users", "fill", "fill"),
@@ -95,7 +95,7 @@ READS = [
 
 
 @pytest.mark.parametrize(("text", "effect", "reason"), READS)
-def test_read(text, effect, reason):
+def test_read_has_the_effect_and_the_reason_of_the_manual(text, effect, reason):
     where = catalog(harmless=frozenset(["calm"]), volatile=frozenset(["random", "query_to_xml"]))
     assert told(text, where) == effect
     assert reason is None or plan(text, where).reason.value == reason
@@ -123,17 +123,17 @@ def two_schemas():
         (Scope(("public",), frozenset(["orders"])), "store 1=x"),
     ],
 )
-def test_search_path(scope, effect):
+def test_name_that_may_mean_two_tables_makes_a_store_an_evict(scope, effect):
     assert told("UPDATE users SET name = 'x' WHERE id = 1", two_schemas(), scope) == effect
 
 
-def test_uncertain_names_take_nothing_from_returning():
+def test_uncertain_name_makes_returning_evict():
     text = "UPDATE users SET name = 'x' WHERE n = 1 RETURNING *"
     assert told(text, two_schemas(), Scope(None)) == "flush returning evict"
     assert told("UPDATE public.users SET name = 'x' WHERE id = 1", two_schemas(), Scope(None)) == "store 1=x"
 
 
-def test_case_folding_and_quoting():
+def test_names_are_folded_and_unquoted_as_the_server_does():
     for spelled in ("USERS", '"users"', 'PUBLIC."users"', 'U&"us\\0065rs"', "/* x */ users", "users -- c\n"):
         assert told(f"DELETE FROM {spelled} WHERE ID = 1") == "evict 1"
     assert told('DELETE FROM "Users" WHERE id = 1') == ""
@@ -162,12 +162,12 @@ def test_case_folding_and_quoting():
         ("SELECT * FROM o CROSS APPLY f()", True, False, False),
     ],
 )
-def test_flags(text, opaque, modifies, ddl):
+def test_plan_says_whether_it_is_opaque_modifies_or_defines(text, opaque, modifies, ddl):
     made = plan(text)
     assert (made.opaque, made.modifies, made.ddl) == (opaque, modifies, ddl)
 
 
-def test_a_write_elsewhere_is_not_trivial():
+def test_write_elsewhere_is_not_trivial():
     assert not plan("UPDATE o SET x = 1").trivial
     assert plan("SELECT * FROM o").trivial
 
@@ -185,15 +185,39 @@ def test_a_write_elsewhere_is_not_trivial():
         ("ALTER TABLE o RENAME TO users", ("users",)),
     ],
 )
-def test_shadows(text, shadows):
+def test_created_temporary_relation_shadows_a_table_of_its_name(text, shadows):
     assert plan(text).shadows == shadows
 
 
-def test_a_path_that_begins_with_temporary_tables():
+def test_relation_created_under_a_temporary_path_shadows():
     assert plan("CREATE TABLE users (id int)", USERS, Scope(("pg_temp", "public"))).shadows == ("users",)
     assert plan("CREATE TABLE users (id int)", USERS, PUBLIC).shadows == ()
 
 
-def test_every_reason_has_words():
+def test_every_reason_has_a_sentence():
     for reason in Reason:
-        assert reason.words.endswith(".")
+        assert reason.sentence.endswith(".")
+
+
+def test_schema_of_a_function_decides_whether_it_is_harmless():
+    where = catalog(harmless=frozenset(["mine"]), volatile=frozenset(["now"]))
+    for text, opaque in [
+        ("SELECT lower('x')", False),
+        ("SELECT pg_catalog.lower('x')", False),
+        ("SELECT app.lower('x')", True),
+        ("SELECT mine()", False),
+        ("SELECT app.mine()", False),
+        ("SELECT pg_catalog.mine()", True),
+        ("SELECT now()", True),
+        ("SELECT random()", False),
+    ]:
+        assert plan(text, where).opaque is opaque, text
+
+
+def test_definition_of_a_table_that_only_cascades_here_flushes_nothing():
+    users = relation(1, "users", USERS_COLUMNS)
+    rule = bound(users)
+    where = catalog(users, rule, others=(relation(2, "teams"),), links=(Link(2, rule, LinkType.CASCADE),))
+    assert told("DROP TABLE teams", where) == ""
+    assert plan("DROP TABLE teams", where).ddl
+    assert told("DROP TABLE users", where) == "flush uncounted"

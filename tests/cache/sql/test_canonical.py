@@ -3,14 +3,14 @@
 import pytest
 
 from cache.sql import canonical, lexer
-from cache.sql.canonical import CALLED
+from cache.sql.canonical import CALL_PREFIX
 from cache.sql.lexer import LexicalError
 from cache.sql.plans import Literal
 
 
 def written(text):
-    tokens, _ = canonical.number_literals(lexer.tokens(text))
-    return canonical.write(canonical.simplified(tokens)).replace(CALLED, "^")
+    tokens, _ = canonical.number_literals(lexer.tokenize(text))
+    return canonical.render_for_parser(canonical.simplified(tokens)).replace(CALL_PREFIX, "^")
 
 
 @pytest.mark.parametrize(
@@ -33,35 +33,78 @@ def written(text):
         ("B'1' || N'x'", "'x' :: \"^bit\" <-> 'x' :: \"^bpchar\""),
     ],
 )
-def test_write(text, expected):
+def test_tokens_are_rendered_as_the_parser_needs_them(text, expected):
     assert written(text) == expected
 
 
-def test_forged_marks_are_refused():
+def test_identifier_with_the_call_prefix_is_refused():
     with pytest.raises(LexicalError):
-        written(f'"{CALLED}f" (1)')
+        written(f'"{CALL_PREFIX}f" (1)')
 
 
-def test_long_lists_are_one_literal():
-    tokens, literals = canonical.number_literals(lexer.tokens("IN (" + "1, -2, " * 10 + "3)"))
+def test_long_list_of_one_kind_is_one_literal():
+    tokens, literals = canonical.number_literals(lexer.tokenize("IN (" + "1, -2, " * 10 + "3)"))
     assert literals == (Literal(b"{" + b"1,-2," * 10 + b"3}", "integer[]"),)
-    assert canonical.write(tokens) == "in ( 'L0' )"
-    _, mixed = canonical.number_literals(lexer.tokens("IN (" + "1, 'a', " * 10 + "3)"))
+    assert canonical.render_for_parser(tokens) == "in ( 'L0' )"
+    _, mixed = canonical.number_literals(lexer.tokenize("IN (" + "1, 'a', " * 10 + "3)"))
     assert len(mixed) == 21
 
 
-def test_rows_of_other_than_constants_are_kept():
-    plain = lexer.tokens("INSERT INTO t VALUES " + ", ".join(["(1, 'a', DEFAULT, $1::int)"] * 100) + " RETURNING a")
+def test_rows_beyond_the_first_are_left_out_if_all_are_constants():
+    plain = lexer.tokenize("INSERT INTO t VALUES " + ", ".join(["(1, 'a', DEFAULT, $1::int)"] * 100) + " RETURNING a")
     shorter = canonical.shortened(plain)
     assert shorter is not None
     assert len(shorter) < len(plain)
     assert shorter[-1].text == "a"
-    calls = lexer.tokens("INSERT INTO t VALUES " + ", ".join(["(f(1), 'a')"] * 100))
+    calls = lexer.tokenize("INSERT INTO t VALUES " + ", ".join(["(f(1), 'a')"] * 100))
     assert canonical.shortened(calls) is None
 
 
-def test_depth():
-    assert canonical.depth(lexer.tokens("((a)) + (b)")) == 2
-    assert canonical.depth(lexer.tokens("a" + "[1]" * 100)) > canonical.MAX_DEPTH
-    assert canonical.depth(lexer.tokens("ARRAY" + "[" * 9 + "]" * 9)) > canonical.MAX_DEPTH
-    assert canonical.depth(lexer.tokens("NOT " * 100)) == 100
+def test_depth_counts_nesting_and_prefix_operators():
+    assert canonical.depth(lexer.tokenize("((a)) + (b)")) == 2
+    assert canonical.depth(lexer.tokenize("a" + "[1]" * 100)) > canonical.MAX_DEPTH
+    assert canonical.depth(lexer.tokenize("ARRAY" + "[" * 9 + "]" * 9)) > canonical.MAX_DEPTH
+    assert canonical.depth(lexer.tokenize("NOT " * 100)) == 100
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("interval '1' day, day", "interval '0' day , \"day\""),
+        ("FROM ROWS FROM (f(1))", 'from rows from ( "^f" ( 0 ) )'),
+        ("FROM rows", 'from "rows"'),
+        ("FROM t TABLESAMPLE system (5) WHERE a", 'from "t" where "a"'),
+        ("AT TIME ZONE 'UTC', AT LOCAL", "at time zone '0' , at local"),
+        ("current_date - 1 @ 2", "current_date - 0 <-> 1"),
+        ("a::\"Int4\", time '12:00'", '"a" :: "^Int4" , time \'0\''),
+    ],
+)
+def test_words_are_key_words_only_where_the_grammar_has_them(text, expected):
+    assert written(text) == expected
+
+
+def test_two_dots_outside_of_a_routine_are_refused():
+    with pytest.raises(LexicalError):
+        written("SELECT 1..2")
+
+
+@pytest.mark.parametrize("rest", ["", "1", "1,", "1;", "1::int)", "- a)", "1, 'a')", "x)", ")"])
+def test_list_that_does_not_end_as_a_list_of_constants_is_none(rest):
+    """Sixteen elements and then what makes it another thing: each constant is a literal of its own."""
+    start = "IN (" + "1, " * 16
+    tokens, literals = canonical.number_literals(lexer.tokenize(start + rest))
+    assert [literal.kind for literal in literals][:16] == ["integer"] * 16
+    assert not any(token.is_list for token in tokens)
+
+
+def test_only_rows_of_constants_that_end_are_left_out():
+    rows = ", ".join(["(1, 'a')"] * 100)
+    assert is_shortened(f"INSERT INTO t VALUES {rows}")
+    assert is_shortened(f"INSERT INTO t VALUES {rows},"), "the parser refuses it later"
+    assert not is_shortened(f"INSERT INTO t VALUES {rows.removesuffix(')')}")
+    assert not is_shortened("INSERT INTO t VALUES " + "a " * 300)
+    assert not is_shortened(f"INSERT INTO t SELECT {'a, ' * 300} b")
+
+
+def is_shortened(text):
+    return canonical.shortened(lexer.tokenize(text)) is not None

@@ -2,8 +2,10 @@
 
 import pytest
 
-from cache.sql.plans import Action, Command, Literal, Operand, Reason, Source
-from tests.cache.catalogs import plan, plans, told
+from cache.sql import commands, queries
+from cache.sql.memo import PlanMemo
+from cache.sql.plans import Action, Command, Literal, Operand, OperandSource, Reason
+from tests.cache.catalogs import PUBLIC, USERS, plan, plans, told
 
 COMMANDS = [
     ("BEGIN", Command.BEGIN, None),
@@ -45,7 +47,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize(("text", "command", "name"), COMMANDS)
-def test_command(text, command, name):
+def test_command_and_name_are_recognised_behind_comments_and_semicolons(text, command, name):
     for spelled in (text, f"/* a /* b */ */ {text} ;; -- c"):
         made = plan(spelled)
         assert (made.command, made.name) == (command, name)
@@ -56,21 +58,20 @@ def test_command(text, command, name):
     ("text", "chain"),
     [("COMMIT AND CHAIN", True), ("COMMIT AND NO CHAIN", False), ("ROLLBACK WORK AND CHAIN", True), ("COMMIT", False)],
 )
-def test_chain(text, chain):
+def test_and_chain_is_recognised(text, chain):
     assert plan(text).chain is chain
 
 
-def test_cursors_and_prepared_statements_hold_their_statement():
+def test_declare_and_prepare_hold_the_plan_of_their_statement():
     held = plan("DECLARE c BINARY INSENSITIVE NO SCROLL CURSOR WITH HOLD FOR SELECT name FROM users WHERE id = 4")
     assert (held.command, held.name, held.holdable) == (Command.DECLARE, "c", True)
     assert held.inner.reason is Reason.FILL_FIXED_KEY
     assert not held.fills
     assert not plan("DECLARE c CURSOR WITHOUT HOLD FOR SELECT 1").holdable
     prepared = plan("PREPARE q AS DELETE FROM users WHERE id = $1")
-    assert (prepared.command, prepared.name, prepared.typed) == (Command.PREPARE, "q", False)
+    assert (prepared.command, prepared.name) == (Command.PREPARE, "q")
     assert prepared.inner.writes[0].action is Action.EVICT
     assert not prepared.writes
-    assert plan("PREPARE q (int) AS SELECT 1").typed
 
 
 @pytest.mark.parametrize(
@@ -88,16 +89,16 @@ def test_materialized_view_without_a_query_is_a_definition():
     assert made.ddl
 
 
-def test_execute_arguments():
+def test_execute_has_operands_for_constants_and_is_opaque_if_it_calls():
     found, literals = plans("EXECUTE q (1, -2, 'it''s', NULL, true, $2, 1 + 1, '3'::int)")
     arguments = found[0].arguments
     assert arguments[:6] == (
-        Operand(Source.LITERAL, 0),
-        Operand(Source.LITERAL, 1, negative=True),
-        Operand(Source.LITERAL, 2),
-        Operand(Source.NULL),
-        Operand(Source.TRUE),
-        Operand(Source.PARAMETER, 1),
+        Operand(OperandSource.LITERAL, 0),
+        Operand(OperandSource.LITERAL, 1, negative=True),
+        Operand(OperandSource.LITERAL, 2),
+        Operand(OperandSource.NULL),
+        Operand(OperandSource.TRUE),
+        Operand(OperandSource.PARAMETER, 1),
     )
     assert arguments[6:] == (None, None)
     assert literals[2] == Literal(b"it's", "string")
@@ -105,7 +106,7 @@ def test_execute_arguments():
     assert plan("EXECUTE q (mine(1))").opaque
 
 
-def test_routine_bodies_hold_semicolons():
+def test_semicolons_within_a_routine_or_rule_end_no_statement():
     text = (
         "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END;"
         "CREATE RULE r AS ON INSERT TO o DO (DELETE FROM a; DELETE FROM b); SELECT 1"
@@ -132,17 +133,70 @@ def test_routine_bodies_hold_semicolons():
         ("EXPLAIN DECLARE c CURSOR FOR SELECT mine()", False),
     ],
 )
-def test_reads_that_may_not_be_what_is_committed(text, opaque):
+def test_statement_that_may_read_what_is_not_committed_is_opaque(text, opaque):
     made = plan(text)
     assert made.opaque is opaque
     assert not made.writes
     assert made.inner is None
 
 
-def test_a_query_within_a_definition_that_cannot_be_read():
+def test_definition_whose_query_cannot_be_read_flushes_what_it_may_write():
     made = plan("CREATE TABLE o2 AS WITH d AS (DELETE FROM users FOO BAR RETURNING *) SELECT * FROM d")
     assert [write.action for write in made.writes] == [Action.FLUSH]
     assert made.opaque
     read = "CREATE TABLE o2 AS WITH d AS (DELETE FROM users WHERE id = 1 RETURNING *) TABLE d"
     assert told(read) == "evict 1 uncounted"
     assert not plan("CREATE TABLE o2 AS SELECT * FROM users CROSS APPLY f()").writes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "EXECUTE q 1",
+        "EXECUTE q (1) x",
+        "COPY users",
+        "COPY users (id",
+        "PREPARE TRANSACTION x",
+        "SAVEPOINT 1",
+        "(1",
+        "1",
+    ],
+)
+def test_command_with_another_grammar_is_opaque(text):
+    assert plan(text).opaque
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("EXPLAIN (SELECT id, name FROM users)", Reason.NOT_RUN),
+        ("EXPLAIN (VERBOSE, ANALYZE true) DELETE FROM users WHERE id = 1", Reason.EVICT_DELETE),
+        ("EXPLAIN ANALYZE VERBOSE DELETE FROM users WHERE id = 1", Reason.EVICT_DELETE),
+        ("EXPLAIN (ANALYZE 0) DELETE FROM users WHERE id = 1", Reason.NOT_RUN),
+        ("EXPLAIN (COSTS) SELECT id, name FROM users", Reason.NOT_RUN),
+    ],
+)
+def test_explain_runs_its_statement_with_analyze_only(text, reason):
+    assert plan(text).reason is reason
+
+
+def test_text_with_more_queries_than_the_parser_gets_ends_in_opaque_ones():
+    found = plans("DELETE FROM users WHERE id = 1; BEGIN; " * (commands.MAX_QUERIES + 1))[0]
+    deletes = [one for one in found if one.command is Command.NONE]
+    assert [one.reason for one in deletes] == [Reason.EVICT_DELETE] * commands.MAX_QUERIES + [Reason.OPAQUE]
+    assert found[-1].command is Command.BEGIN, "a command needs no parser"
+
+
+def test_fault_of_the_reader_is_reported_and_its_statement_opaque(monkeypatch):
+    def fail(tokens, aliases):
+        raise AttributeError("a fault of ours")
+
+    monkeypatch.setattr(queries, "read_query", fail)
+    reported = []
+    memo = PlanMemo(10, lambda where, error: reported.append((where, str(error))))
+    (first, second), _ = memo.plans(b"DELETE FROM users WHERE id = 1; COMMIT", USERS, PUBLIC)
+    assert reported == [("sql", "a fault of ours")]
+    assert (first.reason, second.command) == (Reason.OPAQUE, Command.COMMIT)
+    assert [write.action for write in first.writes] == [Action.FLUSH]
+    with pytest.raises(AttributeError):
+        PlanMemo(10).plans(b"DELETE FROM users WHERE id = 1", USERS, PUBLIC)

@@ -3,11 +3,11 @@
 import pytest
 
 from cache.sql import lexer
-from cache.sql.lexer import BITS, MARK, NAME, NUMBER, OPERATOR, PARAMETER, STRING, WORD, LexicalError
+from cache.sql.lexer import BIT_STRING, MARK, NAME, NUMBER, OPERATOR, PARAMETER, STRING, WORD, LexicalError
 
 
 def read(text, conforming=True):
-    return [(token.kind, token.text) for token in lexer.tokens(text, conforming)]
+    return [(token.kind, token.text) for token in lexer.tokenize(text, conforming)]
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def read(text, conforming=True):
         ("a=>b", [(WORD, "a"), (MARK, "=>"), (WORD, "b")]),
         ("a=>>b", [(WORD, "a"), (OPERATOR, "=>>"), (WORD, "b")]),
         ("/* a /* b */ ' */ c", [(WORD, "c")]),
-        ("B'01' X'fF'", [(BITS, "01"), (BITS, "fF")]),
+        ("B'01' X'fF'", [(BIT_STRING, "01"), (BIT_STRING, "fF")]),
         ("'a''b'", [(STRING, "a'b")]),
         ("'a'\n--c\n'b'", [(STRING, "ab")]),
         ("$a$ $b$ $a$", [(STRING, " $b$ ")]),
@@ -40,11 +40,11 @@ def read(text, conforming=True):
         ("some_e'x'", [(WORD, "some_e"), (STRING, "x")]),
     ],
 )
-def test_lexemes(text, expected):
+def test_text_is_cut_into_the_servers_lexemes(text, expected):
     assert read(text) == expected
 
 
-def test_identifiers_are_cut_at_63_bytes():
+def test_identifier_is_truncated_to_63_bytes():
     assert read("A" * 70) == [(WORD, "a" * 63)]
     assert read('"' + "é" * 40 + '"') == [(NAME, "é" * 31)]
 
@@ -81,18 +81,18 @@ def test_identifiers_are_cut_at_63_bytes():
         *["E'\\u12'", 'U&"\\12"', 'U&"\\D800"', "U&'a' UESCAPE '+'", "B'1'\n'0'"],
     ],
 )
-def test_errors(text):
+def test_text_the_server_refuses_or_reads_by_version_is_refused(text):
     with pytest.raises(LexicalError):
-        lexer.tokens(text)
+        lexer.tokenize(text)
 
 
-def test_strings_that_do_not_conform():
+def test_backslashes_escape_while_strings_do_not_conform():
     assert read(r"'a\'b'", conforming=False) == [(STRING, "a'b")]
     assert read(r"'\'' 'x'", conforming=False) == [(STRING, "'"), (STRING, "x")]
     with pytest.raises(LexicalError):
-        lexer.tokens("U&'a'", conforming_strings=False)
+        lexer.tokenize("U&'a'", conforming_strings=False)
 
 
-def test_too_many_lexemes():
+def test_text_with_too_many_lexemes_is_refused():
     with pytest.raises(LexicalError):
-        lexer.tokens("a " * (lexer.MAX_TOKENS + 1))
+        lexer.tokenize("a " * (lexer.MAX_TOKENS + 1))

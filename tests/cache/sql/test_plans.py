@@ -23,16 +23,16 @@ from tests.cache.catalogs import USERS
         Plan(Reason.OPAQUE, whole=True),
     ],
 )
-def test_what_matters_is_not_trivial(plan):
+def test_plan_with_an_effect_is_not_trivial(plan):
     assert not plan.trivial
 
 
-def test_details_alone_do_not_matter():
+def test_plan_with_names_and_flags_alone_is_trivial():
     assert EMPTY.trivial
-    assert Plan(Reason.UNRELATED, name="c", chain=True, holdable=True, typed=True).trivial
+    assert Plan(Reason.UNRELATED, name="c", chain=True, holdable=True).trivial
 
 
-def test_every_reason_has_words_of_its_own():
-    words = [reason.words for reason in Reason]
+def test_every_reason_has_a_sentence_of_its_own():
+    words = [reason.sentence for reason in Reason]
     assert len(set(words)) == len(words)
     assert all(sentence.endswith(".") for sentence in words)

@@ -24,8 +24,8 @@ from cache.changes import Kind
 from cache.keys import KeyTemplate
 from cache.rules import TableRule, ValueFormat
 from cache.sql import templates
+from cache.sql.memo import PlanMemo
 from cache.sql.plans import Command
-from cache.sql.statements import Statements
 from cache.values import loaders as values
 from cache.values.loaders import ValueSettings
 from protocol.backend import FieldDescription
@@ -83,7 +83,7 @@ class Server:
         names = (b"client_encoding", b"server_encoding", b"DateStyle", b"IntervalStyle", b"TimeZone", b"server_version")
         parameters = {name.decode(): self.wire.parameter_status(name).decode() for name in names}
         self.settings = ValueSettings.from_parameters(parameters, float_digits_certain=True)
-        self.statements = Statements(2000)
+        self.statements = PlanMemo(2000)
         self.scope = Scope(("public",))
 
     def rows(self):
@@ -238,7 +238,7 @@ CASES = list(cases())
 
 
 @pytest.mark.parametrize(("text", "expected", "parameters"), CASES)
-def test_no_key_differs_from_its_row(server, held, text, expected, parameters):
+def test_no_key_differs_from_its_row_after_a_statement(server, held, text, expected, parameters):
     for binary in (False, True):
         with undone(server.wire):
             results = server.run(text, parameters, binary=binary)
@@ -261,7 +261,7 @@ def test_no_key_differs_from_its_row(server, held, text, expected, parameters):
             return  # there is nothing binary about it
 
 
-def test_a_template_means_what_its_texts_mean(server):
+def test_template_has_the_effects_of_its_texts(server):
     """A text with a SHOW at its end has no template, so it is read as it is."""
     compared = 0
     for text, _, _ in (case.values for case in CASES):

@@ -40,5 +40,26 @@ from tests.cache.catalogs import plan
         ("SELECT 1", ()),
     ],
 )
-def test_settings(text, settings):
+def test_parameters_are_set_to_the_values_of_the_text(text, settings):
+    assert plan(text).settings == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ("SET CONSTRAINTS ALL DEFERRED", ()),
+        ("SET XML OPTION DOCUMENT", (("xmloption", None, False),)),
+        ("SET search_path", (("*", None, False),)),
+        ("SET 1 = 2", (("*", None, False),)),
+        ("SET datestyle = iso dmy", (("datestyle", None, False),)),
+        ("SET search_path = a, b c", (("search_path", None, False),)),
+        ("SET search_path = a,", (("search_path", None, False),)),
+        ("SET search_path = a, 1 + 1", (("search_path", None, False),)),
+        ("SET timezone = 'a', 'b'", (("timezone", None, False),)),
+        ("RESET", (("*", None, False),)),
+        ("SELECT set_config('role', 'x')", (("*", None, False),)),
+        ("SELECT set_config('role', 'x', 1)", (("*", None, False),)),
+    ],
+)
+def test_setting_whose_value_is_not_certain_has_none(text, settings):
     assert plan(text).settings == settings

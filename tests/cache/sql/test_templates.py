@@ -12,11 +12,12 @@ from psycopg.pq import ExecStatus
 from sqlglot import exp
 
 from cache.sql import templates
+from cache.sql.canonical import LONG_LIST
 from cache.sql.plans import Literal
 from cache.sql.templates import list_slot_of, parseable, slot_of, split
 
-LONG_INTEGERS = ", ".join(str(number) for number in range(templates.LIST + 1))
-LONG_STRINGS = ",".join(f"'{number}'" for number in range(templates.LIST + 1))
+LONG_INTEGERS = ", ".join(str(number) for number in range(LONG_LIST + 1))
+LONG_STRINGS = ",".join(f"'{number}'" for number in range(LONG_LIST + 1))
 
 
 def s(value):
@@ -177,25 +178,25 @@ def test_literals_are_found_and_read(text):
 
 
 @pytest.mark.parametrize("text", DOUBTFUL, ids=str)
-def test_doubt_is_no_template(text):
+def test_doubtful_text_has_no_template(text):
     assert split(text.encode()) is None
 
 
-def test_what_no_string_can_write_in_a_test_id():
+def test_text_with_nul_or_beyond_the_limits_has_no_template():
     assert split(b"SELECT 1, \0") is None
-    assert split(b"SELECT 1 " + b" " * templates.SIZE) is None
-    assert split(b"SELECT 1" + b" " * (templates.SIZE - 8)) is not None
-    assert split(b"SELECT " + b",".join([b"1"] * templates.LITERALS)) is not None
-    assert split(b"SELECT " + b",".join([b"1"] * (templates.LITERALS + 1))) is None
+    assert split(b"SELECT 1 " + b" " * templates.MAX_TEXT) is None
+    assert split(b"SELECT 1" + b" " * (templates.MAX_TEXT - 8)) is not None
+    assert split(b"SELECT " + b",".join([b"1"] * templates.MAX_LITERALS)) is not None
+    assert split(b"SELECT " + b",".join([b"1"] * (templates.MAX_LITERALS + 1))) is None
 
 
-def test_bytes_that_are_not_utf8_stay_what_they_are():
+def test_bytes_that_are_not_utf8_are_kept():
     template, literals = must_split(b"SELECT '\xff\xe9', \xe9 FROM \xfft")
     assert literals == (Literal(b"\xff\xe9", "string"),)
     assert [table.name for table in parse(template).find_all(exp.Table)] == ["\udcfft"]
 
 
-def test_backslash_under_nonconforming_strings():
+def test_backslash_while_strings_do_not_conform_has_no_template():
     assert split(rb"SELECT 'a\'", conforming_strings=False) is None
     assert split(rb"SELECT E'a\n'", conforming_strings=False) is None
     assert split(b"SELECT 'a''b'", conforming_strings=False) == split(b"SELECT 'a''b'", conforming_strings=True)
@@ -212,7 +213,7 @@ def test_backslash_under_nonconforming_strings():
         (f"SELECT x IN ({LONG_INTEGERS})", f"SELECT x IN ({LONG_INTEGERS}, 4711)"),
     ],
 )
-def test_texts_that_share_a_template(one, other):
+def test_texts_that_differ_in_literals_share_a_template(one, other):
     assert must_split(one.encode())[0] == must_split(other.encode())[0]
 
 
@@ -234,18 +235,18 @@ def test_texts_that_share_a_template(one, other):
         ("SELECT a b", "SELECT a/**/b, 1"),
     ],
 )
-def test_texts_that_do_not(one, other):
+def test_texts_that_differ_in_more_than_literals_have_other_templates(one, other):
     assert must_split(one.encode())[0] != must_split(other.encode())[0]
 
 
-def test_a_long_list_elsewhere_is_no_list():
+def test_long_list_that_does_not_follow_in_is_many_literals():
     for text in (
         f"SELECT f({LONG_INTEGERS})",
         f"INSERT INTO t VALUES ({LONG_STRINGS})",
         f'SELECT "in"({LONG_INTEGERS})',
     ):
         _, literals = must_split(text.encode())
-        assert len(literals) == templates.LIST + 1
+        assert len(literals) == LONG_LIST + 1
 
 
 def test_every_slot_is_recognised_in_a_parsed_template():
@@ -265,7 +266,7 @@ def test_every_slot_is_recognised_in_a_parsed_template():
     assert {literals[slot].kind for slot in lists} == {"integer[]", "string[]"}
 
 
-def test_a_constant_the_parser_computed_with_is_no_slot():
+def test_constant_that_the_parser_changed_is_no_slot():
     template, _ = must_split(b"SELECT x[5] FROM t")
     constants = [literal.this for literal in parse(template).find_all(exp.Literal)]
     assert [slot_of(constant) for constant in constants] == [None]  # sqlglot counts elements from 0
@@ -274,7 +275,7 @@ def test_a_constant_the_parser_computed_with_is_no_slot():
 @pytest.mark.parametrize(
     "constant", ["", "1", "7070707", "707070700001708", "\ue000\ue000", "\ue0001", "\ue0011\ue001"]
 )
-def test_other_constants_are_no_slots(constant):
+def test_constant_of_the_text_itself_is_no_slot(constant):
     assert slot_of(constant) is None
 
 
@@ -509,8 +510,8 @@ def test_template_and_literals_mean_what_the_text_means(servers, soup, conformin
 
 
 @given(
-    st.lists(characters, min_size=templates.LIST + 1, max_size=templates.LIST + 4),
-    st.lists(st.integers(-(2**31), 2**31), min_size=templates.LIST + 1, max_size=templates.LIST + 4),
+    st.lists(characters, min_size=LONG_LIST + 1, max_size=LONG_LIST + 4),
+    st.lists(st.integers(-(2**31), 2**31), min_size=LONG_LIST + 1, max_size=LONG_LIST + 4),
 )
 @settings(max_examples=50, deadline=None)
 def test_a_long_list_is_an_array_of_the_same_elements(servers, strings, numbers):

@@ -6,8 +6,9 @@ import psycopg
 import pytest
 from psycopg import pq, sql
 
+from cache import builtin_types as types
 from cache.catalog.tables import Column
-from cache.values import types
+from cache.values import loading
 from cache.values.encodings import CODECS
 from cache.values.loaders import ValueSettings, loader, verbatim
 from tests.cache.values import samples
@@ -101,7 +102,7 @@ STYLED = {"interval", "interval[]"}
     "settings", HOSTILE, ids=lambda settings: settings["DateStyle"] + settings["extra_float_digits"]
 )
 @pytest.mark.parametrize("code", [pq.Format.TEXT, pq.Format.BINARY])
-def test_values_are_canonical_or_refused(server, settings, code):
+def test_values_are_canonical_or_refused_under_any_settings(server, settings, code):
     wrong: list[object] = []
     refused, unread = set(), set()
     with server() as canonical, server() as session:
@@ -131,7 +132,7 @@ def test_values_are_canonical_or_refused(server, settings, code):
         assert unread == set()
 
 
-def test_samples_hold_every_type(server):
+def test_every_built_in_type_is_read_or_refused_by_name(server):
     """Every base type of pg_type is read and has samples, or is refused by name; so is every array and range."""
     with server() as connection:
         rows = connection.execute(
@@ -152,22 +153,21 @@ def test_samples_hold_every_type(server):
         elif kind == "m":
             assert types.MULTIRANGES[oid] == subtype
             assert name in samples.MULTIRANGES
-        elif category == "A" and oid not in types.BASE_TYPES:
+        elif category == "A" and oid not in types.BY_OID:
             assert types.ARRAYS.get(oid, element) == element
-            assert oid in types.ARRAYS or element in types.REFUSED
-        elif oid in types.BASE_TYPES:
-            assert types.BASE_TYPES[oid] == ('"char"' if name == "char" else name)
-            assert types.BASE_TYPES[oid] in tested
+            assert oid in types.ARRAYS or types.BY_OID[element].refused
+        elif types.BY_OID[oid].refused:
+            assert isinstance(loader(column(oid), 0, loading.CANONICAL), str)
+            assert isinstance(loader(column(oid), 1, loading.CANONICAL), str)
+            assert name in types.BY_OID[oid].refused
         else:
-            assert isinstance(loader(column(oid), 0, types.CANONICAL), str)
-            assert isinstance(loader(column(oid), 1, types.CANONICAL), str)
-            assert name in types.REFUSED[oid]
+            assert types.BY_OID[oid].label in tested
     assert len(rows) > 120
 
 
 @pytest.mark.parametrize("encoding", ["UTF8", "SQL_ASCII", "EUC_JP", "SJIS", "WIN1251", "GBK"])
 @pytest.mark.parametrize("code", [pq.Format.TEXT, pq.Format.BINARY])
-def test_text_beyond_latin1(server, encoding, code):
+def test_text_in_other_encodings_is_read_right_or_not_at_all(server, encoding, code):
     """One value a query: what an encoding lacks is an error of the server."""
     read = 0
     with server() as connection:
@@ -258,7 +258,7 @@ USER_SAMPLES = [
 
 
 @pytest.mark.parametrize("sample", USER_SAMPLES, ids=lambda sample: sample[0])
-def test_types_of_users(server, sample):
+def test_types_of_users_are_read_if_all_within_them_is(server, sample):
     name, kind, base_kind, inner, texts, *read = sample
     hostile = {**CANONICAL, "TimeZone": "Asia/Kolkata", "client_encoding": "LATIN1", "extra_float_digits": "0"}
     with server() as connection:
@@ -289,12 +289,12 @@ def test_types_of_users(server, sample):
     assert outcomes == read
 
 
-def test_types_of_extensions():
+def test_types_of_known_extensions_are_read():
     citext = Column("value", 1, 20000, -1, "b", 20000, base_kind="b", base_name="citext")
-    assert loader(citext, 0, types.CANONICAL) is verbatim
-    assert loader(citext, 1, types.CANONICAL) is verbatim
+    assert loader(citext, 0, loading.CANONICAL) is verbatim
+    assert loader(citext, 1, loading.CANONICAL) is verbatim
     unknown = dataclasses.replace(citext, base_name="widget")
-    assert "widget" in refusal(unknown, 0, types.CANONICAL)
-    assert "widget" in refusal(unknown, 1, types.CANONICAL)
+    assert "widget" in refusal(unknown, 0, loading.CANONICAL)
+    assert "widget" in refusal(unknown, 1, loading.CANONICAL)
     composite = Column("value", 1, 20001, -1, "c", 20001, base_kind="c", inner=frozenset({23, 20000}))
-    assert "20000" in refusal(composite, 0, types.CANONICAL)
+    assert "20000" in refusal(composite, 0, loading.CANONICAL)

@@ -30,7 +30,7 @@ def test_a_supposed_catalog_binds_every_rule():
     assert set(one.columns) == {"id", "name", "email"}
     assert set(one.unique) == {frozenset(["id"]), frozenset(["email"])}
     assert set(catalog.names["users"]) == {one.oid, other.oid}
-    assert {bound.rule for bound in catalog.by_oid(one.oid)} == set(found[:2])
+    assert {link.bound.rule for link in catalog.links[one.oid]} == set(found[:2])
     assert catalog.unbound == ()
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cache.capture.database import Database
-from cache.catalog.tables import BoundRule, Catalog, Column, How, Link, Relation
+from cache.catalog.tables import BoundRule, Catalog, Column, Link, LinkType, Relation
 from cache.counts import Counts
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
-from cache.sql.statements import Statements
+from cache.sql.memo import PlanMemo
 from protocol import backend, frontend
 from protocol.backend import FieldDescription
 from proxy.session.session import Session
@@ -46,7 +46,7 @@ def catalog() -> Catalog:
         "app",
         bound=(bound,),
         relations={OID: relation},
-        links={OID: (Link(OID, bound, How.SELF),)},
+        links={OID: (Link(OID, bound, LinkType.SELF),)},
         names={"users": (OID,)},
     )
 
@@ -82,7 +82,7 @@ class Dialogue:
         self.sink = sink or Sink()
         self.counts = Counts.of(["app.public.users"])
         self.reasons: list[str] = []
-        self.database = Database("app", [RULE], Statements(100))
+        self.database = Database("app", [RULE], PlanMemo(100))
         if learned:
             self.database.catalog, self.database.learned, self.database.due_at = catalog(), True, 1 << 62
         self.session = Session(

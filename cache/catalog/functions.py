@@ -1,14 +1,17 @@
-"""Functions of PostgreSQL that change no table, so a query that calls only them is a mere read.
+"""PostgreSQL's own functions that change no row of a table: a query that calls only these just reads.
 
-``CALM`` are the functions of pg_catalog (PostgreSQL 18) that SQL may call and that are immutable or stable in every
-overload; ``QUIET`` are volatile, but what they change is no row of a table: sequences, locks, the clock, chance.
+Names of pg_catalog in PostgreSQL 18, each with all its overloads. What a user adds under such a name, the catalog says.
 """
 
 from __future__ import annotations
 
-from cache.sql.canonical import words
 
-CALM = words(
+def _names(text: str) -> frozenset[str]:
+    """The words of ``text``."""
+    return frozenset(text.split())
+
+
+NON_VOLATILE = _names(
     """
 abbrev abs acldefault aclexplode acos acosd acosh age any_value area array_agg array_append array_cat array_dims
 array_fill array_length array_lower array_ndims array_position array_positions array_prepend array_remove
@@ -90,18 +93,20 @@ width width_bucket xid xml xml_is_well_formed xml_is_well_formed_content xml_is_
 xmlcomment xmlexists xmltext xmlvalidate xpath xpath_exists
 """
 )
+"""Functions that SQL may call and that are immutable or stable."""
 
-QUIET = words(
+HARMLESS_VOLATILE = _names(
     """
 array_sample array_shuffle clock_timestamp current_query currval gen_random_uuid lastval lo_get nextval
 pg_advisory_lock pg_advisory_lock_shared pg_advisory_unlock pg_advisory_unlock_all pg_advisory_unlock_shared
 pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_blocking_pids pg_cancel_backend pg_current_logfile
-pg_current_wal_flush_lsn pg_current_wal_insert_lsn pg_current_wal_lsn pg_current_xact_id pg_database_size
+pg_current_wal_flush_lsn pg_current_wal_insert_lsn pg_current_wal_lsn pg_database_size
 pg_export_snapshot pg_indexes_size pg_is_in_recovery pg_is_wal_replay_paused pg_last_wal_receive_lsn
 pg_last_wal_replay_lsn pg_last_xact_replay_timestamp pg_notify pg_relation_size pg_sequence_last_value pg_sleep
 pg_sleep_for pg_sleep_until pg_table_size pg_tablespace_size pg_terminate_backend pg_total_relation_size
 pg_try_advisory_lock pg_try_advisory_lock_shared pg_try_advisory_xact_lock pg_try_advisory_xact_lock_shared
-pg_xact_commit_timestamp pg_xact_status random random_normal set_config setseed setval timeofday txid_current
-txid_status uuidv4 uuidv7
+pg_xact_commit_timestamp pg_xact_status random random_normal set_config setseed setval timeofday txid_status
+uuidv4 uuidv7
 """
 )
+"""Volatile functions that change no table: sequences, locks, settings, the clock, random numbers."""
