@@ -161,9 +161,9 @@ def test_names_that_another_encoding_may_hide():
     ],
 )
 def test_time_is_bounded(text, writes):
-    start = time.perf_counter()
+    start = time.process_time()  # which goes on for this process alone, however busy the machine is
     found = plans(text)[0]
-    assert time.perf_counter() - start < 5  # generous: the machine may be busy
+    assert time.process_time() - start < 5
     assert bool(found and found[0].writes) is writes
     if not found or found[0].reason is not Reason.UNRELATED:
         return
