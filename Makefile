@@ -53,11 +53,11 @@ layering: $(STAMP)  ## check who imports whom
 suite: $(STAMP)  ## run the tests; ARGS="-k pipeline" chooses, JOBS=0 takes one process
 	$(BIN)/python $(PYTEST) $(ARGS)
 
-coverage: $(STAMP)  ## the same, and list the lines and branches of the core that no test reached; fails on any without ARGS
+coverage: $(STAMP)  ## run the tests and list what of the core they miss, which must be nothing; ARGS, ONLY="cache/*" narrow
 	@$(BIN)/coverage erase
 	$(BIN)/coverage run $(PYTEST) $(ARGS)
 	@$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report $(if $(ARGS),--fail-under=0)
+	$(BIN)/coverage report$(if $(ARGS), --fail-under=0)$(if $(ONLY), --include='$(ONLY)')
 
 matrix:  ## make test with every Python of PYTHONS that this machine has
 	@done=; failed=; \
@@ -73,7 +73,7 @@ bench: $(STAMP)  ## measure against a relay that looks at nothing; benchmarks/RE
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove .venv and everything generated
-	rm -rf .venv .venv-3.* $(VENV) build dist *.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-3.* $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Installed again when pyproject.toml changes; made anew when it is half made, of another version, or its Python has gone.

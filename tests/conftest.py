@@ -8,7 +8,14 @@ import pytest
 
 from proxy.demo import servers as embedded
 
-pytest_plugins = ["tests.timing", "tests.fix_postgres", "tests.fix_redis", "tests.fix_proxy", "tests.fix_faults"]
+pytest_plugins = [
+    "tests.timing",
+    "tests.measuring",
+    "tests.fix_postgres",
+    "tests.fix_redis",
+    "tests.fix_proxy",
+    "tests.fix_faults",
+]
 
 
 def pytest_report_header() -> str:
