@@ -31,7 +31,7 @@ class _Report(Message):
 
     @classmethod
     def of(cls, severity: str, sqlstate: str, message: str, detail: str | None = None, hint: str | None = None) -> Self:
-        """A report made by Rowtap, in UTF-8. ``severity`` is not localized: ERROR, FATAL, WARNING, …"""
+        """A report made by Rowtap, in UTF-8. ``severity`` (ERROR, FATAL, WARNING, …) is not localized."""
         texts = (
             (codes.SEVERITY, severity),
             (codes.SEVERITY_UNLOCALIZED, severity),

@@ -52,7 +52,7 @@ _MOST_ELEMENTS: Final = 8
 
 
 def render(message: Message | startup.Packet) -> str:
-    """``Bind portal='' statement='s1' parameter_formats=[0] parameters=2 [5 bytes, NULL] result_formats=[]``"""
+    """As ``Bind portal='' statement='s1' parameter_formats=[0] parameters=2 [5 bytes, NULL] result_formats=[]``."""
     name = type(message).__name__
     if isinstance(message, backend.ErrorResponse | backend.NoticeResponse):
         return " ".join([name, *_report(message)])

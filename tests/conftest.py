@@ -8,7 +8,14 @@ import pytest
 
 from proxy.demo import servers as embedded
 
-pytest_plugins = ["tests.fix_postgres", "tests.fix_redis", "tests.fix_proxy", "tests.fix_faults"]
+pytest_plugins = [
+    "tests.timing",
+    "tests.measuring",
+    "tests.fix_postgres",
+    "tests.fix_redis",
+    "tests.fix_proxy",
+    "tests.fix_faults",
+]
 
 
 def pytest_report_header() -> str:
@@ -27,16 +34,6 @@ def pytest_sessionstart() -> None:
     for name in list(os.environ):
         if name.startswith(("PG", "ROWTAP_")):
             del os.environ[name]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Takes the second chance from tests that need none. `make test` repeats a failed test once, because a busy machine
-    can starve servers and processes, and reports that it did. Tests of pure code are not repeated, and neither is a
-    test that found a stale key (`rerun_except` in pyproject.toml): it must be investigated even if it fails once in a
-    hundred runs."""
-    for item in items:
-        if item.path.parts[-2] in {"protocol", "fuzz"}:
-            item.add_marker(pytest.mark.flaky(reruns=0))
 
 
 @pytest.fixture(scope="session")

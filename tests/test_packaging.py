@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -194,16 +195,50 @@ def make(*arguments):
     )
 
 
-@pytest.mark.parametrize(
-    "target", ["install", "demo", "test", "check", "format", "lint", "types", "layering", "suite", "bench"]
-)
+TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_make_target_exists_and_is_in_the_help(target):
-    assert make("--dry-run", target).returncode == 0
+    assert make("--dry-run", target, "PYTHONS=python3").returncode == 0
     assert f"  make {target} " in make("help").stdout
 
 
 def test_make_without_a_target_prints_the_help():
     assert make().stdout == make("help").stdout
+
+
+def test_check_runs_every_gate():
+    printed = make("--dry-run", "check").stdout
+    for command in ("ruff format --check", "ruff check", "mypy", "tests/test_layering.py", "coverage run -m pytest"):
+        assert command in printed
+    assert re.search(r"coverage report *$", printed, re.MULTILINE), (
+        "without options: it fails below what pyproject says"
+    )
+
+
+def test_every_python_has_an_environment_of_its_own():
+    running = f"{sys.version_info[0]}.{sys.version_info[1]}{sys.abiflags}"
+    assert f".venv-{running}/bin/mypy" in make("--dry-run", "types", f"PYTHON={sys.executable}").stdout
+    assert "\n.venv/bin/mypy" in "\n" + make("--dry-run", "types", "PYTHON=").stdout
+
+
+def test_supported_pythons_are_those_of_ci_and_of_the_matrix():
+    classifier = re.compile(r"Programming Language :: Python :: (3\.\d+)")
+    supported = [match[1] for text in PROJECT["project"]["classifiers"] if (match := classifier.fullmatch(text))]
+    assert PROJECT["project"]["requires-python"] == f">={supported[0]}"
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    assert job["strategy"]["matrix"]["python"] == supported
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["make test PYTHON=python${{ matrix.python }}"]
+    (pythons,) = re.findall(r"^PYTHONS \?= (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert pythons.split() == [f"python{version}" for version in supported]
+
+
+def test_no_dependency_is_listed_twice():
+    for group in (PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values()):
+        names = [re.split(r"[^\w-]", requirement)[0] for requirement in group]
+        assert len(names) == len(set(names))
 
 
 def test_ci_runs_exactly_make_test():
@@ -226,7 +261,7 @@ def test_make_install_refuses_an_old_python_with_a_message(tmp_path):
     )
     assert done.returncode != 0
     assert "Python 3.11 or newer" in done.stderr
-    assert not (tmp_path / ".venv").exists()
+    assert not list(tmp_path.glob(".venv*"))
 
 
 # -- the README
@@ -251,10 +286,9 @@ def test_every_command_in_the_document_exists(name):
     from proxy.cli import app
 
     known = {command.callback.__name__ for command in app.registered_commands if command.callback}
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for words in commands_of(name):
         if words[0] == "make":
-            assert {word for word in words[1:] if "=" not in word} <= targets
+            assert {word for word in words[1:] if "=" not in word} <= set(TARGETS)
         elif words[0] == "rowtap":
             assert words[1] in known | {"--version"}
         elif words[:2] == ["docker", "compose"] and words[2] == "exec":

@@ -151,7 +151,7 @@ class _Sources:
         section[str(location[-1])] = _typed(text, location)
 
     def place(self, location: Location) -> str:
-        """ "config.toml:12: postgres.port: " """
+        """Where a key stands, as a message begins: ``config.toml:12: postgres.port: ``."""
         dotted = _dotted(location)
         for length in range(len(location), 0, -1):
             if origin := self._origins.get(location[:length]):

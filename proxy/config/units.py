@@ -47,8 +47,8 @@ def socket_path(directory: str, port: int) -> str:
 
 
 def address(text: str) -> Address:
-    """ "127.0.0.1:6432", "[::1]:6432", "localhost:6432", "*:6432" (every address of the machine), or "/directory:6432"
-    for the Unix socket ``.s.PGSQL.6432`` in that directory."""
+    """An address written as ``127.0.0.1:6432``, ``[::1]:6432``, ``localhost:6432``, ``*:6432`` (every address of the
+    machine), or ``/directory:6432`` for the Unix socket ``.s.PGSQL.6432`` in that directory."""
     host, colon, digits = text.strip().rpartition(":")
     if not colon or not digits.isascii() or not digits.isdigit():
         raise ValueError(f'must be "address:port", such as "127.0.0.1:6432", not {text!r}')
@@ -90,8 +90,8 @@ def _quoted(text: str) -> tuple[str, str]:
 
 
 def table_name(text: str) -> tuple[str, str]:
-    """ "users" or "public.users" as (schema, table). A part that holds a dot itself stands in double quotes; outside
-    them case is kept as it is, for names are spelled as PostgreSQL stores them."""
+    """A name such as ``users`` or ``public.users`` as (schema, table). A part that holds a dot itself stands in double
+    quotes; outside them case is kept as it is, for names are spelled as PostgreSQL stores them."""
     parts: list[str] = []
     rest = text
     while True:

@@ -177,7 +177,8 @@ class ServerProcess(abc.ABC):
         account = self._account()
         usual = Path(tempfile.gettempdir())
         fits = len(os.fsencode(usual)) + len("/rowtap-12345678/.s.PGSQL.65535") <= SUN_PATH
-        return usual if fits and (account is None or account.may("-x", usual)) else Path("/tmp")  # noqa: S108
+        fits = fits and (account is None or account.may("-x", usual))
+        return usual if fits else Path("/tmp")  # noqa: S108 - what is made there has a name of its own
 
     def _start_once(self) -> None:
         began = self.log_path.stat().st_size if self.log_path.exists() else 0
@@ -280,7 +281,8 @@ def run(command: Sequence[str], account: Account | None, cwd: Path) -> None:
 def binary_version(binary: Path, pattern: str) -> str:
     """The first group of `pattern` in what `binary --version` prints."""
     try:
-        output = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout  # noqa: S603
+        command: list[str | Path] = [binary, "--version"]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 - no shell
     except (OSError, subprocess.CalledProcessError) as error:
         raise EmbeddedError(f"{binary} does not run on this machine: {error}") from error
     found = re.search(pattern, output)

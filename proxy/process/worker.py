@@ -209,7 +209,7 @@ class Worker:
                     PlanMemo(self.config.cache.statements, self._internal_error),
                     on_learned=self._learned,
                     # Who is not followed may write unseen: nothing fills while such a session is there.
-                    is_followed=lambda name=name: name not in self._bystanders,  # type: ignore[misc]
+                    is_followed=lambda name=name: name not in self._bystanders,  # type: ignore[misc]  # no type for the default
                 )
             else:
                 database.configure(its_rules)

@@ -4,9 +4,13 @@ import contextlib
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from tests.consistency import tables
 from tests.consistency.cache_aside import CacheAside
 from tests.consistency.rounds import ROUND, jitter
+
+pytestmark = pytest.mark.timing("a stale key needs sessions that overtake each other, for which they need the CPU")
 
 FENCELESS = {"PYTHONPATH": str(Path(__file__).parent / "fenceless")}
 MOST = 60

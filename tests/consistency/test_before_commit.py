@@ -2,10 +2,13 @@
 
 import asyncio
 
+import pytest
 from redis.asyncio import Redis
 
 from tests.consistency import tables
 from tests.consistency.sessions import Journal, PreparedTransactions, PsycopgSession
+
+pytestmark = pytest.mark.measured
 
 SETTINGS = {"cache": {"before_commit": True}}
 WRITES = [

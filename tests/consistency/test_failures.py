@@ -18,6 +18,8 @@ from tests.consistency.rounds import wait_until_ready
 from tests.consistency.sessions import AsyncpgSession, Journal, PreparedTransactions, PsycopgSession
 from tests.sentinel import is_primary, start_sentinel, url, wait
 
+pytestmark = pytest.mark.timing("what was killed must be back, and its clients too, within 30 s of full load")
+
 SHORT = 500
 
 

@@ -48,6 +48,7 @@ def test_slow_read_fills_its_key(rowtap, world, redis_client):
         redis_client.delete("users:1")
 
 
+@pytest.mark.timing("a write must be in Redis before a read of 0.3 s has ended")
 async def test_slow_read_does_not_fill_an_overwritten_value(rowtap, world):
     """Its rows are older than the write that was committed meanwhile, and reach the proxy later."""
     hosts = [rowtap(tables.RULES), rowtap(tables.RULES)]

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from tests.consistency import tables, workload
 from tests.consistency.invariants import stale
 from tests.consistency.sessions import Journal, PreparedTransactions, PsycopgSession
@@ -29,6 +31,7 @@ async def test_every_key_is_present_after_tables_are_read_behind_a_workload(rowt
     assert sorted(world.held()) == sorted(world.rows())
 
 
+@pytest.mark.timing("samples how many keys are there while six sessions and the sampler compete for the CPU")
 async def test_nine_tenths_of_the_keys_are_present_at_95_percent_reads(rowtap, world, seed):
     """95 % reads and 5 % writes by key: at no moment is more than a tenth of the keys absent."""
     proxy = rowtap(tables.RULES)

@@ -7,6 +7,8 @@ import pytest
 
 from tests.e2e.deployment import deploy
 
+pytestmark = pytest.mark.measured
+
 FOLDER = Path(__file__).parent
 RULES = [
     {"name": "weather", "key": "id", "value": "city"},

@@ -14,6 +14,8 @@ from tests.e2e.processes import MIB, needs_proc, resident, wait_until
 from tests.e2e.raw_sessions import log_in, read_to_end, start_packet, values
 from tests.script import READY, Client, FakeServer
 
+pytestmark = pytest.mark.measured
+
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
 NAMES = (b"Q", b"P", b"B", b"D", b"E", b"C", b"S", b"H", b"F", b"d", b"c", b"f", b"X", b"p")
 

@@ -22,6 +22,8 @@ from tests.e2e.processes import MIB, descriptors, needs_proc, resident, wait_unt
 from tests.e2e.raw_sessions import await_message, log_in, read_to_end, reset, start_packet, values
 from tests.script import READY, Client
 
+pytestmark = pytest.mark.timing("bounds in seconds on how soon what a peer or a signal ended is gone")
+
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 

@@ -14,6 +14,8 @@ from proxy.session.pipeline import BYTE_LIMIT, REQUEST_LIMIT
 from tests.e2e.processes import wait_until
 from tests.script import READY, Client
 
+pytestmark = pytest.mark.measured
+
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
 SYNC = bytes(frontend.Sync())
 PARSE = bytes(frontend.Parse(b"", b"UPDATE users SET name = $1 WHERE id = $2", (25, 23)))

@@ -9,6 +9,8 @@ from protocol import frontend
 from tests.e2e.deployment import deploy
 from tests.e2e.statement_client import int4, text
 
+pytestmark = pytest.mark.measured
+
 SCHEMA = """
     CREATE TABLE events (id int PRIMARY KEY, at timestamptz);
     CREATE TABLE floats (id int PRIMARY KEY, v float8);

@@ -18,6 +18,8 @@ from tests.e2e import programs
 from tests.e2e.processes import wait_until
 from tests.fix_postgres import make_certificate
 
+pytestmark = pytest.mark.measured
+
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
 SECURE = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 PASSWORD = {"user": "scram_user", "password": "secret"}

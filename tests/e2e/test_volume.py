@@ -28,7 +28,7 @@ BACKLOG = 64 * MIB
 SLACK = 6 * MIB
 """Growth of the heap that does not depend on sessions: fragmentation, read buffers which all sessions share."""
 
-pytestmark = patient
+pytestmark = [patient, pytest.mark.timing("memory peaks where the two peers of a stream get the CPU unevenly")]
 
 
 def warm_up(proxy, **parameters):

@@ -16,7 +16,7 @@ from tests.script import READY
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
 
-pytestmark = needs_proc
+pytestmark = [needs_proc, pytest.mark.timing("bounds in seconds on how soon a dead worker is replaced")]
 
 
 @pytest.fixture

@@ -210,7 +210,7 @@ def caught(error, line=1):
     """``error`` with a traceback; another ``line`` is another place."""
     try:
         exec("\n" * line + "raise error", {"error": error})
-    except Exception as found:  # noqa: BLE001
+    except Exception as found:  # noqa: BLE001 - whatever it was given
         return found
 
 

@@ -15,6 +15,8 @@ import pytest
 from proxy.process import supervisor
 from proxy.process.supervisor import Place, Supervisor
 
+pytestmark = pytest.mark.timing("bounds in seconds on how soon a process of Python has started or stopped")
+
 WORKER = textwrap.dedent("""
     import asyncio, os, sys
     from proxy.process.supervisor import Place, answer, signals

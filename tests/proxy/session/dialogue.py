@@ -143,7 +143,7 @@ def q(text):
 
 
 def rows(*values):
-    return [backend.RowDescription(FIELDS), *(backend.DataRow([str(id).encode(), name]) for id, name in values)]  # noqa: A001
+    return [backend.RowDescription(FIELDS), *(backend.DataRow([str(key).encode(), name]) for key, name in values)]
 
 
 def done(tag):
