@@ -7,7 +7,6 @@ and after. What the demo claims it also verifies: exit status 1 says that Redis 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import shutil
 import signal
@@ -16,7 +15,7 @@ import textwrap
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import psycopg
 import redis
@@ -25,6 +24,8 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from proxy import admin_client
+from proxy.admin_client import AdminError
 from proxy.demo.server_process import ServerProcess
 from proxy.demo.servers import HOST, EmbeddedError, Postgres, Valkey, free_port, postgres_bindir
 
@@ -115,7 +116,7 @@ class Rowtap(ServerProcess):
     def settle(self) -> None:
         """Return when every change observed so far is in Redis. DemoError when it does not get there."""
         pending, since = -1, time.monotonic()
-        while now := json.loads(self._get("/status"))["pending_changes"]:
+        while now := self._pending_changes():
             if now != pending:
                 pending, since = now, time.monotonic()
             elif time.monotonic() - since > STALL:
@@ -139,18 +140,19 @@ class Rowtap(ServerProcess):
     def _answers(self, pid: int) -> bool:
         try:
             self._get("/healthz")
-        except (OSError, http.client.HTTPException, DemoError):
+        except AdminError:
             return False
         return True
 
+    def _pending_changes(self) -> int | None:
+        try:
+            status = json.loads(self._get("/status"))
+        except AdminError as error:
+            raise DemoError(f"{error}; Rowtap's log ends:\n{self.log_text()[-2000:]}") from None
+        return cast("int | None", status["pending_changes"])
+
     def _get(self, path: str) -> bytes:
-        with contextlib.closing(http.client.HTTPConnection(HOST, self._admin_port, timeout=STALL)) as connection:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            body = response.read()
-        if response.status != http.client.OK:
-            raise DemoError(f"GET {path} answered {response.status}; Rowtap's log ends:\n{self.log_text()[-2000:]}")
-        return body
+        return admin_client.get(HOST, self._admin_port, path, timeout=STALL)
 
 
 def run(*, keep: bool = False) -> int:

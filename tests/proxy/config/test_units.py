@@ -103,3 +103,18 @@ def test_nothing_but_value_errors(text):
     for read in (units.seconds, units.address, units.table_name, units.identifier):
         with contextlib.suppress(ValueError):
             read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("127.0.0.1:1", "127.0.0.1"),
+        ("*:1", "localhost"),
+        ("0.0.0.0:1", "127.0.0.1"),
+        ("[::]:1", "::1"),
+        ("db.example:1", "db.example"),
+        ("/run/rowtap:1", "/run/rowtap"),
+    ],
+)
+def test_client_host_is_one_that_a_client_on_this_machine_can_connect_to(text, host):
+    assert units.address(text).client_host == host
