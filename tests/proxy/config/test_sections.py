@@ -2,20 +2,7 @@
 
 import pytest
 
-from proxy.config import load as config
 from proxy.config.sections import PostgresSection
-
-
-@pytest.fixture
-def load(tmp_path):
-    """`load(text)`: the configuration of a file with this text."""
-
-    def load(text):
-        path = tmp_path / "config.toml"
-        path.write_text(text)
-        return config.load(path, environment={})
-
-    return load
 
 
 @pytest.mark.parametrize(
@@ -30,8 +17,8 @@ def load(tmp_path):
         ("redis://u:a@b@h/0", "redis://u:***@h/0"),
     ],
 )
-def test_safe_url(load, url, safe):
-    assert load(f'[redis]\nurl = "{url}"').redis.safe_url == safe
+def test_safe_url_hides_the_password(configured, url, safe):
+    assert configured(f'[redis]\nurl = "{url}"').redis.safe_url == safe
 
 
 @pytest.mark.parametrize(
@@ -43,7 +30,7 @@ def test_safe_url(load, url, safe):
         ("@abstract", "\0abstract/.s.PGSQL.5432", "@abstract/.s.PGSQL.5432"),
     ],
 )
-def test_where_postgres_is(host, path, shown):
+def test_host_that_is_a_directory_is_a_unix_socket(host, path, shown):
     section = PostgresSection(host=host)
     assert section.socket_path == path
     assert str(section) == shown
