@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 
 NO_INTERNAL_ERRORS: Mapping[str, int] = {}
+PARTS = ("admin", "event_loop", "relay", "session", "supervisor", "worker", "writer")
+"""Parts that count internal errors. They are exported at 0 from the start, because Prometheus's increase() does not see
+the first increment of a counter that appears with it."""
 
 LATENCY_BOUNDS: tuple[float, ...] = (
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0,
@@ -224,7 +227,8 @@ class _Collector(Collector):
             "Exceptions that no rule expects, so faults of Rowtap itself, by the part that caught them",
             labels=["where"],
         )
-        for where, number in _internal_errors(self._snapshots, self._other_internal_errors):
+        counted = _internal_errors(self._snapshots, self._other_internal_errors)
+        for where, number in _summed([*((part, 0) for part in PARTS), *counted]):
             internal.add_metric([where], number)
         yield internal
         pending = sum(snapshot["pending"] for snapshot in self._snapshots)

@@ -145,12 +145,13 @@ def test_internal_errors_of_the_answering_process_are_added_by_part():
         assert f"{counted[where]} {number}.0" in text
 
 
-def test_internal_errors_have_no_sample_while_there_are_none():
+def test_internal_errors_of_every_part_are_exported_at_zero():
     snapshot = metrics.snapshot(Counts(), Traffic(), pending=0, postgres_up=True, redis_up=True)
     assert metrics.status([snapshot], version="1", started=0.0)["internal_errors"] == 0
     values, types = samples([snapshot])
     assert types["rowtap_internal_errors"] == "counter"
-    assert not [place for place in values if place[0] == "rowtap_internal_errors_total"]
+    found = {place[1][1]: value for place, value in values.items() if place[0] == "rowtap_internal_errors_total"}
+    assert found == dict.fromkeys(metrics.PARTS, 0)
 
 
 def test_memory_and_descriptors_are_absent_where_there_is_no_proc(monkeypatch):

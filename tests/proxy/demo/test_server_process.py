@@ -1,59 +1,45 @@
-"""The processes of the servers of proxy/demo/servers.py: ports, directories, and nothing left behind."""
+"""The processes of the servers of proxy/demo/servers.py: ports, directories, and that nothing of them stays."""
 
-import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 import redis
 
 from proxy.demo.servers import EmbeddedError, Postgres, Valkey, free_port
+from tests.e2e.processes import eventually
+from tests.proxy.demo.pids import exists
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def wait_until(condition, timeout=10.0):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(0.01)
-
-
-def alive(pid):
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, 0)
-        return True
-    return False
-
-
-def test_a_fixed_port_that_is_taken_is_an_error():
+def test_given_port_that_is_taken_is_an_error():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(EmbeddedError, match=f"Address already in use|{port}"), Valkey(port=port):
             pytest.fail("it started")
 
 
-def test_a_chosen_port_that_somebody_took_meanwhile_is_replaced():
+def test_chosen_port_that_is_taken_before_the_start_is_replaced():
     server = Valkey()
     with socket.create_server(("127.0.0.1", server.port)) as taken, server:
         assert server.port != taken.getsockname()[1]
         assert redis.Redis.from_url(server.url).ping()
 
 
-def test_a_directory_of_the_callers_stays(tmp_path):
-    # pytest's own directories are for their owner alone, which as root the account of PostgreSQL's is not.
+def test_given_directory_stays_after_close(tmp_path):
+    # Valkey, because pytest's directories are for their owner only: PostgreSQL's account could not enter root's.
     with Valkey(tmp_path) as server:
         assert server.socket_path.is_socket()
     assert (tmp_path / "valkey.conf").exists()
 
 
-def test_long_directories_get_their_sockets_elsewhere(tmp_path):
+def test_socket_of_a_long_directory_is_in_another_one_that_is_removed(tmp_path):
     long = tmp_path / ("d" * 100)
     long.mkdir()
     with Valkey(long) as server:
@@ -62,13 +48,13 @@ def test_long_directories_get_their_sockets_elsewhere(tmp_path):
     assert not sockets.exists()
 
 
-def test_a_binary_that_does_not_run_is_an_error(tmp_path):
+def test_binary_that_does_not_run_is_an_error(tmp_path):
     (tmp_path / "postgres").write_text("this is no program")
     with pytest.raises(EmbeddedError, match="does not run on this machine"):
         Postgres(bindir=tmp_path)
 
 
-def test_free_ports_are_below_the_ephemeral_range():
+def test_free_ports_are_below_the_range_of_outgoing_connections():
     assert all(20000 <= free_port() < 32000 for _ in range(20))
 
 
@@ -93,7 +79,7 @@ with {server}() as server:
         ("Valkey", "server.pause(); os._exit(3)", None),
     ],
 )
-def test_nothing_outlives_the_parent(server, then, signum):
+def test_server_and_directory_are_gone_when_the_parent_has_ended(server, then, signum):
     command = [sys.executable, "-c", PARENT.format(server=server, then=then)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:
         assert parent.stdout is not None
@@ -101,7 +87,7 @@ def test_nothing_outlives_the_parent(server, then, signum):
         if signum is not None:
             parent.send_signal(signum)
         assert parent.wait(20) != 0
-    wait_until(lambda: not alive(int(pid)) and not Path(directory).exists())
+    eventually(lambda: not exists(int(pid)) and not Path(directory).exists())
 
 
 @pytest.mark.parametrize(
@@ -112,7 +98,7 @@ def test_nothing_outlives_the_parent(server, then, signum):
         pytest.param(20, 0o700, False, marks=pytest.mark.skipif(os.geteuid() != 0, reason="root's private directory")),
     ],
 )
-def test_the_temporary_directory_is_used_where_it_can_be(monkeypatch, length, mode, used):
+def test_temporary_directory_is_used_if_its_path_is_short_and_the_account_can_enter_it(monkeypatch, length, mode, used):
     directory = Path(tempfile.mkdtemp(prefix="t" * length, dir="/tmp"))
     directory.chmod(mode)
     monkeypatch.setattr(tempfile, "tempdir", str(directory))
