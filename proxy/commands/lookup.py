@@ -52,8 +52,7 @@ def fetch_catalog(settings: PostgresSection, dsn: str | None, database: str, rul
             row = connection.execute(catalog_query.text(rules).encode()).fetchone()
     except psycopg.Error as error:
         raise LookupFailure(" ".join(str(error).split())) from None
-    if row is None:
-        raise LookupFailure("the catalog query has no answer")
+    assert row is not None, "the catalog query always returns one row"
     return catalog_query.parse(str(row[0]).encode(), database, rules)
 
 

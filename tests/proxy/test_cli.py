@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import re
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -9,6 +11,7 @@ from typer.testing import CliRunner
 
 from proxy import cli
 from proxy.cli import app
+from tests.fix_proxy import ROOT
 
 runner = CliRunner()
 
@@ -126,3 +129,12 @@ def test_missing_extra_is_named_and_a_module_of_ours_is_not_taken_for_one():
 def test_no_argument_prints_the_help():
     result = runner.invoke(app, [])
     assert re.search(r"serve .*\n(.*\n)*.*explain ", result.output)
+
+
+@pytest.mark.parametrize("command", ["warm", "verify"])
+def test_command_that_needs_psycopg_names_the_extra_without_it(file, command):
+    script = "import sys; sys.modules['psycopg'] = None; from proxy.__main__ import main; main()"
+    arguments = [sys.executable, "-c", script, command, "--config", file, "--dsn", "user=me"]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: psycopg is not installed: pip install 'rowtap[tools]'\n"

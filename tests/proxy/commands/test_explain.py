@@ -1,11 +1,14 @@
 """``rowtap explain`` from the shell: where statements come from, with and without a database."""
 
+import io
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from proxy.cli import app
+from proxy.commands.explain import read
 from proxy.demo.servers import HOST
 
 CONFIG = """
@@ -148,3 +151,12 @@ def test_database_without_rules_is_a_warning(explain):
     result = explain("--database", "elsewhere", STORE)
     assert "no [[table]] is configured for database 'elsewhere'" in result.stderr
     assert "unrelated" in result.stdout
+
+
+def test_terminal_as_standard_input_is_not_read():
+    class Terminal(io.BytesIO):
+        def isatty(self):
+            return True
+
+    assert read([], None, Terminal(b"SELECT 1")) == []
+    assert read([], Path("-"), Terminal(b"SELECT 1")) == [b"SELECT 1"]

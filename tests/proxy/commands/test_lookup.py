@@ -1,5 +1,6 @@
 """Catalogs for the commands: assumed, or fetched over a login."""
 
+import sys
 import tomllib
 
 import pytest
@@ -64,3 +65,16 @@ def test_dsn_or_a_variable_of_libpq_is_a_login(monkeypatch, name):
     assert lookup.has_login("")
     monkeypatch.setenv(name, "x")
     assert lookup.has_login(None)
+
+
+def test_missing_psycopg_is_a_failure_that_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(lookup.LookupFailure, match=r"pip install 'rowtap\[tools\]'"):
+        lookup.fetch_catalog(load(None, None, {}).postgres, "user=me", "app", [])
+
+
+def test_configured_certificates_are_used_unless_the_connection_string_names_others():
+    variables = {"ROWTAP_POSTGRES__SSLROOTCERT": "/etc/root.crt", "ROWTAP_POSTGRES__SSLMODE": "verify-full"}
+    settings = load(None, None, variables).postgres
+    assert lookup.connection_parameters(settings, "user=me", "app")["sslrootcert"] == "/etc/root.crt"
+    assert lookup.connection_parameters(settings, "sslrootcert=mine", "app")["sslrootcert"] == "mine"

@@ -5,6 +5,7 @@ import pytest
 
 from proxy.commands import table_reader
 from proxy.commands.table_reader import CanonicalConnection, ReadFailure, UsageError, bind_rules, select_rules
+from proxy.demo.servers import free_port
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
 
@@ -265,3 +266,19 @@ def test_rule_is_not_captured_if_its_keys_can_be_those_of_a_rule_that_is_not_sel
     assert found == {database: []}
     assert len(problems) == 1
     assert "can also be one of" in problems[0]
+
+
+async def test_table_that_is_dropped_before_it_is_read_is_a_failure(configure, connect, database, postgres):
+    connect().execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
+    settings = configure(USERS)
+    found, _ = bind_rules(settings.postgres, f"user={postgres.user}", settings.rules(), settings.rules())
+    connect().execute("DROP TABLE users")
+    async with CanonicalConnection(settings.postgres, f"user={postgres.user}", database) as connection:
+        with pytest.raises(ReadFailure, match="the table was changed just now"):
+            await connection.table(found[database][0])
+
+
+def test_unreachable_server_is_a_failure_that_names_the_database(configure, database):
+    settings = configure(USERS, POSTGRES__PORT=str(free_port()))
+    with pytest.raises(ReadFailure, match=f"^{database}: "):
+        bind_rules(settings.postgres, "user=me", settings.rules(), settings.rules())

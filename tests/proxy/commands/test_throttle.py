@@ -92,3 +92,9 @@ async def test_endpoint_on_a_unix_socket_is_asked(tmp_path):
     path = str(tmp_path / "admin")
     async with await asyncio.start_unix_server(answer, path):
         assert await Throttle(Address("", 1, path), 1).pending_changes() == 7
+
+
+async def test_settle_waits_a_second_without_an_endpoint():
+    began = time.monotonic()
+    await Throttle(None, 1).settle()
+    assert 0.9 < time.monotonic() - began < 5

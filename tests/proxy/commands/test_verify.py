@@ -247,3 +247,47 @@ def test_plain_report_lists_stale_keys_numbers_and_notes(configure, postgres, us
         f"{database}.public.users: 3 rows, 1 equal, 1 absent, 2 stale",
         f"note: {database}.public.users: 1 of the stale keys have no row",
     ]
+
+
+def test_report_on_a_terminal_is_a_table(configure, postgres, users, database, redis_client, capsys, monkeypatch):
+    redis_client.set("users:2", "old")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert verify.run(configure(USERS), f"user={postgres.user}", (), settle=0) == 1
+    printed = capsys.readouterr().out
+    assert f"stale: {database}.public.users: users:2: differs from the row" in printed
+    assert "\x1b[1;31m" in printed, "the number of stale keys, in bold red"
+    for name in ("rows", "equal", "absent", "stale"):
+        assert name in printed
+
+
+def test_notes_give_the_numbers_that_are_no_matches(capsys):
+    result = verify.TableResult("app.public.users", keyless=1, stale=3, orphans=2, changing=4, shared=5)
+    result.stale_keys.append({"key": "users:1", "reason": "differs from the row"})
+    verify._print([result])
+    assert capsys.readouterr().out.splitlines() == [
+        "stale: app.public.users: users:1: differs from the row",
+        "stale: app.public.users: and 2 more",
+        "app.public.users: 6 rows, 0 equal, 0 absent, 3 stale",
+        "note: app.public.users: 2 of the stale keys have no row",
+        "note: app.public.users: 1 rows have no key, since their value is NULL",
+        "note: app.public.users: 4 keys had changed at every check, so that they could not be compared",
+        "note: app.public.users: 5 keys without a row may be another [[table]]'s and are not counted as stale",
+    ]
+
+
+def test_finished_keys_are_forgotten_when_there_are_too_many(compare, users, redis_client, monkeypatch):
+    monkeypatch.setattr(verify, "MAX_REMEMBERED", 1)
+    redis_client.mset({"users:1": "old", "users:2": "old", "users:3": "old"})
+    (result,) = compare(USERS, status=1, settle=0)
+    assert result["stale"] == 3
+
+
+def test_interruption_is_status_130_and_prints_what_was_compared(configure, postgres, users, capsys, monkeypatch):
+    async def compare(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify._Comparison, "run", compare)
+    assert verify.run(configure(USERS), f"user={postgres.user}", ()) == 130
+    printed = capsys.readouterr()
+    assert printed.err.endswith("error: interrupted\n")
+    assert ": 0 rows" in printed.out

@@ -11,6 +11,7 @@ from proxy.commands.table_reader import ReadFailure
 from proxy.commands.throttle import Throttle
 from proxy.commands.warm import proxy_as_server
 from proxy.config.load import load
+from tests.fix_proxy import toml
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
 
@@ -178,3 +179,50 @@ def test_rows_of_missing_keys_are_read_once_more(run, proxy, redis_client, monke
 def test_from_key_with_too_many_columns_is_a_usage_error(run, proxy):
     status, _, err = run(from_key=["1", "2"])
     assert (status, err) == (2, "error: --from-key is needed once for each of id\n")
+
+
+def test_interruption_is_status_130_and_prints_how_to_go_on(run, proxy, tmp_path, monkeypatch):
+    async def settle(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Throttle, "settle", settle)
+    monkeypatch.setattr(warm, "MAX_UNCHECKED", 10)
+    state = tmp_path / "state.json"
+    status, _, err = run(state_path=state)
+    assert status == 130
+    assert err.splitlines()[-2:] == ["interrupted", f"run the same command again to go on: {state} says from where"]
+    status, _, err = run()
+    assert status == 130
+    assert err.splitlines()[-1].startswith(f"to go on: --table {proxy.database}.public.users --from-key ")
+
+
+def test_failure_before_the_first_row_prints_nothing_to_go_on_with(run, proxy, monkeypatch):
+    async def wait(self):
+        raise ReadFailure("no more")
+
+    monkeypatch.setattr(Throttle, "wait", wait)
+    assert run()[2] == "error: no more\n"
+
+
+def test_from_key_with_several_tables_is_a_usage_error(run, rowtap):
+    proxy = rowtap([USERS, USERS | {"value": "mail", "redis_key": "mails:{id}"}])
+    assert run(path=proxy.config_path, from_key=["1"])[::2] == (
+        2,
+        "error: --from-key is for one table: name it with --table\n",
+    )
+
+
+def test_table_that_cannot_be_captured_is_status_2_and_the_others_are_read(run, rowtap, redis_client):
+    proxy = rowtap([USERS | {"name": "gone", "redis_key": "gone:{id}"}, USERS])
+    status, out, err = run(path=proxy.config_path)
+    assert status == 2
+    assert "table public.gone does not exist" in err
+    assert out.endswith("500 of 500 keys present\n")
+
+
+def test_missing_admin_endpoint_is_a_note(run, proxy, tmp_path):
+    path = tmp_path / "without.toml"
+    path.write_text(toml(proxy.config | {"admin": {"listen": "off"}}))
+    status, _, err = run(path=path)
+    assert status == 0
+    assert err.startswith("note: the admin endpoint does not answer")

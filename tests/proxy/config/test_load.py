@@ -348,3 +348,7 @@ def test_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path):
         with pytest.raises(ConfigError) as caught:
             load(path, environment={})
         assert caught.value.messages == [f"{path}: {expected}"]
+
+
+def test_variable_below_a_key_that_is_no_section_leaves_the_fault_to_the_file(refusals):
+    assert refusals("postgres = 5", ROWTAP_POSTGRES__PORT="1") == ["1: postgres: must be a section [postgres], not 5"]

@@ -1,8 +1,9 @@
 """The sections' own rules: what is allowed beside what, and what others see of them."""
 
 import pytest
+from pydantic import ValidationError
 
-from proxy.config.sections import PostgresSection
+from proxy.config.sections import PostgresSection, TlsSection
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,9 @@ def test_host_that_is_a_directory_is_a_unix_socket(host, path, shown):
     section = PostgresSection(host=host)
     assert section.socket_path == path
     assert str(section) == shown
+
+
+@pytest.mark.parametrize("path", ["", "a\0b"])
+def test_path_that_is_none_is_refused(path):
+    with pytest.raises(ValidationError, match="must be a path"):
+        TlsSection.model_validate({"cert": path, "key": "k"})

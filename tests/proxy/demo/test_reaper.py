@@ -1,10 +1,12 @@
 """proxy/demo/reaper.py: what a parent left when it ended is ended and removed; what it released is not touched."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -92,3 +94,21 @@ def test_parent_goes_on_after_its_script_was_killed(tmp_path):
     own.adopt_directory(tmp_path)
     own.close()
     assert tmp_path.exists()
+
+
+def test_nothing_is_started_for_a_release_alone_and_close_is_harmless(tmp_path):
+    own = Reaper()
+    own.release_directory(tmp_path)
+    assert own._script is None
+    own.close()
+
+
+@pytest.mark.parametrize("error", [ProcessLookupError, PermissionError])
+def test_process_that_is_gone_is_not_waited_for(monkeypatch, error):
+    def kill(_pid, _signum):
+        raise error
+
+    monkeypatch.setattr(os, "kill", kill)
+    began = time.monotonic()
+    reaper.watch([line("process", 1, int(signal.SIGTERM))])
+    assert time.monotonic() - began < 3

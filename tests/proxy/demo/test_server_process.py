@@ -1,6 +1,7 @@
 """The processes of the servers of proxy/demo/servers.py: ports, directories, and that nothing of them stays."""
 
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 import redis
 
+from proxy.demo import server_process
+from proxy.demo.server_process import Account
 from proxy.demo.servers import EmbeddedError, Postgres, Valkey, free_port
 from tests.e2e.processes import eventually
 from tests.proxy.demo.pids import exists
@@ -109,3 +112,92 @@ def test_temporary_directory_is_used_if_its_path_is_short_and_the_account_can_en
         assert list(directory.iterdir()) == []
     finally:
         directory.rmdir()
+
+
+def test_start_of_a_running_server_does_nothing_and_a_stopped_one_has_no_pid():
+    with Valkey() as server:
+        pid = server.pid
+        server.start()
+        assert server.pid == pid
+        server.restart()
+        assert server.pid != pid
+        server.stop()
+        with pytest.raises(EmbeddedError, match="Valkey is not running"):
+            _ = server.pid
+
+
+def test_server_that_does_not_answer_in_time_is_killed_and_an_error(monkeypatch):
+    monkeypatch.setattr(server_process, "_START_TIMEOUT", 0.2)
+    monkeypatch.setattr(Valkey, "_answers", lambda _self, _pid: False)
+    server = Valkey()
+    with pytest.raises(EmbeddedError, match=r"did not answer within 0\.2 s; its log says"), server:
+        pytest.fail("it started")
+    assert not server.running
+
+
+def test_server_that_does_not_stop_in_time_is_killed(monkeypatch):
+    monkeypatch.setattr(server_process, "_STOP_TIMEOUT", 0.2)
+    monkeypatch.setattr(Valkey, "stop_signal", signal.SIGCONT)
+    with Valkey() as server:
+        pid = server.pid
+    assert not exists(pid)
+
+
+def test_log_of_a_server_that_was_never_started_is_empty():
+    server = Valkey()
+    try:
+        assert server.log_text() == ""
+    finally:
+        server.close()
+
+
+def test_command_that_cannot_be_run_or_fails_is_an_error_with_its_output(tmp_path):
+    with pytest.raises(EmbeddedError, match="cannot run /nowhere/program: No such file"):
+        server_process.popen(["/nowhere/program"], None, cwd=tmp_path)
+    with pytest.raises(EmbeddedError, match=r"(?s)sh failed with status 3:.*why"):
+        server_process.run(["/bin/sh", "-c", "echo why; exit 3"], None, tmp_path)
+    with pytest.raises(EmbeddedError, match="which is no version"):
+        server_process.binary_version(Path("/bin/echo"), r"no such (word)")
+
+
+@pytest.mark.parametrize("accounts", [("postgres",), ()])
+def test_root_uses_the_first_account_that_exists(monkeypatch, accounts):
+    entry = pwd.getpwuid(os.getuid())
+
+    def find(name):
+        if name not in accounts:
+            raise KeyError(name)
+        return entry
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(pwd, "getpwnam", find)
+    if accounts:
+        assert Account.needed() == Account("postgres", entry.pw_uid, entry.pw_gid)
+    else:
+        with pytest.raises(EmbeddedError, match="does not run as root"):
+            Account.needed()
+
+
+def test_no_account_is_needed_without_root(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert Account.needed() is None
+
+
+def test_no_free_port_is_an_error(monkeypatch):
+    class Taken(socket.socket):
+        def bind(self, _address):
+            raise OSError("in use")
+
+    monkeypatch.setattr(socket, "socket", Taken)
+    with pytest.raises(EmbeddedError, match="no free TCP port"):
+        free_port()
+
+
+def test_children_are_found_where_there_is_no_proc(monkeypatch):
+    with subprocess.Popen(["/bin/sleep", "60"]) as child:
+        try:
+            assert child.pid in server_process.children(os.getpid())
+            monkeypatch.setattr(Path, "exists", lambda _path: False)
+            assert child.pid in server_process.children(os.getpid())
+        finally:
+            child.kill()

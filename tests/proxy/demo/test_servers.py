@@ -144,7 +144,7 @@ def test_valkey_replica_has_the_keys_of_its_primary():
     with Valkey() as primary, Valkey(replica_of=primary) as replica:
         with redis.Redis.from_url(primary.url) as client:
             client.set("key", "value")
-            assert client.execute_command("WAIT", 1, 10_000) == 1
+            assert client.execute_command("WAIT", 1, 60_000) == 1
         with redis.Redis.from_url(replica.url) as client:
             assert client.get("key") == b"value"
 

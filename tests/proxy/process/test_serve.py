@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -11,7 +12,7 @@ import pytest
 
 from proxy.demo.servers import HOST, free_port
 from proxy.process.supervisor import cores
-from tests.fix_proxy import toml
+from tests.fix_proxy import ROOT, merged, toml
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
 MAILS = USERS | {"value": "mail", "redis_key": "mails:{id}"}
@@ -227,3 +228,45 @@ def test_address_in_use_is_one_error_line_and_status_1(rowtap, rowtap_command, w
     assert what in line
     assert "already in use" in line
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_proxy_without_an_admin_endpoint_serves_and_stops(rowtap_process, workers):
+    process, dsn = rowtap_process({"proxy": {"workers": workers}, "admin": {"listen": "off"}})
+
+    def selected():
+        try:
+            with psycopg.connect(dsn, connect_timeout=20) as connection:
+                return connection.execute("SELECT 1").fetchone()
+        except psycopg.OperationalError:
+            assert process.poll() is None
+            return None
+
+    assert until(selected) == (1,)
+    process.terminate()
+    assert process.wait(15) == 0
+
+
+@pytest.fixture
+def rowtap_process(tmp_path, postgres, database, redis_url):
+    """`rowtap_process(config)`: a `serve` process that has perhaps no admin endpoint, and a connection string."""
+    processes = []
+
+    def start(config):
+        port = free_port()
+        defaults = {
+            "proxy": {"listen": f"{HOST}:{port}"},
+            "postgres": {"host": HOST, "port": postgres.port, "database": database},
+            "redis": {"url": redis_url},
+        }
+        path = tmp_path / "config.toml"
+        path.write_text(toml(merged(defaults, config)))
+        command = [sys.executable, "-m", "proxy", "serve", "--config", str(path)]
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+        processes.append(process)
+        return process, f"host={HOST} port={port} user={postgres.user} dbname={database}"
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()

@@ -139,17 +139,22 @@ async def test_suspended_worker_does_not_delay_the_status_of_others(start):
 
 
 async def test_workers_that_cannot_start_are_tried_with_growing_delays(start):
+    began = time.monotonic()
     found, running = start(1, "raise SystemExit(3)")
-    await asyncio.sleep(1.2)
-    assert 2 <= found.counts.internal_errors["worker"] <= 6
+    while found.counts.internal_errors.get("worker", 0) < 4:
+        await asyncio.sleep(0.02)
+    assert time.monotonic() - began >= 0.05 + 0.1 + 0.2
     found.stop()
     assert await asyncio.wait_for(running, 5) == 1
 
 
-async def test_worker_that_does_not_stop_is_killed(start, monkeypatch):
-    found, running = start(1, "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)")
+async def test_worker_that_does_not_stop_is_killed(start, tmp_path):
+    ignoring = tmp_path / "ignoring"
+    script = "import pathlib, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    found, running = start(1, f"{script}pathlib.Path({str(ignoring)!r}).touch()\ntime.sleep(60)")
     found._kill_timeout = 0.3
-    await asyncio.sleep(0.5)
+    while not ignoring.exists():
+        await asyncio.sleep(0.02)
     found.stop()
     assert await asyncio.wait_for(running, 5) == 1
 
@@ -203,3 +208,34 @@ async def test_status_that_is_not_json_is_an_internal_error_and_the_worker_stays
     assert set(found.counts.internal_errors) == {"supervisor"}
     found.stop()
     assert await asyncio.wait_for(running, 5) == 0
+
+
+async def test_stop_during_a_restart_delay_starts_no_further_worker(start, monkeypatch):
+    monkeypatch.setattr(supervisor, "RESTART_DELAY", 60.0)
+    found, running = start(1, "raise SystemExit(3)")
+    while not found.counts.internal_errors:
+        await asyncio.sleep(0.02)
+    found.stop()
+    assert await asyncio.wait_for(running, 5) == 1
+    assert found.counts.internal_errors == {"worker": 1}
+
+
+async def test_cancelled_supervisor_kills_its_workers(start):
+    found, running = start()
+    pids = [status["pid"] for status in await all_answer(found)]
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    for pid in pids:
+        await gone(pid)
+
+
+async def gone(pid):
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail(f"process {pid} is still there")
