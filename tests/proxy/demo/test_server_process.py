@@ -15,7 +15,7 @@ import redis
 from proxy.demo import server_process
 from proxy.demo.server_process import Account
 from proxy.demo.servers import EmbeddedError, Postgres, Valkey, free_port
-from tests.e2e.processes import eventually
+from tests.e2e.processes import wait_until
 from tests.proxy.demo.pids import exists
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -90,7 +90,7 @@ def test_server_and_directory_are_gone_when_the_parent_has_ended(server, then, s
         if signum is not None:
             parent.send_signal(signum)
         assert parent.wait(20) != 0
-    eventually(lambda: not exists(int(pid)) and not Path(directory).exists())
+    wait_until(lambda: not exists(int(pid)) and not Path(directory).exists())
 
 
 @pytest.mark.parametrize(

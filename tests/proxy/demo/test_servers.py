@@ -13,7 +13,7 @@ import redis
 from proxy.demo import servers
 from proxy.demo.server_process import children
 from proxy.demo.servers import EmbeddedError, Postgres, Valkey
-from tests.e2e.processes import eventually
+from tests.e2e.processes import wait_until
 from tests.proxy.demo.pids import exists
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -54,7 +54,7 @@ def test_postgres_keeps_its_data_and_port_over_a_kill(cluster):
         cluster.kill()
         with pytest.raises(psycopg.OperationalError):
             connection.execute("SELECT 1")
-    eventually(lambda: not any(exists(pid) for pid in backends))
+    wait_until(lambda: not any(exists(pid) for pid in backends))
     cluster.start()
     assert cluster.port == port
     with psycopg.connect(cluster.dsn()) as connection:
@@ -66,7 +66,7 @@ def test_postgres_kill_ends_a_backend_that_is_busy(cluster):
         connection.pgconn.send_query(b"DO $$ BEGIN LOOP END LOOP; END $$")
         busy = connection.info.backend_pid
         cluster.kill()
-    eventually(lambda: not exists(busy), timeout=2)
+    wait_until(lambda: not exists(busy), timeout=2)
 
 
 @pytest.mark.parametrize("mode", ["smart", "fast", "immediate"])

@@ -1,4 +1,4 @@
-"""Exceptions that no rule expects are counted and logged with their tracebacks, whoever raised them."""
+"""Exceptions that no rule expects are counted and logged with their tracebacks, wherever they were raised."""
 
 import asyncio
 import gc
