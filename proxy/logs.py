@@ -1,7 +1,7 @@
-"""Logging: one line an event, to standard error, as text for people or JSON for machines.
+"""Logging: one line for each event, to standard error, as text or JSON.
 
-Statements, parameters, rows and passwords are never logged, at any level: callers pass names, counts and addresses. As
-a last line of defence credentials inside URLs are masked, and tracebacks are written without local variables.
+Statements, parameters, rows and passwords are never logged, at any level: callers pass names, counts and addresses.
+Should one pass a URL all the same, its password is masked, and tracebacks are written without local variables.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _COMMON: tuple[Processor, ...] = (
 
 
 def configure(settings: LogSection, stream: TextIO | None = None) -> None:
-    """Send everything that is logged, other libraries' warnings included, to ``stream`` (standard error).
+    """Send everything that is logged, other libraries' warnings included, to ``stream``, by default standard error.
 
-    May be called again at any time: loggers already handed out follow.
+    May be called again at any time: it applies to loggers that ``get`` returned before, too.
     """
     stream = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(stream)
@@ -43,7 +43,7 @@ def configure(settings: LogSection, stream: TextIO | None = None) -> None:
     for old in list(root.handlers):
         if getattr(old, "rowtap", False):
             root.removeHandler(old)
-    handler.rowtap = True  # type: ignore[attr-defined]  # marks the one to replace at the next call
+    handler.rowtap = True  # type: ignore[attr-defined]  # marks the handler to replace at the next call
     root.addHandler(handler)
     root.setLevel(settings.level.upper())
     structlog.configure(
@@ -55,7 +55,7 @@ def configure(settings: LogSection, stream: TextIO | None = None) -> None:
 
 
 def get(**context: object) -> structlog.stdlib.BoundLogger:
-    """A logger whose every line carries ``context``, such as ``connection=17``."""
+    """A logger whose lines all have the fields of ``context``, such as ``connection=17``."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("rowtap", **context)
     return logger
 

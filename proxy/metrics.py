@@ -1,8 +1,8 @@
-"""What is counted becomes Prometheus text and the numbers of ``/status``.
+"""What the workers counted, as Prometheus text and as the numbers of ``/status``.
 
-A *snapshot* is one worker's counts as plain JSON-able data, so that whoever answers for several workers can collect
-theirs and add them up. The hot path adds to plain integers (``cache.counts`` and ``Traffic``); everything here runs at
-scrape time.
+A *snapshot* is one worker's counts as plain data that fits into JSON, so that the process that answers for several
+workers can collect their snapshots and add them up. The hot path adds to plain integers (``cache.counts`` and
+``Traffic``); everything here runs when the endpoint is asked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from cache.counts import Histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from prometheus_client import Metric
 
@@ -30,15 +30,20 @@ if TYPE_CHECKING:
 
 K = TypeVar("K")
 
+NO_INTERNAL_ERRORS: Mapping[str, int] = {}
+PARTS = ("admin", "event_loop", "relay", "session", "supervisor", "worker", "writer")
+"""Parts that count internal errors. They are exported at 0 from the start, because Prometheus's increase() does not see
+the first increment of a counter that appears with it."""
+
 LATENCY_BOUNDS: tuple[float, ...] = (
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0,
 )  # fmt: skip
-"""Seconds. What Rowtap adds to an answer is microseconds; what is above a millisecond is trouble."""
+"""Upper bounds in seconds, inclusive. Rowtap adds microseconds to an answer; above a millisecond something is wrong."""
 
 
 @dataclass(slots=True)
 class Traffic:
-    """What one worker's sockets carried. All numbers only grow, except where a docstring says otherwise."""
+    """What one worker's sockets carried. All numbers only grow, but ``sessions``."""
 
     sessions: int = 0
     """Sessions open now."""
@@ -51,7 +56,7 @@ class Traffic:
     backend_bytes: int = 0
     """Bytes received from PostgreSQL."""
     refused: dict[str, int] = field(default_factory=dict)
-    """Connections Rowtap itself refused, by SQLSTATE ("garbage" where nothing could be answered)."""
+    """Connections Rowtap itself refused, by SQLSTATE ("garbage" where the client's bytes allowed no answer)."""
     latency: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS))
     """Seconds it took to pass on a chunk of PostgreSQL's answer; a sample of all chunks."""
 
@@ -69,7 +74,7 @@ class Buckets(TypedDict):
 
 
 class Snapshot(TypedDict):
-    """One worker's counts at one moment. JSON-able."""
+    """One worker's counts at one moment."""
 
     worker: int
     pending: int
@@ -82,7 +87,7 @@ class Snapshot(TypedDict):
     """Rule label, reason code, number."""
     unfilled: list[tuple[str, str, int]]
     internal_errors: dict[str, int]
-    """By the part that caught them."""
+    """Exceptions that no rule expects, by the part that caught them."""
     counts: dict[str, int]
     """The plain integers of ``Counts``."""
     sockets: dict[str, int]
@@ -94,12 +99,15 @@ class Snapshot(TypedDict):
 
 
 _COUNTS = {
-    "sessions_blinded": ("rowtap_sessions_blinded", "Sessions whose traffic could not be followed any longer"),
-    "unconfirmed": ("rowtap_unconfirmed_writes", "Writes forwarded before Redis confirmed that their keys were gone"),
+    "sessions_blinded": ("rowtap_sessions_blinded", "Sessions whose traffic could no longer be followed"),
+    "unconfirmed": (
+        "rowtap_unconfirmed_writes",
+        "Writes forwarded before Redis confirmed that their keys were removed",
+    ),
     "redis_errors": ("rowtap_redis_errors", "Failed exchanges with Redis"),
     "redis_reconnects": ("rowtap_redis_reconnects", "Connections made to Redis after the first"),
-    "epochs": ("rowtap_epochs", "Epochs begun because Redis was another or had gone back in time"),
-    "collapses": ("rowtap_backlog_collapses", "Times a full backlog turned a table's pending writes into one Flush"),
+    "epochs": ("rowtap_epochs", "Epochs begun because another Redis answered, or one with older data"),
+    "collapses": ("rowtap_backlog_collapses", "Times a full backlog replaced a table's pending writes by one flush"),
     "batches": ("rowtap_batches", "Batches acknowledged by Redis"),
 }
 _CHANGES = {"fills": "fill", "stores": "store", "evicts": "evict", "flushes": "flush"}
@@ -135,21 +143,33 @@ def _buckets(histogram: Histogram) -> Buckets:
 
 
 def _process() -> dict[str, float]:
-    """What this process uses, under the names Prometheus's own client libraries use; what cannot be known is absent."""
+    """What this process uses, under the names of Prometheus's own client libraries. Memory and descriptors are absent
+    where there is no /proc."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    found = {"process_cpu_seconds": usage.ru_utime + usage.ru_stime}
+    numbers = {"process_cpu_seconds": usage.ru_utime + usage.ru_stime}
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_bytes().split()[1])
-        found["process_resident_memory_bytes"] = pages * os.sysconf("SC_PAGE_SIZE")
-        found["process_open_fds"] = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names only, no Path for each
-    return found
+        numbers["process_resident_memory_bytes"] = pages * os.sysconf("SC_PAGE_SIZE")
+        numbers["process_open_fds"] = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names only, no Path for each
+    return numbers
 
 
-def status(snapshots: Sequence[Snapshot], *, version: str, started: float) -> dict[str, Any]:
-    """The numbers of ``/status`` over all workers. ``started`` is the ``time.monotonic()`` of the start."""
+def status(
+    snapshots: Sequence[Snapshot],
+    *,
+    version: str,
+    started: float,
+    other_internal_errors: Mapping[str, int] = NO_INTERNAL_ERRORS,
+) -> dict[str, Any]:
+    """The numbers of ``/status`` over all workers.
+
+    Args:
+        started: the ``time.monotonic()`` of the start.
+        other_internal_errors: what the process that answers counted, when it is none of the workers.
+    """
     tables: dict[str, dict[str, int]] = {}
-    for one in snapshots:
-        for label, rule in one["rules"].items():
+    for snapshot in snapshots:
+        for label, rule in snapshot["rules"].items():
             total = tables.setdefault(label, dict.fromkeys(rule, 0))
             for name, number in rule.items():
                 total[name] += number
@@ -157,30 +177,39 @@ def status(snapshots: Sequence[Snapshot], *, version: str, started: float) -> di
         "version": version,
         "uptime": round(time.monotonic() - started, 3),
         "workers": len(snapshots),
-        "sessions": sum(one["sockets"]["sessions"] for one in snapshots),
-        "pending_changes": sum(one["pending"] for one in snapshots),
-        "postgres": _state([one["postgres_up"] for one in snapshots]),
-        "redis": _state([one["redis_up"] for one in snapshots]),
-        "internal_errors": sum(number for one in snapshots for number in one["internal_errors"].values()),
+        "sessions": sum(snapshot["sockets"]["sessions"] for snapshot in snapshots),
+        "pending_changes": sum(snapshot["pending"] for snapshot in snapshots),
+        "postgres": _state([snapshot["postgres_up"] for snapshot in snapshots]),
+        "redis": _state([snapshot["redis_up"] for snapshot in snapshots]),
+        "internal_errors": sum(number for _, number in _internal_errors(snapshots, other_internal_errors)),
         "tables": tables,
     }
+
+
+def _internal_errors(snapshots: Sequence[Snapshot], others: Mapping[str, int]) -> list[tuple[str, int]]:
+    counted = [entry for snapshot in snapshots for entry in snapshot["internal_errors"].items()]
+    return _summed([*counted, *others.items()])
 
 
 def _state(workers: Sequence[bool]) -> str:
     return "up" if workers and all(workers) else "down"
 
 
-def render(snapshots: Sequence[Snapshot], *, version: str) -> bytes:
-    """Prometheus text over all workers: counters and histograms added up, ``process_*`` and ``*_up`` told apart."""
+def render(
+    snapshots: Sequence[Snapshot], *, version: str, other_internal_errors: Mapping[str, int] = NO_INTERNAL_ERRORS
+) -> bytes:
+    """Prometheus text over all workers: counters and histograms are added up, ``process_*`` and ``*_up`` have the label
+    ``worker``. ``other_internal_errors`` as in ``status``."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(snapshots, version))
+    registry.register(_Collector(snapshots, version, other_internal_errors))
     return generate_latest(registry)
 
 
 class _Collector(Collector):
-    def __init__(self, snapshots: Sequence[Snapshot], version: str) -> None:
+    def __init__(self, snapshots: Sequence[Snapshot], version: str, other_internal_errors: Mapping[str, int]) -> None:
         self._snapshots = snapshots
         self._version = version
+        self._other_internal_errors = other_internal_errors
 
     def collect(self) -> Iterator[Metric]:
         """Every metric family, in one order at every scrape."""
@@ -190,32 +219,35 @@ class _Collector(Collector):
         yield from self._sockets()
         yield from self._tables()
         for field_name, (name, text) in _COUNTS.items():
-            yield CounterMetricFamily(name, text, value=sum(one["counts"][field_name] for one in self._snapshots))
+            yield CounterMetricFamily(
+                name, text, value=sum(snapshot["counts"][field_name] for snapshot in self._snapshots)
+            )
         internal = CounterMetricFamily(
             "rowtap_internal_errors",
-            "Unexpected exceptions: faults of Rowtap itself, whose tracebacks are in the log",
+            "Exceptions that no rule expects, so faults of Rowtap itself, by the part that caught them",
             labels=["where"],
         )
-        for where, number in _summed(entry for one in self._snapshots for entry in one["internal_errors"].items()):
+        counted = _internal_errors(self._snapshots, self._other_internal_errors)
+        for where, number in _summed([*((part, 0) for part in PARTS), *counted]):
             internal.add_metric([where], number)
         yield internal
-        pending = sum(one["pending"] for one in self._snapshots)
+        pending = sum(snapshot["pending"] for snapshot in self._snapshots)
         yield GaugeMetricFamily("rowtap_pending_changes", "Changes observed and not yet in Redis", value=pending)
         yield _histogram(
             "rowtap_redis_lag_seconds",
-            "From a change's certainty to Redis's acknowledgement",
-            [one["lag"] for one in self._snapshots],
+            "From a change's arrival in the backlog to Redis's acknowledgement",
+            [snapshot["lag"] for snapshot in self._snapshots],
         )
         yield _histogram(
             "rowtap_added_latency_seconds",
-            "Time Rowtap took to pass on a chunk of PostgreSQL's answer (sampled)",
-            [one["latency"] for one in self._snapshots],
+            "From the arrival of a chunk of PostgreSQL's answer to its forwarding (sampled)",
+            [snapshot["latency"] for snapshot in self._snapshots],
         )
         yield from self._workers()
 
     def _sockets(self) -> Iterator[Metric]:
         def total(name: str) -> int:
-            return sum(one["sockets"][name] for one in self._snapshots)
+            return sum(snapshot["sockets"][name] for snapshot in self._snapshots)
 
         yield GaugeMetricFamily("rowtap_sessions", "Sessions open now", value=total("sessions"))
         yield CounterMetricFamily("rowtap_connections_accepted", "Client connections accepted", value=total("accepted"))
@@ -227,12 +259,12 @@ class _Collector(Collector):
         refused = CounterMetricFamily(
             "rowtap_connections_refused", "Connections Rowtap itself refused, by SQLSTATE", labels=["reason"]
         )
-        for reason, number in _summed(entry for one in self._snapshots for entry in one["refused"].items()):
+        for reason, number in _summed(entry for snapshot in self._snapshots for entry in snapshot["refused"].items()):
             refused.add_metric([reason], number)
         yield refused
 
     def _tables(self) -> Iterator[Metric]:
-        rules = [entry for one in self._snapshots for entry in one["rules"].items()]
+        rules = [entry for snapshot in self._snapshots for entry in snapshot["rules"].items()]
         changes = CounterMetricFamily(
             "rowtap_changes", "Changes applied in Redis, by table and kind", labels=["table", "kind"]
         )
@@ -241,8 +273,8 @@ class _Collector(Collector):
                 changes.add_metric([label, kind], number)
         yield changes
         for name, text in (
-            ("refused", "Fills that a newer write or their age forbade"),
-            ("dropped", "Fills given up because Redis could not keep up or did not answer"),
+            ("refused", "Fills refused because of a newer write or of their age"),
+            ("dropped", "Fills dropped because Redis could not keep up or did not answer"),
         ):
             family = CounterMetricFamily(f"rowtap_fills_{name}", text, labels=["table"])
             for label, number in _summed((label, rule[name]) for label, rule in rules):
@@ -251,13 +283,13 @@ class _Collector(Collector):
         for metric, text, entries in (
             (
                 "rowtap_statements",
-                "Statements on a configured table, by what became of them",
-                [entry for one in self._snapshots for entry in one["statements"]],
+                "Statements on a configured table, by the reason code of what was done",
+                [entry for snapshot in self._snapshots for entry in snapshot["statements"]],
             ),
             (
                 "rowtap_unfilled_rows",
-                "Rows read that could not fill, by reason",
-                [entry for one in self._snapshots for entry in one["unfilled"]],
+                "Rows that were read and could not fill, by reason",
+                [entry for snapshot in self._snapshots for entry in snapshot["unfilled"]],
             ),
         ):
             family = CounterMetricFamily(metric, text, labels=["table", "reason"])
@@ -271,18 +303,18 @@ class _Collector(Collector):
         cpu = CounterMetricFamily("process_cpu_seconds", "User and system CPU time", labels=["worker"])
         memory = GaugeMetricFamily("process_resident_memory_bytes", "Resident memory", labels=["worker"])
         files = GaugeMetricFamily("process_open_fds", "Open file descriptors", labels=["worker"])
-        for one in self._snapshots:
-            labels = [str(one["worker"])]
-            postgres.add_metric(labels, one["postgres_up"])
-            redis.add_metric(labels, one["redis_up"])
+        for snapshot in self._snapshots:
+            labels = [str(snapshot["worker"])]
+            postgres.add_metric(labels, snapshot["postgres_up"])
+            redis.add_metric(labels, snapshot["redis_up"])
             for family in (cpu, memory, files):
-                if family.name in one["process"]:
-                    family.add_metric(labels, one["process"][family.name])
+                if family.name in snapshot["process"]:
+                    family.add_metric(labels, snapshot["process"][family.name])
         yield from (postgres, redis, cpu, memory, files)
 
 
 def _summed(entries: Iterable[tuple[K, int]]) -> list[tuple[K, int]]:
-    """Numbers added up by what they count, in order of first appearance."""
+    """The numbers of equal keys added up, in order of first appearance."""
     totals: dict[K, int] = {}
     for key, number in entries:
         totals[key] = totals.get(key, 0) + number
@@ -290,7 +322,7 @@ def _summed(entries: Iterable[tuple[K, int]]) -> list[tuple[K, int]]:
 
 
 def _histogram(name: str, text: str, parts: Sequence[Buckets]) -> HistogramMetricFamily:
-    """One histogram over all workers, whose bounds are the same: they run the same code."""
+    """One histogram over all workers. They run the same code, so their bounds are the same."""
     bounds = [*(str(bound) for bound in parts[0]["bounds"]), "+Inf"] if parts else ["+Inf"]
     cumulative: list[tuple[str, float]] = []
     below = 0

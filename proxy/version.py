@@ -1,4 +1,4 @@
-"""Rowtap's version: written in ``pyproject.toml`` alone, and read from what is installed."""
+"""Rowtap's version. It is written in ``pyproject.toml`` only, and read from the installed distribution."""
 
 import importlib.metadata
 

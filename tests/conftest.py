@@ -6,7 +6,7 @@ import platform
 
 import pytest
 
-from proxy.demo import servers as embedded
+from proxy.demo.servers import EmbeddedError, postgres_version, valkey_version
 
 pytest_plugins = [
     "tests.timing",
@@ -22,9 +22,9 @@ def pytest_report_header() -> str:
     """The versions which someone who reads a failure needs to know."""
     servers = []
     try:
-        servers.append(f"PostgreSQL {embedded.postgres_version()}")
-        servers.append(f"Valkey {embedded.valkey_version()}")
-    except embedded.EmbeddedError as error:
+        servers.append(f"PostgreSQL {postgres_version()}")
+        servers.append(f"Valkey {valkey_version()}")
+    except EmbeddedError as error:
         servers.append(str(error))
     return ", ".join([*servers, f"{platform.python_implementation()} {platform.python_version()}"])
 

@@ -110,7 +110,7 @@ BANNED = re.compile(
 )
 """These words hide which object does something. The Unix account of the first one's name is the one exception."""
 ACCOUNT = {
-    "proxy/demo/servers.py": ["the server runs as `{}`", "and {}'s permissions are changed"],
+    "proxy/demo/servers.py": ["as the account `{}`"],
     "proxy/demo/server_process.py": ['for name in ("{}", "postgres", "daemon")', "none of the accounts {}, postgres"],
     "tests/README.md": ["as `{}` when run by root"],
     "tests/proxy/demo/test_servers.py": ['match="out of reach for {}"'],

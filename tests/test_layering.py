@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "proxy.session": {"cache", "cache.sql", "cache.capture", "cache.catalog", "cache.values", "cache.delivery"},
     "proxy.metrics": {"cache"},
     "proxy.version": set(),
+    "proxy.admin_client": set(),
     "proxy.logs": {"proxy.config"},
     "proxy.net": {"proxy.config", "proxy.metrics", "proxy.logs"},
     "proxy.process": {
@@ -33,10 +34,10 @@ MAY_IMPORT = {
         "cache", "cache.catalog", "cache.sql", "cache.capture", "cache.delivery",
     },
     "proxy.commands": {
-        "proxy.config", "proxy.net",
+        "proxy.config", "proxy.net", "proxy.admin_client",
         "cache", "cache.catalog", "cache.values", "cache.capture", "cache.delivery",
     },
-    "proxy.demo": set(),
+    "proxy.demo": {"proxy.admin_client"},
     "proxy.cli": {"proxy.version", "proxy.config", "proxy.logs", "proxy.process", "proxy.commands", "proxy.demo"},
     "proxy.__main__": {"proxy.cli"},
 }  # fmt: skip
@@ -189,8 +190,6 @@ def test_every_module_has_a_test():
 
 
 TESTED_TOGETHER = {
-    "proxy/commands/progress.py": "table_reader",
-    "proxy/commands/redis_reader.py": "table_reader",
     "proxy/demo/session.py": "servers",
     "proxy/net/leg.py": "relay",
     **{f"cache/values/{name}.py": "loaders" for name in

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from proxy.config import load as config
+from proxy.config.load import Config, load, section_model
 from proxy.config.units import Address
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,7 +97,7 @@ def test_no_copied_path_is_in_dockerignore():
 
 
 def test_image_listens_on_every_address():
-    found = config.load(ROOT / "config.toml", environment=environment())
+    found = load(ROOT / "config.toml", environment=environment())
     assert found.proxy.listen == (Address("", 6432),)
     assert found.admin.listen == Address("", 9432)
     assert argument("EXPOSE").split() == ["6432", "9432"]
@@ -163,7 +163,7 @@ def test_every_path_compose_mounts_exists():
 
 def test_compose_uses_the_shipped_config_with_its_own_servers():
     given = environment() | SERVICES["rowtap"]["environment"]
-    found = config.load(ROOT / "config.toml", environment=given)
+    found = load(ROOT / "config.toml", environment=given)
     assert found.postgres.host == "postgres"
     assert found.redis.url == "redis://redis:6379/0"
     assert found.postgres.database == SERVICES["postgres"]["environment"]["POSTGRES_DB"]
@@ -174,14 +174,14 @@ def test_compose_uses_the_shipped_config_with_its_own_servers():
 
 def test_compose_waits_longer_than_shutdown_timeout():
     grace = int(SERVICES["rowtap"]["stop_grace_period"].removesuffix("s"))
-    assert grace > config.load(ROOT / "config.toml", environment={}).proxy.shutdown_timeout
+    assert grace > load(ROOT / "config.toml", environment={}).proxy.shutdown_timeout
 
 
 def test_shipped_config_captures_a_table_of_the_sample(connect):
     """The SQL runs on a fresh database, and the shipped entry means a table of it."""
     connection = connect()
     connection.execute((ROOT / "docs" / "sample.sql").read_text())
-    (rule,) = config.load(ROOT / "config.toml", environment={}).rules()
+    (rule,) = load(ROOT / "config.toml", environment={}).rules()
     columns = ", ".join((*rule.key, *rule.value))
     assert connection.execute(f"SELECT {columns} FROM {rule.schema}.{rule.table}").fetchall()
 
@@ -285,7 +285,7 @@ def test_readme_names_the_first_commands():
 def test_every_command_in_the_document_exists(name):
     from proxy.cli import app
 
-    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    known = {command.name for command in app.registered_commands if command.callback}
     for words in commands_of(name):
         if words[0] == "make":
             assert {word for word in words[1:] if "=" not in word} <= set(TARGETS)
@@ -303,13 +303,13 @@ def test_every_toml_example_is_a_valid_configuration(name):
     for block in blocks:
         tree = tomllib.loads(block)
         tree.setdefault("postgres", {}).setdefault("database", "app")
-        assert config.Config.model_validate(tree)
+        assert Config.model_validate(tree)
 
 
 def test_every_configuration_key_is_documented():
     text = (ROOT / "docs" / "configuration.md").read_text()
-    for section, field in config.Config.model_fields.items():
-        model = config._model(field.annotation)
+    for section, field in Config.model_fields.items():
+        model = section_model(field.annotation)
         assert model is not None
         for key in model.model_fields:
             assert f"`{key}`" in text or f"[{section}.{key}]" in text, f"{section}.{key}"

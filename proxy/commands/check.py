@@ -126,7 +126,7 @@ def _tables(config: Config, dsn: str | None) -> Iterator[Finding]:
     for database in dict.fromkeys(rule.database for rule in rules):
         mine = [rule for rule in rules if rule.database == database]
         try:
-            catalog = lookup.ask(config.postgres, dsn, database, mine)
+            catalog = lookup.fetch_catalog(config.postgres, dsn, database, mine)
         except lookup.LookupFailure as error:
             yield Finding(Verdict.ERROR, database, str(error))
         else:

@@ -1,4 +1,4 @@
-"""``rowtap explain``: where the statements and the catalog come from, and how the explanations are shown."""
+"""``rowtap explain``: where the statements and the catalog come from, and how the explanations are printed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from cache.catalog.tables import Catalog
     from proxy.config.load import Config
 
-SUPPOSED = (
-    "no login given, so each configured table is supposed to have text columns and no triggers, rules, views or "
+ASSUMPTION = (
+    "no login given, so each configured table is assumed to have text columns and no triggers, rules, views or "
     "foreign keys; --dsn asks the database"
 )
 
@@ -31,12 +31,12 @@ SUPPOSED = (
 def read(statements: Sequence[str], file: Path | None, standard_input: BinaryIO) -> list[bytes]:
     """The texts to explain, each of one or several statements: the arguments, or the file, or standard input.
 
-    Raises OSError for a file that cannot be read. Nothing is asked of a terminal.
+    Raises OSError for a file that cannot be read. A terminal as standard input is not read.
     """
     if statements:
         return [os.fsencode(statement) for statement in statements]
     if file is not None and str(file) != "-":
-        # As psql, leave out the mark that some editors begin a file with.
+        # As psql does, skip the byte order mark that some editors begin a file with.
         return [file.read_bytes().removeprefix(codecs.BOM_UTF8)]
     if file is None and standard_input.isatty():
         return []
@@ -62,10 +62,10 @@ def run(
         return 1
     for rule, reason in catalog.unbound:
         typer.echo(f"warning: {rule.label} is not captured: {reason}", err=True)
-    # The user's own schema cannot be told from here.
+    # "$user" is the schema of the client's user, who is not known here.
     scope = Scope(search_path=tuple(schema for schema in search_path if schema != "$user"))
-    found = [(text, explanation) for text in texts for explanation in explain(text, catalog, scope)]
-    numbered = [(text, _numbered(explanation, number)) for number, (text, explanation) in enumerate(found, 1)]
+    explained = [(text, explanation) for text in texts for explanation in explain(text, catalog, scope)]
+    numbered = [(text, _numbered(explanation, number)) for number, (text, explanation) in enumerate(explained, 1)]
     if as_json:
         typer.echo(json.dumps([explanation.to_json() for _, explanation in numbered], indent=2, ensure_ascii=False))
     else:
@@ -77,26 +77,26 @@ def _catalog(config: Config, database: str, dsn: str | None, *, offline: bool) -
     rules = [rule for rule in config.rules() if rule.database == database]
     if not rules:
         typer.echo(f"warning: no [[table]] is configured for database {database!r}", err=True)
-        return lookup.suppose(database, rules)
+        return lookup.assume_catalog(database, rules)
     if not offline and lookup.has_login(dsn):
-        return lookup.ask(config.postgres, dsn, database, rules)
+        return lookup.fetch_catalog(config.postgres, dsn, database, rules)
     if not offline:
-        typer.echo(f"note: {SUPPOSED}", err=True)
-    return lookup.suppose(database, rules)
+        typer.echo(f"note: {ASSUMPTION}", err=True)
+    return lookup.assume_catalog(database, rules)
 
 
 def _numbered(explanation: Explanation, number: int) -> Explanation:
-    """Counted over all texts, not within one."""
+    """With its number among the statements of all texts."""
     inner = None if explanation.inner is None else _numbered(explanation.inner, number)
     return replace(explanation, number=number, inner=inner)
 
 
 def _print(numbered: Sequence[tuple[bytes, Explanation]], *, with_text: bool) -> None:
-    shown = None
+    printed = None
     for text, explanation in numbered:
-        if with_text and text is not shown:
+        if with_text and text is not printed:
             typer.secho(" ".join(text.decode(errors="replace").split()), dim=True)
-            shown = text
+            printed = text
         title, *rest = explanation.lines()
         typer.secho(title, bold=True)
         for line in rest:

@@ -1,4 +1,4 @@
-"""The catalog for the commands that look at one from outside a session: asked over a login of their own, or supposed.
+"""The catalog for the commands, which have no client's session: fetched over the user's login, or assumed.
 
 ``serve`` never does this: it asks over its clients' sessions and has no credentials.
 """
@@ -28,40 +28,39 @@ _VOLATILE = frozenset(
         *("setseed", "setval", "timeofday"),
     )
 )
-"""The volatile functions of pg_catalog a statement is most likely to call, for want of a database to ask."""
+"""The volatile functions of pg_catalog that a statement is most likely to call, when there is no database to ask."""
 
 
 class LookupFailure(Exception):  # noqa: N818 - the outcome of a look-up, in one line for people
-    """PostgreSQL could not be asked."""
+    """The catalog could not be fetched."""
 
 
 def has_login(dsn: str | None) -> bool:
-    """Whether somebody said how to log in: a --dsn, or libpq's own variables."""
+    """Whether a login is given: by --dsn, or by libpq's own variables."""
     return dsn is not None or any(os.environ.get(name) for name in ("PGUSER", "PGPASSWORD", "PGPASSFILE", "PGSERVICE"))
 
 
-def ask(settings: PostgresSection, dsn: str | None, database: str, rules: Sequence[TableRule]) -> Catalog:
-    """What ``database`` says of its ``rules``. Raises ``LookupFailure``."""
+def fetch_catalog(settings: PostgresSection, dsn: str | None, database: str, rules: Sequence[TableRule]) -> Catalog:
+    """The catalog of ``database`` for ``rules``. Raises ``LookupFailure``."""
     try:
         import psycopg
     except ModuleNotFoundError:
         raise LookupFailure("a login needs psycopg: pip install 'rowtap[tools]'") from None
     try:
-        with psycopg.connect(**parameters(settings, dsn, database)) as connection:
+        with psycopg.connect(**connection_parameters(settings, dsn, database)) as connection:
             connection.read_only = True
             row = connection.execute(catalog_query.text(rules).encode()).fetchone()
     except psycopg.Error as error:
         raise LookupFailure(" ".join(str(error).split())) from None
-    if row is None:
-        raise LookupFailure("the catalog query has no answer")
+    assert row is not None, "the catalog query always returns one row"
     return catalog_query.parse(str(row[0]).encode(), database, rules)
 
 
-def parameters(settings: PostgresSection, dsn: str | None, database: str) -> dict[str, Any]:
-    """libpq parameters: the connection string's, and the configured ones where it says nothing."""
+def connection_parameters(settings: PostgresSection, dsn: str | None, database: str) -> dict[str, Any]:
+    """libpq parameters: those of the connection string, and the configured ones that it does not have."""
     from psycopg.conninfo import conninfo_to_dict
 
-    found: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
         "sslmode": settings.sslmode,
@@ -69,23 +68,23 @@ def parameters(settings: PostgresSection, dsn: str | None, database: str) -> dic
         "application_name": "rowtap",
     }
     if settings.sslrootcert is not None:
-        found["sslrootcert"] = str(settings.sslrootcert)
-    found.update(conninfo_to_dict(dsn or ""))
-    # One file may configure several databases, so the rule's goes before the connection string's.
-    found["dbname"] = database
-    return found
+        parameters["sslrootcert"] = str(settings.sslrootcert)
+    parameters.update(conninfo_to_dict(dsn or ""))
+    # One file may configure several databases, so the rule's takes precedence over the connection string's.
+    parameters["dbname"] = database
+    return parameters
 
 
-def suppose(database: str, rules: Sequence[TableRule]) -> Catalog:
+def assume_catalog(database: str, rules: Sequence[TableRule]) -> Catalog:
     """A catalog in which each configured table is as simple as can be: text columns, the key unique, nothing else."""
     oids = count(16_384)
     relations: dict[tuple[str, str], Relation] = {}
     for rule in rules:
-        place = (rule.schema, rule.table)
-        if place not in relations:
-            relations[place] = _relation(next(oids), [other for other in rules if (other.schema, other.table) == place])
+        name = (rule.schema, rule.table)
+        if name not in relations:
+            relations[name] = _relation(next(oids), [other for other in rules if (other.schema, other.table) == name])
     bound = [catalog_query.bind(rule, relations[rule.schema, rule.table]) for rule in rules]
-    certain = tuple(one for one in bound if isinstance(one, BoundRule))
+    certain = tuple(rule for rule in bound if isinstance(rule, BoundRule))
     names: dict[str, tuple[int, ...]] = {}
     for relation in relations.values():
         names[relation.name] = (*names.get(relation.name, ()), relation.oid)
@@ -101,7 +100,7 @@ def suppose(database: str, rules: Sequence[TableRule]) -> Catalog:
 
 
 def _relation(oid: int, rules: Sequence[TableRule]) -> Relation:
-    """The table that all of ``rules`` are about."""
+    """The table of all of ``rules``."""
     names = dict.fromkeys(name for rule in rules for name in (*rule.key, *rule.value))
     columns = {name: Column(name, number, TEXT, -1, base_oid=TEXT) for number, name in enumerate(names, 1)}
     unique = tuple(frozenset(rule.key) for rule in rules)

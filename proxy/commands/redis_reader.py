@@ -1,4 +1,4 @@
-"""What Redis holds under given keys, for the commands that compare: reads only, over one connection."""
+"""What Redis holds under given keys, for ``warm`` and ``verify``: reads only, over one connection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from cache.delivery.connections import connector, pack
 from cache.rules import ValueFormat
-from proxy.commands.table_reader import ReadFailure
+from proxy.commands.table_reader import ReadFailure, one_line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from proxy.config.sections import RedisSection
 
 TIMEOUT = 30.0
-"""Seconds for one reply: a table's largest values have to fit in."""
+"""Seconds for one reply, also if it is one of a table's largest values."""
 SCAN_COUNT = 1000
 _FAILURES = (RedisError, OSError, TimeoutError, EOFError)
 
 
-class Foreign(Enum):
-    """What a key holds that Rowtap never wrote there."""
+class WrongType(Enum):
+    """In place of a value: the key is of a Redis type that its rule's format never writes."""
 
-    TYPE = "another type"
+    WRONG_TYPE = "another type"
 
 
-class Keys:
-    """One connection to Redis. Use ``async with``. Everything raises ``ReadFailure``."""
+class RedisKeys:
+    """Reads keys over one connection to Redis. Use ``async with``. Everything raises ``ReadFailure``."""
 
     def __init__(self, settings: RedisSection) -> None:
-        self._place = settings.safe_url
+        self._url = settings.safe_url
         self._connection = connector(settings.url, TIMEOUT)()
 
-    async def __aenter__(self) -> Keys:
+    async def __aenter__(self) -> RedisKeys:
         try:
             async with asyncio.timeout(TIMEOUT):
                 await self._connection.connect()
@@ -51,28 +51,28 @@ class Keys:
     ) -> None:
         await self._connection.disconnect(nowait=True)
 
-    async def get(self, keys: Sequence[bytes], form: ValueFormat) -> list[Value | Foreign | None]:
-        """What stands under each key of a rule with this format; None where there is no such key."""
-        if form is not ValueFormat.HASH:
-            return await self._ask([(b"GET", key) for key in keys])
-        replies = await self._ask([(b"HGETALL", key) for key in keys])
-        return [reply if isinstance(reply, Foreign) else _fields(reply) for reply in replies]
+    async def get(self, keys: Sequence[bytes], value_format: ValueFormat) -> list[Value | WrongType | None]:
+        """The value of each key of a rule with this format; None where there is no such key."""
+        if value_format is not ValueFormat.HASH:
+            return await self._call([(b"GET", key) for key in keys])
+        replies = await self._call([(b"HGETALL", key) for key in keys])
+        return [reply if isinstance(reply, WrongType) else _fields(reply) for reply in replies]
 
     async def exist(self, keys: Sequence[bytes]) -> list[bool]:
-        """Whether there are such keys."""
-        return [bool(reply) for reply in await self._ask([(b"EXISTS", key) for key in keys])]
+        """Whether there is such a key, for each."""
+        return [bool(reply) for reply in await self._call([(b"EXISTS", key) for key in keys])]
 
     async def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
-        """All keys that match a glob, in slices. A key that stays is there at least once."""
+        """All keys that match a glob pattern, in slices. A key that exists all the time is in at least one of them."""
         cursor = b"0"
         while True:
-            ((cursor, keys),) = await self._ask([(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", SCAN_COUNT)])
+            ((cursor, keys),) = await self._call([(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", SCAN_COUNT)])
             if keys:
                 yield keys
             if cursor == b"0":
                 return
 
-    async def _ask(self, commands: Sequence[tuple[bytes | int, ...]]) -> list[Any]:
+    async def _call(self, commands: Sequence[tuple[bytes | int, ...]]) -> list[Any]:
         """One reply for each command; all are sent before the first reply is read."""
         connection = self._connection
         replies: list[Any] = []
@@ -91,14 +91,13 @@ class Keys:
             return await self._connection.read_response(disconnect_on_error=False)
         except ResponseError as error:
             if str(error).startswith("WRONGTYPE"):
-                return Foreign.TYPE
+                return WrongType.WRONG_TYPE
             raise
 
     def _failure(self, error: BaseException) -> ReadFailure:
-        words = " ".join(str(error).split()) or type(error).__name__
-        return ReadFailure(f"Redis at {self._place} cannot be read: {words}")
+        return ReadFailure(f"Redis at {self._url} cannot be read: {one_line(error)}")
 
 
 def _fields(reply: Sequence[bytes]) -> dict[bytes, bytes] | None:
-    """A hash without fields is no key."""
+    """HGETALL's reply as a dictionary; None if it is empty, since Redis has no hash without fields."""
     return dict(zip(reply[::2], reply[1::2], strict=True)) or None

@@ -1,7 +1,7 @@
-"""The rows of configured tables, read over a login of their own in key order, page by page, as Redis should hold them.
+"""The rows of configured tables as Redis should hold them, read over the user's login in key order, page by page.
 
-For the commands that go through whole tables, ``warm`` and ``verify``; ``serve`` never reads anything by itself. One
-page is in memory at any time.
+For ``warm`` and ``verify``, which read whole tables; ``serve`` never reads a row by itself. There is one page in memory
+at any time.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 from psycopg.adapt import Dumper
 
-from cache.catalog import query as catalog_query
-from cache.values import loaders as values
+from cache.catalog.query import typed_template
+from cache.values.loaders import Loader, loader, renderer
 from cache.values.loading import ValueSettings
 from protocol import codes
 from proxy.commands import lookup
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from cache.rules import TableRule
     from proxy.config.sections import PostgresSection
 
-PAGE = 1000
+PAGE_ROWS = 1000
 """Rows of one page at most."""
 PAGE_BYTES = 4 << 20
-"""What a page's values may take: where rows are large, the next page has fewer of them."""
-FIRST_PAGE = 100
-CANONICAL = {
+"""Bytes that a page's values should take: after a page of large rows the next one has fewer."""
+FIRST_PAGE_ROWS = 100
+CANONICAL_SETTINGS = {
     "client_encoding": "UTF8",
     "DateStyle": "ISO, MDY",
     "IntervalStyle": "postgres",
@@ -41,13 +41,20 @@ CANONICAL = {
     "bytea_output": "hex",
     "statement_timeout": "0",
     "default_transaction_read_only": "on",
-    # Rather an error than rows that are silently left out.
+    # An error instead of rows that are silently left out.
     "row_security": "off",
 }
 """Settings of the session. Under these PostgreSQL's own text is what Redis must hold."""
-_REPORTED = ("server_version", "server_encoding", "client_encoding", "DateStyle", "IntervalStyle", "TimeZone")
+_REPORTED_PARAMETERS = (
+    "server_version",
+    "server_encoding",
+    "client_encoding",
+    "DateStyle",
+    "IntervalStyle",
+    "TimeZone",
+)
 
-_ORDER = """
+_UNIQUE_INDEXES = """
 SELECT (SELECT json_agg(a.attname ORDER BY k.number)
         FROM unnest(string_to_array(i.indkey::text, ' ')::int2[]) WITH ORDINALITY AS k(attnum, number)
         JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
@@ -56,7 +63,7 @@ FROM pg_catalog.pg_index i
 WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indislive AND i.indpred IS NULL AND i.indexprs IS NULL
 ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid
 """
-_ESTIMATE = """
+_ESTIMATED_ROWS = """
 SELECT coalesce((SELECT sum(greatest(c.reltuples, 0)) FROM pg_catalog.pg_partition_tree(t.oid) p
                  JOIN pg_catalog.pg_class c ON c.oid = p.relid WHERE p.isleaf), t.reltuples)::int8
 FROM pg_catalog.pg_class t WHERE t.oid = $1
@@ -67,95 +74,95 @@ class ReadFailure(Exception):  # noqa: N818 - the outcome of reading, in one lin
     """A table, or Redis, could not be read."""
 
 
-class Misuse(ReadFailure):
-    """What was asked for cannot be done, whatever the servers say."""
+class UsageError(ReadFailure):
+    """The command line asks for something that cannot be done, whatever the servers say."""
 
 
-class Raw(bytes):
-    """A parameter in PostgreSQL's own text, for the server to take as what it is compared with."""
+class TextParameter(bytes):
+    """A parameter in PostgreSQL's text format without a declared type: the server gives it the type of what it is
+    compared with."""
 
 
-class _RawDumper(Dumper):
-    """No type is declared, so a row comparison gives the parameter its column's."""
-
+class _TextParameterDumper(Dumper):
     oid = 0
 
     def dump(self, obj: Any) -> bytes:
         return bytes(obj)
 
 
-class Row(NamedTuple):
-    """One row as Redis should hold it."""
+class ExpectedEntry(NamedTuple):
+    """The key and value that Redis should hold for one row."""
 
     key: bytes
-    """Its Redis key."""
     value: Value | None
-    """None: Redis should hold no such key."""
-    parts: tuple[bytes, ...]
-    """The key columns' texts."""
-    place: tuple[bytes, ...]
-    """The ordering columns' texts: the next page begins behind them."""
+    """None: Redis should hold no such key, since the row's value is NULL."""
+    key_texts: tuple[bytes, ...]
+    """The texts of the key columns."""
+    position: tuple[bytes, ...]
+    """The texts of the columns that the table is read in the order of. The next page begins behind them."""
 
 
-def select(rules: Sequence[TableRule], names: Sequence[str]) -> list[TableRule]:
-    """The rules that ``names`` mean: tables as the configuration spells them, or rules as logs and metrics call them.
-    All rules for no names. Raises ``Misuse``."""
+def select_rules(rules: Sequence[TableRule], names: Sequence[str]) -> list[TableRule]:
+    """The rules that ``names`` mean: tables as the configuration spells them, or rules by their labels in logs and
+    metrics. All rules if there are no names. Raises ``UsageError``."""
     if not rules:
-        raise Misuse("no [[table]] is configured")
+        raise UsageError("no [[table]] is configured")
     if not names:
         return list(rules)
-    chosen: set[TableRule] = set()
+    selected: set[TableRule] = set()
     for name in names:
-        found = [rule for rule in rules if rule.label == name]
-        if not found:
+        named = [rule for rule in rules if rule.label == name]
+        if not named:
             try:
-                place = units.table_name(name)
+                table = units.table_name(name)
             except ValueError:
-                place = ("", name)
-            found = [rule for rule in rules if (rule.schema, rule.table) == place]
-        if not found:
+                table = ("", name)
+            named = [rule for rule in rules if (rule.schema, rule.table) == table]
+        if not named:
             known = ", ".join(rule.label for rule in rules)
-            raise Misuse(f"no [[table]] is configured for {name!r}; there are {known}")
-        chosen.update(found)
-    return [rule for rule in rules if rule in chosen]
+            raise UsageError(f"no [[table]] is configured for {name!r}; there are {known}")
+        selected.update(named)
+    return [rule for rule in rules if rule in selected]
 
 
-def bind(
-    settings: PostgresSection, dsn: str | None, rules: Sequence[TableRule], chosen: Sequence[TableRule]
+def bind_rules(
+    settings: PostgresSection, dsn: str | None, rules: Sequence[TableRule], selected: Sequence[TableRule]
 ) -> tuple[dict[str, list[BoundRule]], list[str]]:
-    """The chosen ones of ``rules`` by database, and a line for each that cannot be captured. Raises ``ReadFailure``,
-    ``Misuse`` where nobody said how to log in."""
+    """The ``selected`` ones of ``rules`` by database, and a line for each that cannot be captured. Raises
+    ``ReadFailure``, and ``UsageError`` if no login is given."""
     if not lookup.has_login(dsn):
-        raise Misuse("no login: give --dsn, or PGUSER and the like")
-    found: dict[str, list[BoundRule]] = {}
+        raise UsageError("no login: give --dsn, or PGUSER and the like")
+    by_database: dict[str, list[BoundRule]] = {}
     problems: list[str] = []
-    for database in dict.fromkeys(rule.database for rule in chosen):
+    for database in dict.fromkeys(rule.database for rule in selected):
+        # All rules of the database: of two that can make the same key none is captured, whichever is selected.
+        of_database = [rule for rule in rules if rule.database == database]
         try:
-            catalog = lookup.ask(settings, dsn, database, [rule for rule in rules if rule.database == database])
+            catalog = lookup.fetch_catalog(settings, dsn, database, of_database)
         except lookup.LookupFailure as error:
             raise ReadFailure(f"{database}: {error}") from None
-        found[database] = [bound for bound in catalog.bound if bound.rule in chosen]
-        problems += [f"{rule.label} is not captured: {reason}" for rule, reason in catalog.unbound if rule in chosen]
-    return found, problems
+        by_database[database] = [bound for bound in catalog.bound if bound.rule in selected]
+        problems += [f"{rule.label} is not captured: {reason}" for rule, reason in catalog.unbound if rule in selected]
+    return by_database, problems
 
 
-class Reader:
-    """One connection to one database, under canonical settings. Use ``async with``."""
+class CanonicalConnection:
+    """One connection to one database, under ``CANONICAL_SETTINGS``. Use ``async with``."""
 
     def __init__(self, settings: PostgresSection, dsn: str | None, database: str) -> None:
-        self._parameters = lookup.parameters(settings, dsn, database)
+        self._parameters = lookup.connection_parameters(settings, dsn, database)
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
 
-    async def __aenter__(self) -> Reader:
+    async def __aenter__(self) -> CanonicalConnection:
         try:
             connection = await psycopg.AsyncConnection.connect(**self._parameters, autocommit=True)
             self._connection = connection
-            connection.adapters.register_dumper(Raw, _RawDumper)
-            for name, value in CANONICAL.items():
+            connection.adapters.register_dumper(TextParameter, _TextParameterDumper)
+            for name, value in CANONICAL_SETTINGS.items():
                 await connection.execute(f"SET {name} TO '{value}'".encode())
         except psycopg.Error as error:
             await self.__aexit__(None, None, None)
-            raise ReadFailure(_words(error)) from None
+            raise ReadFailure(one_line(error)) from None
         return self
 
     async def __aexit__(
@@ -164,24 +171,24 @@ class Reader:
         if self._connection is not None:
             await self._connection.close()
 
-    async def table(self, bound: BoundRule) -> Table:
-        """Prepare to read a rule's rows. Raises ``ReadFailure`` when no value of some column can be captured."""
+    async def table(self, bound: BoundRule) -> TableRows:
+        """The rows of a rule's table. Raises ``ReadFailure`` if the values of a column cannot be captured."""
         try:
-            (estimate,) = (await self.ask(_ESTIMATE, (bound.relation.oid,)))[0]
-            indexes = await self.ask(_ORDER, (bound.relation.oid,))
+            (estimate,) = (await self.rows(_ESTIMATED_ROWS, (bound.relation.oid,)))[0]
+            indexes = await self.rows(_UNIQUE_INDEXES, (bound.relation.oid,))
         except (psycopg.Error, LookupError):
             raise ReadFailure(f"{bound.rule.label}: the table was changed just now") from None
         key = bound.rule.key
         order = next((tuple(columns) for (columns,) in indexes if set(columns) <= set(key)), key)
-        return Table(self, bound, order, estimate if estimate > 0 else None)
+        return TableRows(self, bound, order, estimate if estimate > 0 else None)
 
-    async def ask(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    async def rows(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
         """A query's rows, as Python values. Raises ``psycopg.Error``."""
         cursor = await self._execute(query, parameters)
         return await cursor.fetchall()
 
-    async def raw(self, query: str, parameters: Sequence[Raw]) -> list[list[bytes | None]]:
-        """A query's rows, as the bytes that came. Raises ``psycopg.Error``."""
+    async def texts(self, query: str, parameters: Sequence[TextParameter]) -> list[list[bytes | None]]:
+        """A query's rows, in PostgreSQL's text format. Raises ``psycopg.Error``."""
         result = (await self._execute(query, parameters)).pgresult
         assert result is not None
         columns = range(result.nfields)
@@ -194,113 +201,117 @@ class Reader:
         return cursor
 
     def settings(self) -> ValueSettings:
-        """What decides how values of this session are printed."""
+        """The session's settings that decide how the server prints values."""
         assert self._connection is not None
         info = self._connection.info
-        known = {name: info.parameter_status(name) or "" for name in _REPORTED}
-        return ValueSettings.from_parameters(known, float_digits_certain=True)
+        parameters = {name: info.parameter_status(name) or "" for name in _REPORTED_PARAMETERS}
+        return ValueSettings.from_parameters(parameters, float_digits_certain=True)
 
 
-class Table:
-    """The rows of one rule. Made by ``Reader.table``."""
+class TableRows:
+    """The rows of one rule's table. Made by ``CanonicalConnection.table``."""
 
-    def __init__(self, reader: Reader, bound: BoundRule, order: tuple[str, ...], estimate: int | None) -> None:
+    def __init__(
+        self, connection: CanonicalConnection, bound: BoundRule, order: tuple[str, ...], estimate: int | None
+    ) -> None:
         self.rule = bound.rule
-        self.bound = bound
         self.order = order
-        """The columns of ``place``: those of a unique index within the key, so that each page is an index scan."""
+        """The columns of ``ExpectedEntry.position``: those of a unique index on columns of the key, so that the server
+        reads each page by an index scan."""
         self.estimate = estimate
-        """How many rows the planner supposes there are; None when it does not know."""
-        self.template = catalog_query.typed_template(bound)
-        self._reader = reader
+        """How many rows the planner estimates; None when it does not know."""
+        self.template = typed_template(bound)
+        self._connection = connection
         names = tuple(dict.fromkeys((*self.rule.key, *self.rule.value)))
         self._key = [(names.index(name), self._loader(column)) for name, column in _named(self.rule.key, bound.key)]
         self._value = [
             (names.index(name), self._loader(column)) for name, column in _named(self.rule.value, bound.value)
         ]
-        self._place = [names.index(name) for name in order]
-        self._render = values.renderer(self.rule, bound.value)
+        self._position = [names.index(name) for name in order]
+        self._render = renderer(self.rule, bound.value)
         columns = ", ".join(_quote(name) for name in names)
-        place = f"{_quote(self.rule.schema)}.{_quote(self.rule.table)}"
-        self._select = f"SELECT {columns} FROM {place} WHERE "  # noqa: S608 - identifiers, quoted
-        self._there = " AND ".join(f"{_quote(name)} IS NOT NULL" for name in self.rule.key)
+        table = f"{_quote(self.rule.schema)}.{_quote(self.rule.table)}"
+        self._select = f"SELECT {columns} FROM {table} WHERE "  # noqa: S608 - identifiers, quoted
+        self._key_not_null = " AND ".join(f"{_quote(name)} IS NOT NULL" for name in self.rule.key)
 
-    def _loader(self, column: Column) -> values.Loader:
-        loader = values.loader(column, codes.TEXT, self._reader.settings())
-        if isinstance(loader, str):
-            raise ReadFailure(f"{self.rule.label} is not captured: column {column.name!r}: {loader}")
-        return loader
+    def _loader(self, column: Column) -> Loader:
+        load = loader(column, codes.TEXT, self._connection.settings())
+        if isinstance(load, str):
+            raise ReadFailure(f"{self.rule.label} is not captured: column {column.name!r}: {load}")
+        return load
 
     async def pages(
-        self, begin: Sequence[bytes] = (), *, inclusive: bool = False, limit: int = PAGE
-    ) -> AsyncIterator[list[Row]]:
-        """All rows with a whole key, in the order of ``order``, from behind ``begin`` on (or from it on).
+        self, begin: Sequence[bytes] = (), *, inclusive: bool = False, limit: int = PAGE_ROWS
+    ) -> AsyncIterator[list[ExpectedEntry]]:
+        """All rows without a NULL in their key, in the order of ``order``: those behind the position ``begin``, or from
+        it on if ``inclusive``.
 
         No page has more than ``limit`` rows. Raises ``ReadFailure``.
         """
-        place = tuple(begin)
-        size = min(limit, FIRST_PAGE)
+        position = tuple(begin)
+        size = min(limit, FIRST_PAGE_ROWS)
         while True:
-            raw = await self._page(place, ">=" if inclusive else ">", size)
-            if raw:
-                rows = self._rows(raw)
-                yield rows
-                place, inclusive = rows[-1].place, False
-            if len(raw) < size:
+            rows = await self._page(position, ">=" if inclusive else ">", size)
+            if rows:
+                entries = self._entries(rows)
+                yield entries
+                position, inclusive = entries[-1].position, False
+            if len(rows) < size:
                 return
-            average = sum(len(value or b"") for row in raw for value in row) // len(raw) + 1
+            average = sum(len(value or b"") for row in rows for value in row) // len(rows) + 1
             size = max(1, min(limit, PAGE_BYTES // average, 10 * size))
 
-    async def _page(self, place: tuple[bytes, ...], operator: str, size: int) -> list[list[bytes | None]]:
+    async def _page(self, position: tuple[bytes, ...], operator: str, size: int) -> list[list[bytes | None]]:
         order = ", ".join(_quote(name) for name in self.order)
         behind = ""
-        if place:
-            marks = ", ".join(f"${number}" for number in range(1, len(place) + 1))
+        if position:
+            marks = ", ".join(f"${number}" for number in range(1, len(position) + 1))
             behind = f" AND ({order}) {operator} ({marks})"
-        query = f"{self._select}{self._there}{behind} ORDER BY {order} LIMIT {size}"
+        query = f"{self._select}{self._key_not_null}{behind} ORDER BY {order} LIMIT {size}"
         try:
-            return await self._reader.raw(query, [Raw(text) for text in place])
+            return await self._connection.texts(query, [TextParameter(text) for text in position])
         except psycopg.Error as error:
-            raise ReadFailure(f"{self.rule.label}: {_words(error)}") from None
+            raise ReadFailure(f"{self.rule.label}: {one_line(error)}") from None
 
-    async def find(self, keys: Sequence[tuple[bytes, ...]]) -> dict[bytes, Row]:
-        """The rows with these texts of the key columns, by Redis key; a text that is none of its column's type means
-        no row. Raises ``ReadFailure``."""
+    async def find(self, keys: Sequence[tuple[bytes, ...]]) -> dict[bytes, ExpectedEntry]:
+        """The rows with these texts of the key columns, by Redis key. A text that is not of its column's type finds no
+        row. Raises ``ReadFailure``."""
         if not keys:
             return {}
         numbers = iter(range(1, len(keys) * len(self.rule.key) + 1))
         marks = ", ".join(f"({', '.join(f'${next(numbers)}' for _ in key)})" for key in keys)
         columns = ", ".join(_quote(name) for name in self.rule.key)
         try:
-            raw = await self._reader.raw(
-                f"{self._select}({columns}) IN ({marks})", [Raw(text) for key in keys for text in key]
+            rows = await self._connection.texts(
+                f"{self._select}({columns}) IN ({marks})", [TextParameter(text) for key in keys for text in key]
             )
         except psycopg.DataError:
+            # One of the texts is not of its column's type: look for either half of the keys by itself.
             if len(keys) == 1:
                 return {}
             half = len(keys) // 2
             return await self.find(keys[:half]) | await self.find(keys[half:])
         except psycopg.Error as error:
-            raise ReadFailure(f"{self.rule.label}: {_words(error)}") from None
+            raise ReadFailure(f"{self.rule.label}: {one_line(error)}") from None
         wanted = {self.rule.template.render(key) for key in keys}
-        # A type's equality may be wider than that of texts.
-        return {row.key: row for row in self._rows(raw) if row.key in wanted}
+        # The server may call values equal whose texts differ, such as the numerics 1.0 and 1.00.
+        return {entry.key: entry for entry in self._entries(rows) if entry.key in wanted}
 
-    def _rows(self, raw: Sequence[Sequence[bytes | None]]) -> list[Row]:
-        rows = []
-        for row in raw:
-            parts = tuple([_text(load, row[position]) or b"" for position, load in self._key])
-            value = self._render([_text(load, row[position]) for position, load in self._value])
-            place = tuple([row[position] or b"" for position in self._place])
-            rows.append(Row(self.rule.template.render(parts), value, parts, place))
-        return rows
+    def _entries(self, rows: Sequence[Sequence[bytes | None]]) -> list[ExpectedEntry]:
+        entries = []
+        for row in rows:
+            key_texts = tuple([_text(load, row[column]) or b"" for column, load in self._key])
+            value = self._render([_text(load, row[column]) for column, load in self._value])
+            position = tuple([row[column] or b"" for column in self._position])
+            entries.append(ExpectedEntry(self.rule.template.render(key_texts), value, key_texts, position))
+        return entries
 
 
-def _text(load: values.Loader, value: bytes | None) -> bytes | None:
+def _text(load: Loader, value: bytes | None) -> bytes | None:
     if value is None:
         return None
     text = load(value)
-    # What no session's settings let Rowtap read is canonical as it stands under the canonical ones.
+    # None: the loader cannot tell whether the text is canonical. Under CANONICAL_SETTINGS it is.
     return value if text is None else text
 
 
@@ -313,5 +324,6 @@ def _quote(name: str) -> str:
     return f'"{escaped}"'
 
 
-def _words(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The message of a library's exception on one line; the exception's type if it has no message."""
     return " ".join(str(error).split()) or type(error).__name__

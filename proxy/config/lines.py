@@ -1,8 +1,8 @@
-"""On which line of a TOML file a key stands.
+"""The line of a TOML file on which a key is, for error messages.
 
-``tomllib`` gives values without positions. This scanner follows the file's statements, not its values: strings are
-stepped over, so a line that only looks like a key inside a multi-line string is not taken for one. The file has been
-accepted by ``tomllib`` before, so nothing is validated here; where it is not sure it knows less, never something false.
+``tomllib`` gives values without positions. This scanner finds the file's headers and keys and skips its values, strings
+included, so that a line inside a multi-line string is not taken for a key. ``tomllib`` has accepted the file before, so
+nothing is validated here. A key that the scanner does not find has no line number, never a wrong one.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Lines:
         self._arrays: dict[Path, int] = {}
         self._scan(text.replace("\r\n", "\n"))
 
-    def of(self, path: Path) -> int | None:
-        """The line of ``path``, or of the nearest thing around it that has one."""
+    def line_of(self, path: Path) -> int | None:
+        """The line of ``path``, or of the innermost key or table around it that has one."""
         for length in range(len(path), 0, -1):
             line = self._lines.get(path[:length])
             if line is not None:
@@ -88,7 +88,7 @@ class Lines:
             position = max(_end_of_value(text, position), start + 1)
 
     def _header(self, parts: list[str], *, is_array: bool) -> Path:
-        """The path a header opens: parts that name an array of tables mean its newest element."""
+        """The path a header opens. The name of an array of tables means its last element so far."""
         path: Path = ()
         for part in parts[:-1]:
             path = (*path, part)

@@ -1,6 +1,6 @@
-"""The sections of ``config.toml`` and what may stand in them: names, types, bounds and defaults, nothing else.
+"""The sections of ``config.toml`` and their keys: names, types, bounds and defaults.
 
-Where the values come from and how a refusal is worded is ``config``.
+``load`` knows where the values come from and words the messages.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _workers(value: Any) -> int | Literal["auto"]:
 
 
 def _path(value: Any, info: ValidationInfo) -> Path:
-    """A relative path is relative to the file it is written in, wherever Rowtap was started."""
+    """A relative path is relative to the configuration file's directory, whatever the current directory is."""
     text = _text(value, "a path")
     if not text or "\0" in text:
         raise ValueError("must be a path")
@@ -100,7 +100,7 @@ FilePath = Annotated[Path, BeforeValidator(_path)]
 
 
 class Section(BaseModel):
-    """Frozen, strict (a quoted number is text, not a number), and unknown keys are refused."""
+    """Frozen; strict, so that a number in quotes is refused; without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -167,7 +167,7 @@ class PostgresSection(Section):
                 f'sslmode = "{self.sslmode}" needs sslrootcert, the file of trusted certificates, or "system"'
             )
         if self.sslrootcert == "system" and self.sslmode != "verify-full":
-            # Anybody can get a certificate from one of those for a name of his own.
+            # The system's authorities certify every owner of a domain: the name must be compared too.
             raise ValueError('sslrootcert = "system" needs sslmode = "verify-full"')
         return self
 
@@ -185,13 +185,13 @@ class RedisSection(Section):
     def _url(cls, value: str) -> str:
         from cache.delivery.connections import connector
 
-        # The value may hold a password, so no message repeats it.
+        # The value may have a password in it, so no message repeats it.
         try:
             parts = urlsplit(value)
             host = parts.hostname
             sentinel = parts.scheme in {"redis+sentinel", "rediss+sentinel"}
             if not sentinel:
-                _ = parts.port  # raises for what is no port
+                _ = parts.port  # Raises ValueError for what is no port.
         except ValueError:
             raise ValueError('must be a URL such as "redis://localhost:6379/0"') from None
         steps = parts.path.strip("/").split("/")
@@ -207,18 +207,18 @@ class RedisSection(Section):
             raise ValueError('names no service; write "redis+sentinel://host:26379,other:26379/mymaster/0"')
         if "/".join(steps) and not "/".join(steps).isdigit():
             raise ValueError('must end with the number of a database, such as "/0"')
-        connector(value, 1.0)  # Raises for options that nobody knows and for files that are not there.
+        connector(value, 1.0)  # Raises ValueError for unknown options and for files that do not exist.
         return value
 
     @property
     def safe_url(self) -> str:
         """The URL without its password."""
         parts = urlsplit(self.url)
-        credentials, at, place = parts.netloc.rpartition("@")
+        credentials, at, address = parts.netloc.rpartition("@")
         user = credentials.partition(":")[0]
         masked = f"{user}:***@" if ":" in credentials else f"{user}{at}"
-        # A query may carry a password too (redis-py reads ?password=…).
-        return urlunsplit((parts.scheme, masked + place, parts.path, "…" if parts.query else "", ""))
+        # The query may have a password in it too: redis-py reads ?password=….
+        return urlunsplit((parts.scheme, masked + address, parts.path, "…" if parts.query else "", ""))
 
 
 class CacheSection(Section):
@@ -245,7 +245,7 @@ class LogSection(Section):
 
 
 class TableSection(Section):
-    """One ``[[table]]`` entry as written; ``rules`` makes a ``TableRule`` of it."""
+    """One ``[[table]]`` entry as written; ``table_rules`` makes a ``TableRule`` of it."""
 
     name: str
     key: Columns
@@ -267,7 +267,7 @@ class TableSection(Section):
     @classmethod
     def _ttl(cls, value: float | None) -> float | None:
         if value is not None and value < 0.001:
-            raise ValueError("must be at least 1ms, the shortest life Redis knows")
+            raise ValueError("must be at least 1ms, the shortest time to live Redis knows")
         return value
 
     @model_validator(mode="after")
@@ -281,5 +281,5 @@ class TableSection(Section):
 
     @property
     def value_format(self) -> ValueFormat:
-        """``format`` as the rules spell it."""
+        """``format`` as the ``TableRule`` has it."""
         return ValueFormat(self.format)

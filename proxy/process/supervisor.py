@@ -1,15 +1,15 @@
-"""Several workers on one set of listening sockets: starts them, restarts the dead, passes signals on, gathers status.
+"""Several workers on one set of listening sockets: starts them, restarts those that end, passes signals on to them and
+collects their status.
 
 The supervisor opens the sockets and the workers inherit them, so an address in use is one error in one place, and
-connections that wait while a worker is replaced are taken by its neighbours. Each worker holds one end of a socket
-pair: asked over it, it answers with a line of JSON; its end tells a worker that the supervisor is gone.
+connections that arrive while a worker is being replaced are accepted by the others. ``control_channel`` is how it talks
+to each worker.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -18,45 +18,55 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from cache.counts import Counts
 from proxy import logs
+from proxy.process.control_channel import ControlChannel
+from proxy.process.internal_errors import InternalErrors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
-FIRST_PAUSE = 0.2
-LONGEST_PAUSE = 10.0
-"""Seconds before a dead worker is started again: doubled each time, forgotten once a worker lived that long."""
-MAX_ANSWER = 16_777_216
-"""Longest status line, in bytes."""
+RESTART_DELAY = 0.2
+"""Seconds before a worker that ended is started again. Each delay is twice the one before it."""
+MAX_RESTART_DELAY = 10.0
+"""Seconds. A worker that lived that long is started again after ``RESTART_DELAY``."""
+KILL_DELAY = 20.0
+"""Seconds beyond ``shutdown_timeout`` after which a worker that has not ended is killed. Workers end by themselves when
+``shutdown_timeout`` is over."""
 
 log = logs.get()
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """What a worker inherits; on its command line in the form ``str`` gives."""
+class WorkerSlot:
+    """A worker's number and the file descriptors it inherits, as text on its command line."""
 
     index: int
     channel: int
+    """The worker's end of its control channel."""
     listeners: tuple[int, ...]
 
     def __str__(self) -> str:
         return f"{self.index}:{self.channel}:{','.join(map(str, self.listeners))}"
 
     @classmethod
-    def parse(cls, text: str) -> Place:
+    def parse(cls, text: str) -> WorkerSlot:
         """Raises ValueError."""
         index, channel, listeners = text.split(":")
         return cls(int(index), int(channel), tuple(map(int, listeners.split(","))))
 
-    def sockets(self) -> list[socket.socket]:
-        """The listening sockets. Call once."""
-        found = [socket.socket(fileno=fd) for fd in self.listeners]
-        for listener in found:
+    def open_channel(self) -> socket.socket:
+        """The worker's end of its control channel. Call once: the socket owns the descriptor."""
+        return socket.socket(fileno=self.channel)
+
+    def open_listeners(self) -> list[socket.socket]:
+        """The listening sockets. Call once: the sockets own the descriptors."""
+        listeners = [socket.socket(fileno=descriptor) for descriptor in self.listeners]
+        for listener in listeners:
             listener.setblocking(False)
-        return found
+        return listeners
 
 
 def command(*arguments: str) -> list[str]:
@@ -66,55 +76,30 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-P", "-c", start, *arguments]
 
 
-class _Worker:
-    """One place among the workers, and the process that fills it at the moment."""
+class _WorkerProcess:
+    """One of the workers: the process that runs as it at the moment, and the channel to that process."""
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.process: asyncio.subprocess.Process | None = None
-        self.lines: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self.asking = asyncio.Lock()
-        self.owed = 0
-        """Questions without their answer."""
-        self.restarts = 0
+        self.channel: ControlChannel | None = None
 
-    def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """A new process has taken the place."""
-        self.lines = reader, writer
-        self.owed = 0
+    async def status(self) -> dict[str, Any] | None:
+        """See ``ControlChannel.status``; None also while no process runs."""
+        return None if self.channel is None else await self.channel.status()
 
-    async def ask(self) -> dict[str, Any] | None:
-        """Its status, or None if it is not there to tell. May be cancelled; the next one waits for the late answer."""
-        async with self.asking:
-            if self.lines is None:
-                return None
-            reader, writer = self.lines
-            try:
-                # A late answer must not be taken for the next question's, nor for the end: a worker that is still
-                # starting, or busy, is not to be given up.
-                while self.owed:
-                    if not await reader.readline():
-                        return None
-                    self.owed -= 1
-                writer.write(b"status\n")
-                self.owed += 1
-                line = await reader.readline()
-                self.owed -= 1
-                return cast("dict[str, Any]", json.loads(line))
-            except (OSError, ValueError):
-                return None
-
-    def hang_up(self) -> None:
-        if self.lines is not None:
-            self.lines[1].close()
-            self.lines = None
+    def send_signal(self, number: int) -> None:
+        """Send the process a signal, if it has not ended."""
+        if self.process is not None and self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(number)
 
 
 class Supervisor:
     """Runs ``workers`` processes of ``worker_command`` until told to stop.
 
-    To each command ``--worker PLACE`` is added, see ``Place``. The listeners are the caller's; after ``stop`` they
-    may be closed.
+    To each command ``--worker SLOT`` is added, see ``WorkerSlot``. The listeners belong to the caller, who may close
+    them after ``stop``.
     """
 
     def __init__(
@@ -125,114 +110,111 @@ class Supervisor:
         *,
         shutdown_timeout: float,
     ) -> None:
+        self.counts = Counts()
+        """What this process counts itself. A worker that ends though it was not told to is an internal error of
+        ``worker``: what it counted has ended with it."""
+        self.internal_error = InternalErrors(self.counts)
         self._command = list(worker_command)
         self._listeners = [listener.fileno() for listener in listeners]
-        self._workers = [_Worker(index) for index in range(workers)]
-        # Workers end by themselves at their own deadline; this is for those that cannot.
-        self._patience = shutdown_timeout + 20.0
+        self._workers = [_WorkerProcess(index) for index in range(workers)]
+        self._kill_timeout = shutdown_timeout + KILL_DELAY
         self._stopping = asyncio.Event()
-        self._signals = 0
-        self._reloading: set[asyncio.Task[None]] = set()
+        self._stop_signals = 0
+        self._reloads: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
-        """Until ``stop``. Returns the exit status: 0 if every worker ended well."""
+        """Keep the workers running until ``stop``. Returns the exit status: 0 if every worker ended with status 0."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._keep(worker), name=f"worker {worker.index}") for worker in self._workers]
+            tasks = [
+                group.create_task(self._keep_running(worker), name=f"worker {worker.index}") for worker in self._workers
+            ]
         return max(task.result() for task in tasks)
 
     def stop(self) -> None:
         """Let the workers drain; called again, let them stop at once."""
         self._stopping.set()
-        self._signals += 1
-        self._send(signal.SIGTERM)
+        self._stop_signals += 1
+        for worker in self._workers:
+            worker.send_signal(signal.SIGTERM)
 
     def reload(self) -> None:
-        """Let every worker read its configuration again, one that is still starting as soon as it can hear it."""
+        """Let every worker read its configuration again: one that is still starting as soon as it handles SIGHUP."""
         for worker in self._workers:
             task = asyncio.get_running_loop().create_task(self._reload(worker), name=f"reload {worker.index}")
-            self._reloading.add(task)
-            task.add_done_callback(self._reloading.discard)
+            self._reloads.add(task)
+            task.add_done_callback(self._reloads.discard)
 
-    async def _reload(self, worker: _Worker) -> None:
-        # SIGHUP would end a process that does not handle it yet; one that tells its status does.
+    async def _reload(self, worker: _WorkerProcess) -> None:
+        # SIGHUP ends a process that does not handle it yet. A worker that answers does.
         process = worker.process
-        if process is not None and await worker.ask() is not None and process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGHUP)
+        if await worker.status() is not None and worker.process is process:
+            worker.send_signal(signal.SIGHUP)
 
-    @property
-    def restarts(self) -> int:
-        """Workers that died and were replaced so far."""
-        return sum(worker.restarts for worker in self._workers)
+    async def statuses(self, seconds: float = 1.0) -> list[dict[str, Any] | None]:
+        """Each worker's status, in order; None for one that has ended or does not answer within ``seconds``."""
+        return list(await asyncio.gather(*(self._status(worker, seconds) for worker in self._workers)))
 
-    async def statuses(self, patience: float = 1.0) -> list[dict[str, Any] | None]:
-        """What each worker says of itself, in order; None for one that is dead or does not answer in time."""
-        return list(await asyncio.gather(*(self._status(worker, patience) for worker in self._workers)))
-
-    async def _status(self, worker: _Worker, patience: float) -> dict[str, Any] | None:
+    async def _status(self, worker: _WorkerProcess, seconds: float) -> dict[str, Any] | None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                return await worker.ask()
+            async with asyncio.timeout(seconds):
+                return await worker.status()
         return None
 
-    def _send(self, number: int) -> None:
-        for worker in self._workers:
-            if worker.process is not None and worker.process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    worker.process.send_signal(number)
-
-    async def _keep(self, worker: _Worker) -> int:
-        """One worker's place, filled again whenever it gets empty; the status of the last."""
-        pause = FIRST_PAUSE
+    async def _keep_running(self, worker: _WorkerProcess) -> int:
+        """Start ``worker`` again whenever it ends. Returns the status of its last process."""
+        delay = RESTART_DELAY
         while not self._stopping.is_set():
-            began = time.monotonic()
+            started = time.monotonic()
             status = await self._run_once(worker)
             if self._stopping.is_set():
-                # One that is told to stop while it is still being started ends by the signal itself.
+                # SIGTERM itself ends a process that is still starting and does not handle it yet.
                 return 0 if status in (0, -signal.SIGTERM) else 1
-            worker.restarts += 1
-            if time.monotonic() - began > LONGEST_PAUSE:
-                pause = FIRST_PAUSE
-            log.error("worker ended unexpectedly", worker=worker.index, status=status, restart_in=pause)
+            if time.monotonic() - started > MAX_RESTART_DELAY:
+                delay = RESTART_DELAY
+            self.counts.internal_error("worker")
+            log.error("worker process ends unexpectedly", worker=worker.index, status=status, restart_in=delay)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(delay):
                     await self._stopping.wait()
                 return 1
-            pause = min(2 * pause, LONGEST_PAUSE)
+            delay = min(2 * delay, MAX_RESTART_DELAY)
         return 0
 
-    async def _run_once(self, worker: _Worker) -> int:
+    async def _run_once(self, worker: _WorkerProcess) -> int:
+        """Start one process and wait for its end. Returns its status; a negative number is the signal it ended by."""
         ours, theirs = socket.socketpair()
         with theirs:
             inherited = [theirs.fileno(), *self._listeners]
-            place = Place(worker.index, inherited[0], tuple(self._listeners))
+            slot = WorkerSlot(worker.index, theirs.fileno(), tuple(self._listeners))
             worker.process = await asyncio.create_subprocess_exec(
                 *self._command,
                 "--worker",
-                str(place),
+                str(slot),
                 stdin=subprocess.DEVNULL,
                 pass_fds=inherited,
-                # Ctrl-C reaches everybody in the foreground; the workers hear of it from us, and once.
+                # Ctrl-C is sent to the whole foreground process group: the workers get it from the supervisor, once.
                 start_new_session=True,
             )
-        # A signal that came while the process was being made has not reached it.
-        for _ in range(min(self._signals, 2)):
-            worker.process.send_signal(signal.SIGTERM)
-        worker.meet(*await asyncio.open_unix_connection(sock=ours, limit=MAX_ANSWER))
+        # ``stop`` may have been called while the process was being made.
+        for _ in range(min(self._stop_signals, 2)):
+            worker.send_signal(signal.SIGTERM)
+        worker.channel = await ControlChannel.open(ours, self.internal_error)
         try:
-            return await self._outlive(worker.process)
+            return await self._wait_for_end(worker.process)
         finally:
-            worker.hang_up()
+            worker.channel.close()
+            worker.channel = None
 
-    async def _outlive(self, process: asyncio.subprocess.Process) -> int:
+    async def _wait_for_end(self, process: asyncio.subprocess.Process) -> int:
+        """The status ``process`` ends with. After ``stop`` it is killed if it does not end in time."""
         stopped = asyncio.ensure_future(self._stopping.wait())
         ended = asyncio.ensure_future(process.wait())
         try:
             await asyncio.wait((stopped, ended), return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
-                await asyncio.wait((ended,), timeout=self._patience)
+                await asyncio.wait((ended,), timeout=self._kill_timeout)
             if not ended.done():
-                log.error("worker did not stop, killed", pid=process.pid)
+                log.error("supervisor kills a worker that does not stop", pid=process.pid)
                 process.kill()
             return await ended
         finally:
@@ -240,34 +222,6 @@ class Supervisor:
             if not ended.done():
                 process.kill()
                 ended.cancel()
-
-
-async def answer(channel: int, status: Callable[[], Mapping[str, Any]], orphaned: Callable[[], None]) -> None:
-    """A worker's side of its channel: answer questions for ``status`` until the supervisor is gone, then say so."""
-    reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=channel))
-    try:
-        while await reader.readline():
-            writer.write(json.dumps(status()).encode() + b"\n")
-            await writer.drain()
-    except OSError:
-        pass
-    finally:
-        writer.close()
-    orphaned()
-
-
-@contextlib.contextmanager
-def signals(*, stop: Callable[[], None], reload: Callable[[], None]) -> Iterator[None]:
-    """SIGTERM and SIGINT call ``stop``, each time they come; SIGHUP calls ``reload``. To be used in a running loop."""
-    loop = asyncio.get_running_loop()
-    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
-    for number, handler in handlers.items():
-        loop.add_signal_handler(number, handler)
-    try:
-        yield
-    finally:
-        for number in handlers:
-            loop.remove_signal_handler(number)
 
 
 def cores() -> int:

@@ -1,4 +1,4 @@
-"""One worker: what a configuration becomes, put together in one place, from sockets to Redis."""
+"""One worker: everything a configuration describes, from the sockets to Redis, put together in one process."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from proxy import logs, metrics
 from proxy.config.load import Config, ConfigError
 from proxy.net.server import Server
 from proxy.net.tls import TlsError
+from proxy.process.internal_errors import InternalErrors
 from proxy.session.session import Session
 
 if TYPE_CHECKING:
@@ -27,15 +28,15 @@ if TYPE_CHECKING:
 
 DRAIN_TIMEOUT = 10.0
 """Seconds the backlog has to reach Redis after the last session ended."""
-HURRY_TIMEOUT = 1.0
+STOP_AT_ONCE_DRAIN_TIMEOUT = 1.0
 """The same when told to stop at once."""
 
-AT_START = (
+NOT_RELOADED = (
     *("proxy.listen", "proxy.workers", "postgres.host", "postgres.port"),
     *("redis.url", "redis.flush_interval", "redis.max_backlog", "cache.statements"),
     "admin.listen",
 )
-"""Settings that a reload leaves as they were."""
+"""Settings that are read at the start and that a reload leaves as they are."""
 
 log = logs.get()
 
@@ -81,15 +82,16 @@ class Bystander:
 
 
 class Worker:
-    """Everything one process runs. ``index`` tells workers of one proxy apart, ``listeners`` are the caller's."""
+    """Everything one process runs. ``index`` tells the workers of one proxy apart; the caller opens and closes
+    ``listeners``."""
 
     def __init__(self, config: Config, listeners: Sequence[socket.socket], *, index: int = 0, workers: int = 1) -> None:
         self.config = config
-        self._begun = config
-        """What was read at the start."""
+        self._config_at_start = config
         self.index = index
         rules = config.rules()
         self.counts = Counts.of(rule.label for rule in rules)
+        self.internal_error = InternalErrors(self.counts)
         self.backlog = Backlog(rules, max_backlog=config.redis.max_backlog, counts=self.counts)
         self.writer = Writer(
             self.backlog,
@@ -97,48 +99,70 @@ class Worker:
             worker=f"{platform.node()}/{config.proxy.listen[0]}/{index}",
             flush_interval=config.redis.flush_interval,
             on_event=_log_event,
-            on_internal_error=self._internal_error,
+            on_internal_error=self.internal_error,
         )
         self._uncaptured: dict[str, TableRule] = {}
         """By label, the rules whose keys were removed because their tables cannot be captured."""
         self._bystanders: dict[str, int] = {}
         self._databases: dict[str, Database] = {}
-        self._arrange(rules)
+        self._configure_databases(rules)
         self.server = Server(
             config.proxy,
             config.postgres,
             self._observe,
             listeners,
             shared=workers > 1,
-            on_internal_error=self._internal_error,
+            on_internal_error=self.internal_error,
         )
         self._stopping = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._stop_at_once = asyncio.Event()
+        self._writer_failed = False
 
     # Life.
 
-    async def run(self) -> None:
-        """Serve until ``stop``; then let sessions end, and what they changed reach Redis."""
+    async def run(self) -> int:
+        """Serve until ``stop``; then let sessions end, and send Redis what they changed.
+
+        Returns the exit status. It is 1 if the writer failed: then the worker stops by itself and ends its sessions
+        without waiting for ``shutdown_timeout``. It does not start another writer, because what the failed one was
+        doing cannot be known: its registration stays in Redis, so that the next start, or another worker, flushes the
+        tables. Sessions of a worker without a writer would change rows whose old values stay in Redis.
+        """
         writing = asyncio.create_task(self.writer.run(), name="writer")
+        writing.add_done_callback(self._writer_ended)
         try:
             for problem in await self.writer.check():
-                log.warning(problem, redis=self.config.redis.safe_url)
+                log.warning("Redis is not as Rowtap needs it", problem=problem, redis=self.config.redis.safe_url)
             if not self._stopping.is_set():
                 self.server.start()
             await self._stopping.wait()
             await self._end_sessions()
-            patience = HURRY_TIMEOUT if self._hurry.is_set() else DRAIN_TIMEOUT
-            if not await self.writer.drain(patience):
-                log.warning("changes were left behind; the next start flushes the tables", left=self.backlog.pending)
+            seconds = STOP_AT_ONCE_DRAIN_TIMEOUT if self._stop_at_once.is_set() else DRAIN_TIMEOUT
+            if not await self.writer.drain(seconds):
+                log.warning(
+                    "worker ends before all changes are in Redis: the next start flushes the tables",
+                    pending=self.backlog.pending,
+                )
         finally:
             await self.server.close()
+            writing.remove_done_callback(self._writer_ended)
             writing.cancel()
-            await asyncio.gather(writing, return_exceptions=True)
+            await asyncio.wait((writing,))
+        return 1 if self._writer_failed else 0
+
+    def _writer_ended(self, writing: asyncio.Task[None]) -> None:
+        """Stop if the writer failed. It ends by itself only after ``drain``, and is cancelled only by ``run``."""
+        error = asyncio.CancelledError() if writing.cancelled() else writing.exception()
+        if error is not None:
+            self._writer_failed = True
+            self.internal_error("writer", error)
+            log.error("worker stops because its writer failed", pending=self.backlog.pending)
+            self.stop()
 
     def stop(self) -> None:
         """Drain; called again, stop at once. From here on the listeners are not used: they may be closed."""
         if self._stopping.is_set():
-            self._hurry.set()
+            self._stop_at_once.set()
         self._stopping.set()
         self.server.stop_accepting()
 
@@ -148,14 +172,22 @@ class Worker:
         return self._stopping.is_set()
 
     async def _end_sessions(self) -> None:
-        draining = asyncio.create_task(self.server.drain(self.config.proxy.shutdown_timeout), name="drain")
-        hurry = asyncio.create_task(self._hurry.wait(), name="hurry")
-        await asyncio.wait((draining, hurry), return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        if not draining.done():
+        """Wait for sessions to end, until ``shutdown_timeout`` is over or ``stop`` is called again."""
+        timeout = 0.0 if self._writer_failed else self.config.proxy.shutdown_timeout
+        draining = asyncio.create_task(self.server.drain(timeout), name="drain")
+        stop_at_once = asyncio.create_task(self._stop_at_once.wait(), name="stop at once")
+        try:
+            await asyncio.wait((draining, stop_at_once), return_when=asyncio.FIRST_COMPLETED)
+            if not draining.done():
+                draining.cancel()
+                await self.server.close()
+        finally:
             draining.cancel()
+            stop_at_once.cancel()
+            await asyncio.wait((draining, stop_at_once))
+        if not draining.cancelled() and (error := draining.exception()) is not None:
+            self.internal_error("worker", error)
             await self.server.close()
-        await asyncio.gather(draining, hurry, return_exceptions=True)
 
     def snapshot(self) -> metrics.Snapshot:
         """What was counted so far."""
@@ -168,34 +200,30 @@ class Worker:
             redis_up=self.writer.connected,
         )
 
-    def _internal_error(self, where: str, error: BaseException) -> None:
-        """The ``ErrorReport`` of everything this worker runs."""
-        self.counts.internal_error(where)
-        log.error("internal error", where=where, exc_info=error)
-
     # Rules.
 
     def reload(self) -> None:
-        """Read the configuration again, all but ``AT_START``. Nothing changes if it is wrong."""
+        """Read the configuration again, all but ``NOT_RELOADED``. A configuration that is refused changes nothing."""
         try:
             config = self.config.reload()
-            # The rows of another server would not be these tables'.
-            here = {"host": self._begun.postgres.host, "port": self._begun.postgres.port}
-            self.server.configure(config.proxy, config.postgres.model_copy(update=here))
+            # Another server's rows are not those of the configured tables.
+            address = {"host": self._config_at_start.postgres.host, "port": self._config_at_start.postgres.port}
+            self.server.configure(config.proxy, config.postgres.model_copy(update=address))
         except (ConfigError, TlsError) as error:
-            log.error("configuration not reloaded", reason=str(error))
+            log.error("worker refuses the new configuration", reason=str(error))
             return
         logs.configure(config.log)
-        if changed := [name for name in AT_START if _setting(config, name) != _setting(self._begun, name)]:
-            log.warning("changed, but read at the start alone: restart to take it over", keys=", ".join(changed))
+        changed = [name for name in NOT_RELOADED if _setting(config, name) != _setting(self._config_at_start, name)]
+        if changed:
+            log.warning("worker keeps settings that are read at the start only: restart it", keys=", ".join(changed))
         self.config = config
         rules = config.rules()
         self.backlog.configure(rules)
         self.writer.reconfigured()
-        self._arrange(rules)
-        log.info("configuration reloaded", tables=len(rules))
+        self._configure_databases(rules)
+        log.info("worker takes over the new configuration", tables=len(rules))
 
-    def _arrange(self, rules: Sequence[TableRule]) -> None:
+    def _configure_databases(self, rules: Sequence[TableRule]) -> None:
         """One ``Database`` for each database that has rules, or had."""
         by_database: dict[str, list[TableRule]] = {name: [] for name in self._databases}
         for rule in rules:
@@ -206,17 +234,18 @@ class Worker:
                 self._databases[name] = Database(
                     name,
                     its_rules,
-                    PlanMemo(self.config.cache.statements, self._internal_error),
-                    on_learned=self._learned,
-                    # Who is not followed may write unseen: nothing fills while such a session is there.
+                    PlanMemo(self.config.cache.statements, self.internal_error),
+                    on_learned=self._catalog_learned,
+                    # A session that is not followed may write unseen: nothing fills while there is one.
                     is_followed=lambda name=name: name not in self._bystanders,  # type: ignore[misc]  # no type for the default
                 )
             else:
                 database.configure(its_rules)
 
-    def _learned(self, catalog: Catalog) -> None:
-        """A table that is not captured may have keys from when it was, and nobody sees their rows change any more."""
-        log.info("catalog learned", database=catalog.database, tables=len(catalog.bound))
+    def _catalog_learned(self, catalog: Catalog) -> None:
+        """Flush the rules of tables that cannot be captured: their keys may be from when they could, and no later
+        write to their rows is seen."""
+        log.info("worker learns the catalog", database=catalog.database, tables=len(catalog.bound))
         for rule, reason in catalog.unbound:
             if self._uncaptured.get(rule.label) is not rule:
                 self._uncaptured[rule.label] = rule
@@ -236,8 +265,8 @@ class Worker:
             parameters,
             startup,
             before_commit=self.config.cache.before_commit,
-            on_internal_error=self._internal_error,
-            on_blind=lambda reason: log.warning("session not followed any longer", database=name, reason=reason),
+            on_internal_error=self.internal_error,
+            on_blind=lambda reason: log.warning("session goes blind", database=name, reason=reason),
         )
 
 

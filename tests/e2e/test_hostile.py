@@ -143,7 +143,7 @@ def test_session_with_an_unknown_message_goes_blind_and_flushes(proxy, table, re
     proxy.settle()
     assert proxy.sessions_blinded() >= before + 1
     assert redis_client.keys("users:*") == []
-    assert proxy.log_text().count("session not followed any longer") >= 1
+    assert proxy.log_text().count("session goes blind") >= 1
 
 
 @patient

@@ -54,7 +54,7 @@ def wal_end(connection):
 def no_session_was_observed(proxy):
     """Whether the proxy sent no catalog query over its sessions and observed none of them."""
     text = proxy.log_text()
-    return "catalog learned" not in text and "only relayed" not in text and proxy.sessions_blinded() == 0
+    return "worker learns the catalog" not in text and "only relayed" not in text and proxy.sessions_blinded() == 0
 
 
 def test_pg_receivewal_receives_identical_segments(rowtap, table, slot, tmp_path, postgres):

@@ -74,10 +74,10 @@ def run(session, *statements):
 
 def alter(deployment, sql):
     """Execute ALTER ROLE or ALTER DATABASE, and wait until the catalog has been learned again."""
-    learned = deployment.proxy.log_text().count("catalog learned")
+    learned = deployment.proxy.log_text().count("worker learns the catalog")
     run(deployment.session(), sql)
     deadline = time.monotonic() + 20
-    while deployment.proxy.log_text().count("catalog learned") == learned:
+    while deployment.proxy.log_text().count("worker learns the catalog") == learned:
         assert time.monotonic() < deadline, deployment.proxy.log_text()
         run(deployment.session(), "SELECT 1")
 

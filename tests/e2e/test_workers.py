@@ -5,6 +5,7 @@ import re
 import signal
 import threading
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -101,7 +102,7 @@ def test_worker_that_does_not_answer_is_not_replaced(rowtap):
     wait_until(lambda: running_workers(proxy) == 2)
     assert proxy.status()["pending_changes"] == 0
     assert children(proxy.pid) == pids
-    assert "worker ended unexpectedly" not in proxy.log_text()
+    assert "worker process ends unexpectedly" not in proxy.log_text()
 
 
 def test_killed_worker_is_replaced_and_its_tables_are_flushed(workers, table, redis_client):
@@ -126,7 +127,7 @@ def test_killed_worker_is_replaced_and_its_tables_are_flushed(workers, table, re
         client.execute("SELECT id, name FROM users")
         proxy.settle()
         assert redis_client.get("users:5") in (None, f"after {number}".encode())
-    assert proxy.log_text().count("worker ended unexpectedly") == 1
+    assert proxy.log_text().count("worker process ends unexpectedly") == 1
     assert table.execute("SELECT count(*) FROM users").fetchone() == (100,)
 
 
@@ -167,7 +168,7 @@ def test_sighup_adds_a_table_in_every_worker(workers, table, redis_client):
     clients = connect_to_every_worker(proxy, children(proxy.pid))
     proxy.write_config(table=[USERS, USERS | {"name": "pets", "redis_key": "pets:{id}"}])
     proxy.signal(signal.SIGHUP)
-    wait_until(lambda: proxy.log_text().count("configuration reloaded") == 2)
+    wait_until(lambda: proxy.log_text().count("worker takes over the new configuration") == 2)
     for number, client in enumerate(clients, 1):
         client.execute("INSERT INTO pets VALUES (%s, 'Rex')", [number])
 
@@ -239,3 +240,51 @@ def test_burst_of_clients_is_served_completely(workers, table):
         client.expect(backend.RowDescription, backend.DataRow([b"user 1"]), backend.CommandComplete, READY)
         client.close()
     wait_until(lambda: proxy.status()["sessions"] == 0)
+
+
+@pytest.fixture
+def failing_writer(tmp_path):
+    """The environment of a proxy, and the file that makes the writer of one of its workers fail."""
+    file = tmp_path / "fail"
+    return {"PYTHONPATH": str(Path(__file__).parent / "failing_writer"), "FAIL_WRITER": str(file)}, file
+
+
+def test_worker_whose_writer_fails_is_replaced_and_counted_and_its_tables_are_flushed(
+    rowtap, table, redis_client, failing_writer
+):
+    environment, file = failing_writer
+    proxy = rowtap([USERS], {"proxy": {"workers": 2}}, env=environment)
+    proxy.faults_injected = True
+    wait_until(lambda: running_workers(proxy) == 2, 30)
+    before = children(proxy.pid)
+    expected = {f"users:{n}": f"user {n}".encode() for n in range(1, 101)}
+    read_until_filled(proxy, proxy.connect(), redis_client, expected)
+    file.touch()
+    wait_until(lambda: len(pids := children(proxy.pid)) == 2 and pids != before, 20, why="the worker was not replaced")
+    wait_until(lambda: not redis_client.keys("users:*"), why="the tables of the failed worker were not flushed")
+    wait_until(lambda: proxy.get("/readyz")[0] == 200, 20)
+    assert proxy.status()["internal_errors"] == 1
+    assert 'rowtap_internal_errors_total{where="worker"} 1.0' in proxy.get("/metrics")[1]
+    log = proxy.log_text()
+    assert "RuntimeError: injected" in log
+    assert "worker stops because its writer failed" in log
+    assert log.count("worker process ends unexpectedly") == 1
+
+
+def test_single_worker_whose_writer_fails_ends_with_status_1_and_the_next_start_flushes(
+    rowtap, table, redis_client, failing_writer
+):
+    environment, file = failing_writer
+    proxy = rowtap([USERS], env=environment)
+    proxy.faults_injected = True
+    with proxy.connect() as client:
+        read_until_filled(proxy, client, redis_client, {"users:5": b"user 5"})
+        file.touch()
+        assert proxy.wait() == 1
+        with pytest.raises(psycopg.OperationalError):
+            client.execute("SELECT 1")
+    assert "RuntimeError: injected" in proxy.log_text()
+    table.execute("UPDATE users SET name = 'unseen' WHERE id = 5")
+    assert redis_client.get("users:5") == b"user 5"
+    proxy.start()
+    wait_until(lambda: redis_client.get("users:5") is None, why="the stale key was not flushed")

@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import re
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -9,7 +11,7 @@ from typer.testing import CliRunner
 
 from proxy import cli
 from proxy.cli import app
-from proxy.config import load as config
+from tests.fix_proxy import ROOT
 
 runner = CliRunner()
 
@@ -23,7 +25,7 @@ def served(monkeypatch):
         calls.append((settings, keywords))
         return 0
 
-    monkeypatch.setattr("proxy.process.serve.serve", serve)
+    monkeypatch.setattr("proxy.process.serve.run", serve)
     monkeypatch.setattr("proxy.logs.configure", lambda _settings: None)
     return calls
 
@@ -35,7 +37,7 @@ def file(tmp_path):
     return str(path)
 
 
-def test_version_and_module(rowtap_command):
+def test_module_prints_the_installed_version(rowtap_command):
     done = rowtap_command("--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"rowtap {importlib.metadata.version('rowtap')}\n"
@@ -44,13 +46,13 @@ def test_version_and_module(rowtap_command):
 @pytest.mark.parametrize(
     "arguments", [["--help"], *([command, "-h"] for command in ("serve", "demo", "check", "explain"))]
 )
-def test_help(arguments):
+def test_help_is_status_0(arguments):
     result = runner.invoke(app, arguments)
     assert result.exit_code == 0
     assert "Usage: " in result.output
 
 
-def test_every_command_says_what_it_does():
+def test_every_command_has_a_help_text():
     for command in app.registered_commands:
         assert command.callback.__doc__
 
@@ -58,12 +60,12 @@ def test_every_command_says_what_it_does():
 @pytest.mark.parametrize(
     "arguments", [["nonsense"], ["serve", "--nonsense"], ["serve", "extra"], ["explain", "--file"]]
 )
-def test_a_wrong_command_line_is_status_2(arguments):
+def test_wrong_command_line_is_status_2(arguments):
     assert runner.invoke(app, arguments).exit_code == 2
 
 
 @pytest.mark.parametrize("command", [["serve"], ["check"], ["explain", "SELECT 1"]])
-def test_a_wrong_configuration_is_status_2_and_a_line_each(command, tmp_path):
+def test_refused_configuration_is_status_2_and_a_line_for_each_fault(command, tmp_path):
     path = tmp_path / "wrong.toml"
     path.write_text("[proxy]\nwrokers = 1\n[log]\nlevel = 5\n")
     result = runner.invoke(app, [*command, "--config", str(path)])
@@ -74,21 +76,21 @@ def test_a_wrong_configuration_is_status_2_and_a_line_each(command, tmp_path):
     assert second.startswith(f"error: {path}:4: log.level: must be ")
 
 
-def test_the_file_may_come_from_the_environment(served, file, monkeypatch):
+def test_configuration_file_is_taken_from_the_environment(served, file, monkeypatch):
     monkeypatch.setenv("ROWTAP_CONFIG", file)
     assert runner.invoke(app, ["serve"]).exit_code == 0
     ((settings, _),) = served
     assert settings.postgres.port == 1
 
 
-def test_an_absent_file_is_named(tmp_path, monkeypatch):
+def test_absent_configuration_file_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = runner.invoke(app, ["serve"])
     assert result.exit_code == 2
     assert result.stderr.startswith("error: config.toml: cannot be read")
 
 
-def test_flags_go_before_the_environment(served, file, monkeypatch):
+def test_flags_take_precedence_over_the_environment(served, file, monkeypatch):
     monkeypatch.setenv("ROWTAP_POSTGRES__PORT", "2")
     monkeypatch.setenv("ROWTAP_PROXY__WORKERS", "2")
     flags = {
@@ -110,16 +112,12 @@ def test_flags_go_before_the_environment(served, file, monkeypatch):
     assert (settings.log.level, settings.log.format) == ("error", "json")
 
 
-def test_the_status_of_serve_is_the_commands(served, file, monkeypatch):
-    monkeypatch.setattr("proxy.process.serve.serve", lambda _settings, **_keywords: 1)
+def test_exit_status_of_serve_is_that_of_its_run(served, file, monkeypatch):
+    monkeypatch.setattr("proxy.process.serve.run", lambda _settings, **_keywords: 1)
     assert runner.invoke(app, ["serve", "--config", file]).exit_code == 1
 
 
-def test_the_default_file_is_the_configurations():
-    assert cli.CONFIG_PATH == config.DEFAULT_PATH
-
-
-def test_a_missing_extra_is_named():
+def test_missing_extra_is_named_and_a_module_of_ours_is_not_taken_for_one():
     error = ModuleNotFoundError("No module named 'psycopg'", name="psycopg")
     with pytest.raises(typer.Exit) as caught:
         raise cli._missing(error, "demo")
@@ -128,6 +126,15 @@ def test_a_missing_extra_is_named():
     assert cli._missing(own, "demo") is own
 
 
-def test_no_argument_is_help():
+def test_no_argument_prints_the_help():
     result = runner.invoke(app, [])
     assert re.search(r"serve .*\n(.*\n)*.*explain ", result.output)
+
+
+@pytest.mark.parametrize("command", ["warm", "verify"])
+def test_command_that_needs_psycopg_names_the_extra_without_it(file, command):
+    script = "import sys; sys.modules['psycopg'] = None; from proxy.__main__ import main; main()"
+    arguments = [sys.executable, "-c", script, command, "--config", file, "--dsn", "user=me"]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: psycopg is not installed: pip install 'rowtap[tools]'\n"

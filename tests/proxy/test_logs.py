@@ -22,7 +22,7 @@ def stream():
     root.setLevel(level)
 
 
-def test_text(stream):
+def test_text_line_has_level_event_and_fields(stream):
     logs.configure(LogSection(), stream)
     logs.get(connection=17).warning("client went away", after_ms=5)
     line = stream.getvalue()
@@ -32,7 +32,7 @@ def test_text(stream):
     assert "\x1b" not in line, "no colours but on a terminal"
 
 
-def test_json(stream):
+def test_json_line_is_one_object(stream):
     logs.configure(LogSection(format="json"), stream)
     logs.get(connection=17).info("client connected", peer="127.0.0.1:5")
     entry = json.loads(stream.getvalue())
@@ -41,7 +41,7 @@ def test_json(stream):
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
-def test_levels(stream, level):
+def test_lines_below_the_level_are_not_written(stream, level):
     logs.configure(LogSection(level=level, format="json"), stream)
     for name in ("debug", "info", "warning", "error"):
         getattr(logs.get(), name)("x")
@@ -49,7 +49,7 @@ def test_levels(stream, level):
     assert seen == ["debug", "info", "warning", "error"][["debug", "info", "warning", "error"].index(level) :]
 
 
-def test_loggers_follow_a_new_configuration(stream):
+def test_loggers_made_before_follow_a_new_configuration(stream):
     logs.configure(LogSection(level="error"), io.StringIO())
     log = logs.get(connection=1).bind(user="x")
     log.info("unseen")
@@ -59,7 +59,7 @@ def test_loggers_follow_a_new_configuration(stream):
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_no_secrets_and_no_local_variables(stream, form):
+def test_traceback_has_no_local_variables_and_urls_no_passwords(stream, form):
     logs.configure(LogSection(format=form), stream)
     row = "a customer's row"
     try:
@@ -74,14 +74,14 @@ def test_no_secrets_and_no_local_variables(stream, form):
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_other_libraries_take_the_same_road(stream, form):
+def test_lines_of_other_libraries_are_formatted_and_masked_too(stream, form):
     logs.configure(LogSection(format=form), stream)
     logging.getLogger("asyncio").warning("slow: %s", "redis://:geheim@x/0")
     assert "slow: redis://:***@x/0" in stream.getvalue()
     assert stream.getvalue().count("\n") == 1
 
 
-def test_a_hostile_value_stays_on_its_line(stream):
+def test_value_with_a_line_break_stays_on_its_line(stream):
     logs.configure(LogSection(), stream)
     logs.get().info("startup packet refused", user="x\n2026-01-01 [error] all is lost")
     assert stream.getvalue().count("\n") == 1

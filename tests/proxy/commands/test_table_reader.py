@@ -1,45 +1,18 @@
-"""Tables read in key order, what Redis holds under their keys, and how far it has come."""
-
-import io
-import json
+"""Tables read in key order, as Redis should hold their rows."""
 
 import psycopg
 import pytest
-from rich.console import Console
 
-from cache.rules import ValueFormat
-from proxy.commands import progress as reading_progress
-from proxy.commands import table_reader as reading
-from proxy.commands.progress import Meter
-from proxy.commands.redis_reader import Foreign, Keys
-from proxy.commands.table_reader import Misuse, Reader, ReadFailure, bind, select
-from proxy.config import load as config
-from proxy.config.sections import RedisSection
-from proxy.demo.servers import HOST, free_port
+from proxy.commands import table_reader
+from proxy.commands.table_reader import CanonicalConnection, ReadFailure, UsageError, bind_rules, select_rules
+from proxy.demo.servers import free_port
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
 
 
 @pytest.fixture
-def configure(postgres, database, redis_url):
-    """`configure(table, …)`: a configuration that means the fixtures' servers."""
-
-    def make(*tables):
-        environment = {
-            "ROWTAP_POSTGRES__HOST": HOST,
-            "ROWTAP_POSTGRES__PORT": str(postgres.port),
-            "ROWTAP_POSTGRES__DATABASE": database,
-            "ROWTAP_REDIS__URL": redis_url,
-            "ROWTAP_TABLE": json.dumps(tables),
-        }
-        return config.load(None, None, environment)
-
-    return make
-
-
-@pytest.fixture
 def opened(configure, postgres, database):
-    """`async with opened(table) as (reader, Table)` of one rule."""
+    """`async with opened(table) as rows`: the `TableRows` of one rule."""
 
     class Opened:
         def __init__(self, table, dsn=None):
@@ -48,17 +21,17 @@ def opened(configure, postgres, database):
 
         async def __aenter__(self):
             rules = self.settings.rules()
-            found, problems = bind(self.settings.postgres, self.dsn, rules, rules)
+            found, problems = bind_rules(self.settings.postgres, self.dsn, rules, rules)
             assert problems == []
-            self.reader = await Reader(self.settings.postgres, self.dsn, database).__aenter__()
+            self.connection = await CanonicalConnection(self.settings.postgres, self.dsn, database).__aenter__()
             try:
-                return await self.reader.table(found[database][0])
+                return await self.connection.table(found[database][0])
             except ReadFailure:
-                await self.reader.__aexit__(None, None, None)
+                await self.connection.__aexit__(None, None, None)
                 raise
 
         async def __aexit__(self, *failure):
-            await self.reader.__aexit__(*failure)
+            await self.connection.__aexit__(*failure)
 
     return Opened
 
@@ -67,12 +40,12 @@ async def collect(pages):
     return [page async for page in pages]
 
 
-async def test_pages_hold_every_row_once_in_order(opened, connect):
+async def test_pages_hold_every_row_once_in_key_order(opened, connect):
     connect().execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
     connect().execute("INSERT INTO users SELECT n * 3, 'n' || n FROM generate_series(-500, 1000) n; ANALYZE users")
     async with opened(USERS) as table:
         pages = await collect(table.pages(limit=333))
-        assert [int(row.parts[0]) for page in pages for row in page] == list(range(-1500, 3001, 3))
+        assert [int(row.key_texts[0]) for page in pages for row in page] == list(range(-1500, 3001, 3))
         assert max(map(len, pages)) == 333
         assert table.estimate == 1501
         assert table.order == ("id",)
@@ -84,18 +57,20 @@ async def test_pages_hold_every_row_once_in_order(opened, connect):
         assert await collect(table.pages([b"3000"])) == []
 
 
-async def test_a_composite_key_is_read_in_its_indexs_order(opened, connect):
+async def test_composite_key_is_read_in_the_order_of_the_primary_key(opened, connect):
     connect().execute("CREATE TABLE users (a text, b int, name text, x int, UNIQUE (b, a), PRIMARY KEY (a, b))")
     connect().execute("INSERT INTO users SELECT chr(65 + n % 3), n, 'x' FROM generate_series(1, 200) n")
     async with opened(USERS | {"key": ["b", "a"], "redis_key": "u:{b}:{a}"}) as table:
         assert table.order == ("a", "b")
         rows = [row for page in await collect(table.pages(limit=7)) for row in page]
-        assert [row.place for row in rows] == sorted((row.place for row in rows), key=lambda at: (at[0], int(at[1])))
+        assert [row.position for row in rows] == sorted(
+            (row.position for row in rows), key=lambda at: (at[0], int(at[1]))
+        )
         assert len({row.key for row in rows}) == 200
-        assert rows[0].parts == rows[0].place[::-1]
+        assert rows[0].key_texts == rows[0].position[::-1]
 
 
-async def test_an_index_of_a_part_of_the_key_is_enough(opened, connect):
+async def test_unique_index_on_a_part_of_the_key_gives_the_order(opened, connect):
     connect().execute("CREATE TABLE users (a text, b int PRIMARY KEY, name text)")
     connect().execute("INSERT INTO users VALUES ('x', 1, 'one'), (NULL, 2, 'no key'), ('y', 3, NULL)")
     async with opened(USERS | {"key": ["a", "b"], "redis_key": "u:{a}:{b}"}) as table:
@@ -104,18 +79,18 @@ async def test_an_index_of_a_part_of_the_key_is_enough(opened, connect):
         assert [(row.key, row.value) for row in rows] == [(b"u:x:1", b"one"), (b"u:y:3", None)]
 
 
-async def test_large_rows_make_small_pages(opened, connect, monkeypatch):
-    monkeypatch.setattr(reading, "PAGE_BYTES", 100_000)
+async def test_pages_after_large_rows_are_smaller(opened, connect, monkeypatch):
+    monkeypatch.setattr(table_reader, "PAGE_BYTES", 100_000)
     connect().execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
     connect().execute("INSERT INTO users SELECT n, repeat('x', 10000) FROM generate_series(1, 130) n")
     async with opened(USERS) as table:
         sizes = [len(page) for page in await collect(table.pages())]
-    assert sizes[0] == reading.FIRST_PAGE
+    assert sizes[0] == table_reader.FIRST_PAGE_ROWS
     assert set(sizes[1:-1]) == {9}
     assert sum(sizes) == 130
 
 
-async def test_values_are_canonical_whatever_the_session_would_print(opened, connect, database):
+async def test_values_are_canonical_under_any_settings_of_the_database(opened, connect, database):
     connection = connect()
     connection.execute("CREATE TYPE pair AS (at timestamptz, f float8)")
     connection.execute(
@@ -147,11 +122,11 @@ async def test_values_are_canonical_whatever_the_session_would_print(opened, con
             b"p": b'("2020-07-01 10:00:00+00",1e+20)',
             b"n": b"1.50",
         }
-        assert await table.find([row.parts]) == {row.key: row}
-        assert await collect(table.pages(row.place)) == []
+        assert await table.find([row.key_texts]) == {row.key: row}
+        assert await collect(table.pages(row.position)) == []
 
 
-async def test_what_no_session_could_read_is_postgresqls_own_text(opened, connect):
+async def test_value_no_loader_accepts_is_postgresqls_own_text(opened, connect):
     connect().execute("CREATE TABLE users (id int PRIMARY KEY, name timestamp)")
     connect().execute("INSERT INTO users VALUES (1, '0044-03-15 BC'), (2, '294276-01-01'), (3, 'infinity')")
     async with opened(USERS) as table:
@@ -159,7 +134,7 @@ async def test_what_no_session_could_read_is_postgresqls_own_text(opened, connec
     assert [row.value for row in rows] == [b"0044-03-15 00:00:00 BC", b"294276-01-01 00:00:00", b"infinity"]
 
 
-async def test_partitions(opened, connect):
+async def test_partitioned_table_is_read_and_estimated_whole(opened, connect):
     connect().execute("""
         CREATE TABLE users (id int PRIMARY KEY, name text) PARTITION BY RANGE (id);
         CREATE TABLE low PARTITION OF users FOR VALUES FROM (0) TO (500);
@@ -169,17 +144,17 @@ async def test_partitions(opened, connect):
     async with opened(USERS) as table:
         assert table.estimate == 1000
         rows = [row for page in await collect(table.pages()) for row in page]
-        assert [int(row.parts[0]) for row in rows] == list(range(1000))
+        assert [int(row.key_texts[0]) for row in rows] == list(range(1000))
 
 
-async def test_odd_names(opened, connect):
+async def test_names_with_quotes_and_placeholders_are_quoted(opened, connect):
     connect().execute("""CREATE SCHEMA "s""x"; CREATE TABLE "s""x"."T %s $1" ("k ""%" text PRIMARY KEY, "v$2" text)""")
     connect().execute("""INSERT INTO "s""x"."T %s $1" VALUES ('ü''"\\%', 'x')""")
     entry = {"name": '"s""x"."T %s $1"', "key": 'k "%', "value": "v$2", "redis_key": 'odd:{k "%}'}
     async with opened(entry) as table:
         ((row,),) = await collect(table.pages())
         assert row.key == "odd:ü'\"\\%".encode()
-        assert await table.find([row.parts, (b"other",)]) == {row.key: row}
+        assert await table.find([row.key_texts, (b"other",)]) == {row.key: row}
 
 
 @pytest.mark.parametrize(
@@ -194,7 +169,7 @@ async def test_odd_names(opened, connect):
         ("char(3)", b"a  ", [b"a"]),
     ],
 )
-async def test_keys_that_no_row_can_have(opened, connect, type_, there, not_there):
+async def test_text_that_is_not_of_the_key_columns_type_finds_no_row(opened, connect, type_, there, not_there):
     connect().execute(f"CREATE TYPE mood AS ENUM ('ok'); CREATE TABLE users (id {type_} PRIMARY KEY, name text)")
     connect().execute("INSERT INTO users VALUES (%s, 'x')", (there.decode(),))
     async with opened(USERS) as table:
@@ -204,14 +179,14 @@ async def test_keys_that_no_row_can_have(opened, connect, type_, there, not_ther
         assert await table.find([]) == {}
 
 
-async def test_a_column_that_no_value_of_can_be_captured(opened, connect):
+async def test_column_that_cannot_be_captured_is_a_failure_that_names_it(opened, connect):
     connect().execute("CREATE TABLE users (id int PRIMARY KEY, name money)")
     with pytest.raises(ReadFailure, match="column 'name': money prints as lc_monetary says"):
         async with opened(USERS):
             pass
 
 
-async def test_row_security_is_an_error_and_not_a_gap(opened, connect):
+async def test_row_security_is_a_failure_instead_of_missing_rows(opened, connect):
     connect().execute("CREATE TABLE users (id int PRIMARY KEY, name text); INSERT INTO users VALUES (1, 'x')")
     connect().execute("CREATE ROLE reader LOGIN; GRANT SELECT ON users TO reader")
     try:
@@ -223,14 +198,14 @@ async def test_row_security_is_an_error_and_not_a_gap(opened, connect):
         connect().execute("DROP OWNED BY reader; DROP ROLE reader")
 
 
-async def test_a_session_cannot_write(opened, connect):
+async def test_session_is_read_only(opened, connect):
     connect().execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
     async with opened(USERS) as table:
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-            await table._reader.ask("DELETE FROM users", ())
+            await table._connection.rows("DELETE FROM users", ())
 
 
-async def test_a_table_that_goes_away(opened, connect):
+async def test_table_that_is_dropped_while_it_is_read_is_a_failure(opened, connect):
     connect().execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
     connect().execute("INSERT INTO users SELECT n, 'x' FROM generate_series(1, 500) n")
     async with opened(USERS) as table:
@@ -243,7 +218,7 @@ async def test_a_table_that_goes_away(opened, connect):
             await table.find([(b"1",)])
 
 
-async def test_a_server_that_goes_away(opened, connect):
+async def test_lost_connection_is_a_failure_of_one_line(opened, connect):
     connect().execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
     async with opened(USERS) as table:
         connect().execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'rowtap'")
@@ -252,128 +227,58 @@ async def test_a_server_that_goes_away(opened, connect):
         assert "\n" not in str(caught.value)
 
 
-async def test_a_login_that_fails(configure, database):
+async def test_login_that_fails_is_a_failure_of_one_line(configure, database):
     settings = configure(USERS)
     with pytest.raises(ReadFailure, match="password authentication failed") as caught:
-        await Reader(settings.postgres, "user=scram_user password=wrong", database).__aenter__()
+        await CanonicalConnection(settings.postgres, "user=scram_user password=wrong", database).__aenter__()
     assert "\n" not in str(caught.value)
 
 
-def test_which_rules_are_meant(configure, database):
+def test_rules_are_selected_by_table_name_or_label_in_configured_order(configure, database):
     mails = USERS | {"value": "mail", "redis_key": "mails:{id}"}
     orders = USERS | {"name": "shop.orders", "redis_key": "order:{id}"}
     rules = configure(USERS, mails, orders).rules()
-    assert select(rules, []) == rules
-    assert select(rules, ["users"]) == rules[:2]
-    assert select(rules, ["shop.orders", "public.users"]) == rules, "in the configuration's order"
-    assert select(rules, [f"{database}.public.users#mails:{{id}}"]) == [rules[1]]
-    assert select(rules, [f"{database}.shop.orders"]) == [rules[2]]
+    assert select_rules(rules, []) == rules
+    assert select_rules(rules, ["users"]) == rules[:2]
+    assert select_rules(rules, ["shop.orders", "public.users"]) == rules, "in the configuration's order"
+    assert select_rules(rules, [f"{database}.public.users#mails:{{id}}"]) == [rules[1]]
+    assert select_rules(rules, [f"{database}.shop.orders"]) == [rules[2]]
     for name in ("orders", "", "shop.", "a.b.c"):
-        with pytest.raises(Misuse, match="there are"):
-            select(rules, [name])
-    with pytest.raises(Misuse, match="no \\[\\[table\\]\\] is configured"):
-        select([], [])
+        with pytest.raises(UsageError, match="there are"):
+            select_rules(rules, [name])
+    with pytest.raises(UsageError, match="no \\[\\[table\\]\\] is configured"):
+        select_rules([], [])
 
 
-def test_nobody_said_how_to_log_in(configure):
+def test_no_login_is_a_usage_error(configure):
     settings = configure(USERS)
-    with pytest.raises(Misuse, match="--dsn"):
-        bind(settings.postgres, None, settings.rules(), settings.rules())
+    with pytest.raises(UsageError, match="--dsn"):
+        bind_rules(settings.postgres, None, settings.rules(), settings.rules())
 
 
-def test_what_is_not_chosen_still_stands_in_the_way(configure, connect, database, postgres):
+def test_rule_is_not_captured_if_its_keys_can_be_those_of_a_rule_that_is_not_selected(
+    configure, connect, database, postgres
+):
     connect().execute("CREATE TABLE users (id text PRIMARY KEY, name text)")
     settings = configure(USERS, USERS | {"redis_key": "users:{id}:x"})
     rules = settings.rules()
-    found, problems = bind(settings.postgres, f"user={postgres.user}", rules, rules[1:])
+    found, problems = bind_rules(settings.postgres, f"user={postgres.user}", rules, rules[1:])
     assert found == {database: []}
     assert len(problems) == 1
     assert "can also be one of" in problems[0]
 
 
-async def test_what_redis_holds(redis_url, redis_client):
-    redis_client.set("s", b"\x00\xff")
-    redis_client.set("empty", "")
-    redis_client.hset("h", mapping={"a": "1", "b": ""})
-    async with Keys(RedisSection(url=redis_url)) as keys:
-        names = [b"s", b"empty", b"h", b"absent"]
-        assert await keys.get(names, ValueFormat.STRING) == [b"\x00\xff", b"", Foreign.TYPE, None]
-        assert await keys.get(names, ValueFormat.JSON) == [b"\x00\xff", b"", Foreign.TYPE, None]
-        assert await keys.get(names, ValueFormat.HASH) == [
-            Foreign.TYPE,
-            Foreign.TYPE,
-            {b"a": b"1", b"b": b""},
-            None,
-        ]
-        assert await keys.exist(names) == [True, True, True, False]
-        assert await keys.get([], ValueFormat.STRING) == []
+async def test_table_that_is_dropped_before_it_is_read_is_a_failure(configure, connect, database, postgres):
+    connect().execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
+    settings = configure(USERS)
+    found, _ = bind_rules(settings.postgres, f"user={postgres.user}", settings.rules(), settings.rules())
+    connect().execute("DROP TABLE users")
+    async with CanonicalConnection(settings.postgres, f"user={postgres.user}", database) as connection:
+        with pytest.raises(ReadFailure, match="the table was changed just now"):
+            await connection.table(found[database][0])
 
 
-async def test_all_keys_of_a_pattern(redis_url, redis_client):
-    redis_client.mset({f"users:{number}": "x" for number in range(2500)} | {"other:1": "x"})
-    async with Keys(RedisSection(url=redis_url)) as keys:
-        slices = await collect(keys.scan(b"users:*"))
-        assert {key for found in slices for key in found} == {b"users:%d" % number for number in range(2500)}
-        assert await collect(keys.scan(b"nothing:*")) == []
-
-
-async def test_redis_is_not_there():
-    url = f"redis://:geheim@{HOST}:{free_port()}/0"
-    with pytest.raises(ReadFailure) as caught:
-        await Keys(RedisSection(url=url)).__aenter__()
-    assert str(caught.value).startswith(f"Redis at redis://:***@{HOST}:")
-    assert "geheim" not in str(caught.value)
-
-
-async def test_redis_says_no(redis_url, redis_client, valkey):
-    redis_client.acl_setuser("guest", enabled=True, nopass=True, commands=["-@all", "+select", "+client"], keys=["*"])
-    try:
-        url = redis_url.replace("://", "://guest:x@")
-        async with Keys(RedisSection(url=url)) as keys:
-            with pytest.raises(ReadFailure, match=r"permission|NOPERM"):
-                await keys.exist([b"a"])
-    finally:
-        redis_client.acl_deluser("guest")
-
-
-def test_lines_now_and_then(monkeypatch):
-    monkeypatch.setattr(reading_progress, "INTERVAL", 0)
-    out = io.StringIO()
-    with Meter(Console(file=out)) as meter:
-        meter.begin("users", 2000)
-        meter.advance(1500)
-        meter.advance(1500)
-        meter.begin("keys", None)
-        meter.advance(7)
-        meter.say("error: [bold]x[/bold]")
-    assert out.getvalue().splitlines() == [
-        "users: 1,500 of about 2,000",
-        "users: 3,000",
-        "keys: 7",
-        "error: [bold]x[/bold]",
-    ]
-
-
-def test_no_line_for_what_is_quick():
-    out = io.StringIO()
-    with Meter(Console(file=out)) as meter:
-        meter.begin("users", 2000)
-        meter.advance(2000)
-    assert out.getvalue() == ""
-
-
-def test_a_bar_on_a_terminal():
-    out = io.StringIO()
-    with Meter(Console(file=out, force_terminal=True, width=100)) as meter:
-        meter.begin("[users]", 2000)
-        meter.advance(1500)
-        assert meter._bar is not None
-        meter._bar.refresh()
-        meter.say("note: [x]")
-        meter.advance(1500)
-        meter.begin("keys", None)
-        meter.advance(7)
-    assert "[users]" in out.getvalue()
-    assert "1,500 of about 2,000" in out.getvalue()
-    assert "note: [x]" in out.getvalue()
-    assert "keys" in out.getvalue()
+def test_unreachable_server_is_a_failure_that_names_the_database(configure, database):
+    settings = configure(USERS, POSTGRES__PORT=str(free_port()))
+    with pytest.raises(ReadFailure, match=f"^{database}: "):
+        bind_rules(settings.postgres, "user=me", settings.rules(), settings.rules())

@@ -1,18 +1,17 @@
-"""``rowtap warm`` piece by piece: where it goes, how it paces itself, what it remembers, and what it says."""
+"""``rowtap warm``: where it connects, what it reads and counts, and how it goes on after an interruption."""
 
 import asyncio
-import contextlib
 import json
-import time
 
 import pytest
 
 from proxy.commands import lookup, warm
-from proxy.commands.table_reader import Misuse, ReadFailure
-from proxy.commands.warm import Pace, Progress, State, through
-from proxy.config import load as config
-from proxy.config.units import Address
-from proxy.demo.servers import HOST, free_port
+from proxy.commands.state_file import StateFile, TableProgress
+from proxy.commands.table_reader import ReadFailure
+from proxy.commands.throttle import Throttle
+from proxy.commands.warm import proxy_as_server
+from proxy.config.load import load
+from tests.fix_proxy import toml
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
 
@@ -29,7 +28,7 @@ def run(proxy, capsys):
     """`run(table="users", …)`: (exit status, standard output, standard error)."""
 
     def run(*tables, path=None, **arguments):
-        settings = config.load(path or proxy.config_path, None, {})
+        settings = load(path or proxy.config_path, None, {})
         status = warm.run(settings, f"user={proxy.user}", tables, **{"state_path": None} | arguments)
         printed = capsys.readouterr()
         return status, printed.out, printed.err
@@ -37,8 +36,8 @@ def run(proxy, capsys):
     return run
 
 
-def load(**environment):
-    return config.load(None, None, {f"ROWTAP_{name}": value for name, value in environment.items()})
+def configured(**environment):
+    return load(None, None, {f"ROWTAP_{name}": value for name, value in environment.items()})
 
 
 @pytest.mark.parametrize(
@@ -53,20 +52,20 @@ def load(**environment):
         ('["db.example:7001", "127.0.0.1:7000"]', "db.example", 7001),
     ],
 )
-def test_it_goes_where_the_proxy_listens(listen, host, port):
-    settings = through(load(PROXY__LISTEN=listen, POSTGRES__HOST="server", POSTGRES__SSLMODE="require"))
+def test_connection_goes_to_where_the_proxy_listens(listen, host, port):
+    settings = proxy_as_server(configured(PROXY__LISTEN=listen, POSTGRES__HOST="server", POSTGRES__SSLMODE="require"))
     assert (settings.host, settings.port, settings.sslmode) == (host, port, "prefer")
-    parameters = lookup.parameters(settings, "user=me dbname=x sslmode=disable", "app")
+    parameters = lookup.connection_parameters(settings, "user=me dbname=x sslmode=disable", "app")
     assert (parameters["host"], parameters["dbname"], parameters["sslmode"]) == (host, "app", "disable")
-    assert lookup.parameters(settings, "host=there port=1", "app")["host"] == "there"
+    assert lookup.connection_parameters(settings, "host=there port=1", "app")["host"] == "there"
 
 
-def test_a_proxy_that_requires_tls_is_spoken_to_in_tls():
-    settings = load(PROXY__TLS__CERT="c", PROXY__TLS__KEY="k", PROXY__TLS__REQUIRED="true")
-    assert through(settings).sslmode == "require"
+def test_connection_to_a_proxy_that_requires_tls_uses_tls():
+    settings = configured(PROXY__TLS__CERT="c", PROXY__TLS__KEY="k", PROXY__TLS__REQUIRED="true")
+    assert proxy_as_server(settings).sslmode == "require"
 
 
-def test_batches_fill_whole(rowtap, run, connect, redis_client):
+def test_no_page_has_more_rows_than_fill(rowtap, run, connect, redis_client):
     connect().execute("DELETE FROM users WHERE id > 50")
     proxy = rowtap([USERS | {"max_rows": 7}])
     status, out, _ = run(path=proxy.config_path)
@@ -76,33 +75,33 @@ def test_batches_fill_whole(rowtap, run, connect, redis_client):
     assert counted["fills"] == 50
 
 
-def test_rows_without_a_value_have_no_key_to_be_present(run, proxy, connect):
+def test_rows_with_a_null_value_are_not_counted(run, proxy, connect):
     connect().execute("UPDATE users SET name = NULL WHERE id <= 100")
     assert run()[1] == f"{proxy.database}.public.users: 400 of 400 keys present\n"
 
 
-def test_an_empty_table(run, proxy, connect):
+def test_empty_table_has_no_rows_and_is_status_0(run, proxy, connect):
     connect().execute("TRUNCATE users")
     assert run()[:2] == (0, f"{proxy.database}.public.users: no rows\n")
 
 
-def test_nothing_filled_is_a_failure(proxy, postgres, capsys):
-    settings = config.load(proxy.config_path, None, {})
+def test_table_of_which_nothing_fills_is_status_1(proxy, postgres, capsys):
+    settings = load(proxy.config_path, None, {})
     assert warm.run(settings, postgres.dsn(), (), state_path=None) == 1
     assert "0 of 500 keys present; does --dsn lead to the proxy" in capsys.readouterr().out
 
 
-def test_the_state_is_gone_when_all_is_done(run, proxy, tmp_path):
+def test_state_file_is_removed_when_all_is_read(run, proxy, tmp_path):
     state = tmp_path / "state.json"
     assert run(state_path=state)[0] == 0
     assert not state.exists()
     assert list(tmp_path.glob("state*")) == []
 
 
-def test_it_goes_on_where_the_state_says(run, proxy, tmp_path, redis_client):
-    state = State(tmp_path / "state.json")
+def test_reading_begins_behind_the_position_of_the_state_file(run, proxy, tmp_path, redis_client):
+    state = StateFile(tmp_path / "state.json")
     label = f"{proxy.database}.public.users"
-    state.tables[label] = Progress(("id",), (b"490",), rows=490, present=480)
+    state.tables[label] = TableProgress(("id",), (b"490",), rows=490, present=480)
     state.save(at_once=True)
     status, out, _ = run(state_path=state.path)
     assert status == 0
@@ -112,17 +111,17 @@ def test_it_goes_on_where_the_state_says(run, proxy, tmp_path, redis_client):
     assert sorted(redis_client.keys("users:*")) == sorted(b"users:%d" % number for number in range(491, 501))
 
 
-def test_a_table_that_is_done_is_not_read_again(run, proxy, tmp_path, redis_client):
-    state = State(tmp_path / "state.json")
-    state.tables[f"{proxy.database}.public.users"] = Progress(("id",), (b"500",), 500, 500, done=True)
+def test_table_that_the_state_file_calls_done_is_not_read(run, proxy, tmp_path, redis_client):
+    state = StateFile(tmp_path / "state.json")
+    state.tables[f"{proxy.database}.public.users"] = TableProgress(("id",), (b"500",), 500, 500, done=True)
     state.save(at_once=True)
     assert run(state_path=state.path)[0] == 0
     assert redis_client.keys("users:*") == []
 
 
-def test_a_state_of_another_key_is_refused(run, proxy, tmp_path):
-    state = State(tmp_path / "state.json")
-    state.tables[f"{proxy.database}.public.users"] = Progress(("tenant", "id"), (b"a", b"1"))
+def test_state_file_of_another_key_is_refused_and_kept(run, proxy, tmp_path):
+    state = StateFile(tmp_path / "state.json")
+    state.tables[f"{proxy.database}.public.users"] = TableProgress(("tenant", "id"), (b"a", b"1"))
     state.save(at_once=True)
     status, _, err = run(state_path=state.path)
     assert status == 2
@@ -130,67 +129,25 @@ def test_a_state_of_another_key_is_refused(run, proxy, tmp_path):
     assert (tmp_path / "state.json").exists()
 
 
-def test_the_state_survives_odd_keys(tmp_path):
-    state = State(tmp_path / "state.json")
-    place = (b"\xff\xfe", "ü\n\"'".encode(), b"")
-    state.tables["a.b.c#d:{e}"] = Progress(("a", "b", "c"), place, 3, 2)
-    state.save(at_once=True)
-    assert State.load(state.path).tables == state.tables
-
-
-def test_the_state_is_written_now_and_then(tmp_path):
-    state = State(tmp_path / "state.json")
-    state.tables["t"] = Progress(rows=1)
-    state.save()
-    state.tables["t"].rows = 2
-    state.save()
-    assert State.load(state.path).tables["t"].rows == 1
-    state.save(at_once=True)
-    assert State.load(state.path).tables["t"].rows == 2
-    State(None).save(at_once=True)
-    State(None).finish()
-
-
-ENTRY = '{"order": ["a"], "place": [%s], "rows": 1, "present": 1, "done": false}'
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "[]", "{}", '{"tables": []}', '{"tables": {"t": {}}}', '{"tables": {"t": %s}}' % (ENTRY % "1"), b"\xff"],
-)
-def test_what_is_no_state_is_refused(tmp_path, content):
-    path = tmp_path / "state.json"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(Misuse, match="is no state file"):
-        State.load(path)
-
-
-def test_a_state_that_cannot_be_read_or_written(tmp_path):
-    with pytest.raises(Misuse, match="is a directory"):
-        State.load(tmp_path)
-    with pytest.raises(ReadFailure, match="cannot be written: no such file"):
-        State(tmp_path / "nowhere" / "state.json").save(at_once=True)
-
-
-def test_a_key_to_begin_at_that_is_none(run, proxy):
+def test_from_key_that_is_not_of_the_columns_type_is_one_error_line(run, proxy):
     status, _, err = run(from_key=["abc"])
     assert status == 1
     assert 'invalid input syntax for type integer: "abc"' in err
     assert err.count("\n") == 1
 
 
-def test_how_to_go_on_is_said_when_it_breaks_off(run, proxy, connect, monkeypatch):
+def test_failure_prints_the_from_key_to_go_on_with(run, proxy, connect, monkeypatch):
     connect().execute("INSERT INTO users SELECT n, 'x' FROM generate_series(501, 9000) n")
-    asked = Pace.wait
+    real_wait = Throttle.wait
     pages = iter(range(100))
 
     async def wait(self):
         if next(pages) == 8:
             raise ReadFailure("no more")
-        await asked(self)
+        await real_wait(self)
 
-    monkeypatch.setattr(Pace, "wait", wait)
-    monkeypatch.setattr(warm, "WINDOW", 1000)
+    monkeypatch.setattr(Throttle, "wait", wait)
+    monkeypatch.setattr(warm, "MAX_UNCHECKED", 1000)
     status, _, err = run()
     assert status == 1
     assert err.splitlines()[0] == "error: no more"
@@ -198,101 +155,74 @@ def test_how_to_go_on_is_said_when_it_breaks_off(run, proxy, connect, monkeypatc
     assert words[:5] == ["to", "go", "on:", "--table", f"{proxy.database}.public.users"]
     place = json.loads(words[-1])
     assert 500 < int(place) < 9000
-    monkeypatch.setattr(Pace, "wait", asked)
+    monkeypatch.setattr(Throttle, "wait", real_wait)
     _, out, _ = run(from_key=[place])
     assert out.startswith(f"{proxy.database}.public.users: {9001 - int(place)} of {9001 - int(place)} keys")
 
 
-def test_what_was_late_is_read_again(run, proxy, redis_client, monkeypatch):
-    """A key that is gone when it is looked for first: a write at the same time refused its fill."""
-    looked = warm._Reading.look
+def test_rows_of_missing_keys_are_read_once_more(run, proxy, redis_client, monkeypatch):
+    """Two keys are gone when they are looked up first, as if writes at the same time had refused their fills."""
+    real_look_up = warm._PresenceCheck.look_up
     gone: list[int] = []
 
-    async def look(self, leave):
+    async def look_up(self, leave):
         if not leave and not gone:
             gone.append(await asyncio.to_thread(redis_client.delete, "users:5", "users:6"))
-        await looked(self, leave)
+        await real_look_up(self, leave)
 
-    monkeypatch.setattr(warm._Reading, "look", look)
+    monkeypatch.setattr(warm._PresenceCheck, "look_up", look_up)
     assert run()[1] == f"{proxy.database}.public.users: 500 of 500 keys present\n"
     assert gone == [2]
     assert redis_client.get("users:5") == b"name 5"
 
 
-@contextlib.asynccontextmanager
-async def admin(answers):
-    """An admin endpoint that answers /status with these, one after the other, the last for ever; and who asked."""
-    asked = []
-
-    async def answer(reader, writer):
-        asked.append(await reader.readuntil(b"\r\n\r\n"))
-        content = answers[min(len(asked), len(answers)) - 1]
-        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + content if content is not None else b"HTTP/1.1 503 No\r\n\r\n{}")
-        writer.close()
-
-    server = await asyncio.start_server(answer, HOST, 0)
-    async with server:
-        yield Address(HOST, server.sockets[0].getsockname()[1]), asked
+def test_from_key_with_too_many_columns_is_a_usage_error(run, proxy):
+    status, _, err = run(from_key=["1", "2"])
+    assert (status, err) == (2, "error: --from-key is needed once for each of id\n")
 
 
-def pending(*numbers):
-    return [json.dumps({"pending_changes": number}).encode() for number in numbers]
+def test_interruption_is_status_130_and_prints_how_to_go_on(run, proxy, tmp_path, monkeypatch):
+    async def settle(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Throttle, "settle", settle)
+    monkeypatch.setattr(warm, "MAX_UNCHECKED", 10)
+    state = tmp_path / "state.json"
+    status, _, err = run(state_path=state)
+    assert status == 130
+    assert err.splitlines()[-2:] == ["interrupted", f"run the same command again to go on: {state} says from where"]
+    status, _, err = run()
+    assert status == 130
+    assert err.splitlines()[-1].startswith(f"to go on: --table {proxy.database}.public.users --from-key ")
 
 
-async def test_it_waits_for_redis():
-    async with admin(pending(900, 500, 101, 100, 0)) as (address, asked):
-        await Pace(address, 100).wait()
-        assert len(asked) == 4
-        assert asked[0].startswith(b"GET /status HTTP/1.")
+def test_failure_before_the_first_row_prints_nothing_to_go_on_with(run, proxy, monkeypatch):
+    async def wait(self):
+        raise ReadFailure("no more")
+
+    monkeypatch.setattr(Throttle, "wait", wait)
+    assert run()[2] == "error: no more\n"
 
 
-async def test_it_gives_up_when_nothing_moves(monkeypatch):
-    monkeypatch.setattr(warm, "PATIENCE", 0.2)
-    async with admin(pending(500, 400, 400)) as (address, _):
-        with pytest.raises(ReadFailure, match="400 changes are pending and none has reached Redis"):
-            await Pace(address, 100).wait()
+def test_from_key_with_several_tables_is_a_usage_error(run, rowtap):
+    proxy = rowtap([USERS, USERS | {"value": "mail", "redis_key": "mails:{id}"}])
+    assert run(path=proxy.config_path, from_key=["1"])[::2] == (
+        2,
+        "error: --from-key is for one table: name it with --table\n",
+    )
 
 
-async def test_slowness_is_no_standstill(monkeypatch):
-    monkeypatch.setattr(warm, "PATIENCE", 0.2)
-    async with admin(pending(*range(130, 99, -1))) as (address, asked):
-        await Pace(address, 100).wait()
-        assert len(asked) == 31
+def test_table_that_cannot_be_captured_is_status_2_and_the_others_are_read(run, rowtap, redis_client):
+    proxy = rowtap([USERS | {"name": "gone", "redis_key": "gone:{id}"}, USERS])
+    status, out, err = run(path=proxy.config_path)
+    assert status == 2
+    assert "table public.gone does not exist" in err
+    assert out.endswith("500 of 500 keys present\n")
 
 
-async def test_it_settles_as_far_as_other_traffic_lets_it(monkeypatch):
-    async with admin(pending(3, 2, 0, 0)) as (address, asked):
-        await Pace(address, 100).settle()
-        assert len(asked) == 4
-    monkeypatch.setattr(warm, "SETTLE", 0.2)
-    async with admin(pending(3)) as (address, _):
-        began = time.monotonic()
-        await Pace(address, 100).settle()
-        assert time.monotonic() - began < 2
-
-
-@pytest.mark.parametrize("answer", [None, b"", b"[]", b"{}", b'{"pending_changes": "many"}', b"\xff"])
-async def test_an_endpoint_that_makes_no_sense_is_as_good_as_none(answer):
-    async with admin([answer]) as (address, asked):
-        pace = Pace(address, 100)
-        assert await pace.status() is None
-        await pace.wait()
-        assert asked
-
-
-async def test_no_endpoint():
-    for address in (None, Address(HOST, free_port()), Address("", 1, "/nowhere/.s.PGSQL.1")):
-        pace = Pace(address, 1)
-        assert await pace.status() is None
-        await pace.wait()
-
-
-async def test_the_endpoint_on_a_unix_socket(tmp_path):
-    async def answer(reader, writer):
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b'HTTP/1.1 200 OK\r\n\r\n{"pending_changes": 7}')
-        writer.close()
-
-    path = str(tmp_path / "admin")
-    async with await asyncio.start_unix_server(answer, path):
-        assert await Pace(Address("", 1, path), 1).status() == {"pending_changes": 7}
+def test_missing_admin_endpoint_is_a_note(run, proxy, tmp_path):
+    path = tmp_path / "without.toml"
+    path.write_text(toml(proxy.config | {"admin": {"listen": "off"}}))
+    status, _, err = run(path=path)
+    assert status == 0
+    assert err.startswith("note: the admin endpoint does not answer")

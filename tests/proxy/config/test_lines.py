@@ -62,15 +62,15 @@ name="third"'''
         ((), None),
     ],
 )
-def test_lines(path, line):
+def test_line_of_each_key_and_header_is_found(path, line):
     tomllib.loads(TEXT)
-    assert Lines(TEXT).of(path) == line
+    assert Lines(TEXT).line_of(path) == line
 
 
-def test_other_line_ends():
-    assert Lines("a = 1\r\nb = 2\r\n").of(("b",)) == 2
+def test_crlf_line_ends_are_counted_once():
+    assert Lines("a = 1\r\nb = 2\r\n").line_of(("b",)) == 2
 
 
 @pytest.mark.parametrize("text", ["", "=", "[", "[[", "[a", "a", "a.", '"', "'''", "a = '", "]\n]\n", "\\", "a = {\n"])
-def test_text_that_is_no_toml_ends(text):
+def test_text_that_is_no_toml_is_scanned_without_an_error(text):
     Lines(text)

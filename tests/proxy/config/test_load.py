@@ -6,32 +6,19 @@ import pytest
 from pydantic import ValidationError
 
 from cache.rules import ValueFormat
-from proxy.config import load as config
-from proxy.config.load import ConfigError
+from proxy.config.load import Config, ConfigError, load, section_model
 from proxy.config.units import Address
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def load(tmp_path):
-    """`load(text, overrides, **environment)`: the configuration of a file with this text."""
-
-    def load(text="", overrides=None, **environment):
-        path = tmp_path / "config.toml"
-        path.write_text(text)
-        return config.load(path, overrides, environment)
-
-    return load
-
-
-@pytest.fixture
-def refusals(load, tmp_path):
+def refusals(configured, tmp_path):
     """`refusals(text, …)`: the messages, without the file's path."""
 
     def refusals(text="", overrides=None, **environment):
         with pytest.raises(ConfigError) as caught:
-            load(text, overrides, **environment)
+            configured(text, overrides, **environment)
         return [message.removeprefix(f"{tmp_path}/config.toml:") for message in caught.value.messages]
 
     return refusals
@@ -43,8 +30,8 @@ TABLE = '[postgres]\ndatabase = "app"\n[[table]]\nname = "users"\nkey = "id"\nva
 # -- values
 
 
-def test_an_empty_file_is_a_plain_relay_with_a_warning(load):
-    empty = load()
+def test_empty_file_gives_the_defaults_and_a_warning(configured):
+    empty = configured()
     assert empty.rules() == []
     (warning,) = empty.warnings()
     assert "no [[table]]" in warning
@@ -56,14 +43,14 @@ def test_an_empty_file_is_a_plain_relay_with_a_warning(load):
     assert empty.admin.listen == Address("127.0.0.1", 9432)
 
 
-def test_the_shipped_file_lists_every_key_with_its_default():
-    shipped = config.load(ROOT / "config.toml", environment={})
-    defaults = config.load(None, environment={})
+def test_shipped_file_has_every_key_with_its_default():
+    shipped = load(ROOT / "config.toml", environment={})
+    defaults = load(None, environment={})
     for section in ("proxy", "redis", "cache", "admin", "log"):
         assert getattr(shipped, section) == getattr(defaults, section), section
     text = (ROOT / "config.toml").read_text()
-    for section, field in config.Config.model_fields.items():
-        model = config._model(field.annotation)
+    for section, field in Config.model_fields.items():
+        model = section_model(field.annotation)
         assert model is not None
         for key in model.model_fields:
             name = f"[{section}.{key}]" if key == "tls" else f"{key} = "
@@ -81,8 +68,8 @@ def test_the_shipped_file_lists_every_key_with_its_default():
     assert shipped.warnings() == []
 
 
-def test_every_key_can_be_set(load, tmp_path):
-    found = load(
+def test_every_key_is_read_from_the_file(configured, tmp_path):
+    found = configured(
         """
         [proxy]
         listen = ["127.0.0.1:1", "[::1]:2", "/run/rowtap:3"]
@@ -140,8 +127,8 @@ def test_every_key_can_be_set(load, tmp_path):
     assert (rule.format, rule.ttl, rule.ttl_jitter, rule.max_rows) == (ValueFormat.HASH, 90_000, 0.25, 7)
 
 
-def test_secrets_are_not_printed(load):
-    found = load(
+def test_secrets_are_not_printed(configured):
+    found = configured(
         '[redis]\nurl = "redis://u:geheim@h/0?password=geheim"\n[proxy.tls]\ncert="a"\nkey="b"\npassphrase="geheim"'
     )
     assert "geheim" not in repr(found)
@@ -149,8 +136,8 @@ def test_secrets_are_not_printed(load):
     assert found.redis.safe_url == "redis://u:***@h/0?…"
 
 
-def test_it_cannot_be_changed(load):
-    found = load(TABLE)
+def test_configuration_is_immutable(configured):
+    found = configured(TABLE)
     with pytest.raises(ValidationError, match="frozen"):
         found.postgres.port = 1
     assert found.rules()[0] is found.rules()[0]
@@ -161,10 +148,10 @@ def test_it_cannot_be_changed(load):
 # -- sources
 
 
-def test_flag_before_environment_before_file_before_default(load):
+def test_flag_precedes_environment_precedes_file_precedes_default(configured):
     text = "[proxy]\nworkers = 2\nmax_connections = 2\n[postgres]\nport = 2\n"
     environment = {"ROWTAP_PROXY__WORKERS": "3", "ROWTAP_PROXY__MAX_CONNECTIONS": "3"}
-    found = load(text, {"proxy.workers": "4"}, **environment)
+    found = configured(text, {"proxy.workers": "4"}, **environment)
     assert (found.proxy.workers, found.proxy.max_connections, found.postgres.port, found.redis.max_backlog) == (
         4,
         3,
@@ -187,32 +174,34 @@ def test_flag_before_environment_before_file_before_default(load):
         ("ROWTAP_LOG__LEVEL", "debug", "log.level", "debug"),
     ],
 )
-def test_the_environment(load, name, text, path, value):
-    found = load(**{name: text})
+def test_variable_is_read_as_the_type_of_its_key(configured, name, text, path, value):
+    found = configured(**{name: text})
     for part in path.split("."):
         found = getattr(found, part)
     assert found == value
 
 
 @pytest.mark.parametrize("text", ['[{name="t", key="i", value="v"}]', '[{"name":"t", "key":"i", "value":"v"}]'])
-def test_tables_from_the_environment(load, text):
-    (rule,) = load(ROWTAP_TABLE=text, ROWTAP_POSTGRES__DATABASE="app").rules()
+def test_tables_are_read_from_one_variable(configured, text):
+    (rule,) = configured(ROWTAP_TABLE=text, ROWTAP_POSTGRES__DATABASE="app").rules()
     assert rule.label == "app.public.t"
 
 
-def test_a_section_only_the_environment_has(load):
-    found = load(ROWTAP_PROXY__TLS__CERT="a", ROWTAP_PROXY__TLS__KEY="b", ROWTAP_PROXY__TLS__PASSPHRASE="123")
+def test_section_can_come_from_the_environment_alone(configured):
+    found = configured(ROWTAP_PROXY__TLS__CERT="a", ROWTAP_PROXY__TLS__KEY="b", ROWTAP_PROXY__TLS__PASSPHRASE="123")
     assert found.proxy.tls.passphrase.get_secret_value() == "123"
 
 
-def test_variables_that_are_not_ours(load):
+def test_variables_with_a_single_underscore_are_ignored(configured):
     """What Kubernetes and Docker links set for a service called rowtap."""
-    load(ROWTAP_PORT="tcp://10.0.0.1:6432", ROWTAP_SERVICE_HOST="10.0.0.1", ROWTAP_PORT_6432_TCP="x", ROWTAP_CONFIG="y")
+    configured(
+        ROWTAP_PORT="tcp://10.0.0.1:6432", ROWTAP_SERVICE_HOST="10.0.0.1", ROWTAP_PORT_6432_TCP="x", ROWTAP_CONFIG="y"
+    )
 
 
-def test_reload_reads_the_file_again_under_the_same_flags(load, tmp_path, monkeypatch):
+def test_reload_reads_the_changed_file_under_the_same_flags(configured, tmp_path, monkeypatch):
     monkeypatch.delenv("ROWTAP_POSTGRES__PORT", raising=False)
-    first = load("[postgres]\nport = 1\n[proxy]\nworkers = 1", {"proxy.workers": "2"})
+    first = configured("[postgres]\nport = 1\n[proxy]\nworkers = 1", {"proxy.workers": "2"})
     (tmp_path / "config.toml").write_text("[postgres]\nport = 7\n[proxy]\nworkers = 1")
     second = first.reload()
     assert (first.postgres.port, second.postgres.port, second.proxy.workers) == (1, 7, 2)
@@ -295,7 +284,7 @@ def test_reload_reads_the_file_again_under_the_same_flags(load, tmp_path, monkey
             TABLE + "format = 'string'\nttl = 5",
             '8: table[1].ttl: must be a duration such as "30s" in quotes, not 5',
         ),
-        (TABLE + "ttl = '100us'", "7: table[1].ttl: must be at least 1ms, the shortest life Redis knows"),
+        (TABLE + "ttl = '100us'", "7: table[1].ttl: must be at least 1ms, the shortest time to live Redis knows"),
         (TABLE + "ttl_jitter = 0.1", "3: table[1]: ttl_jitter shortens ttl, and there is none"),
         (TABLE + "ttl_jitter = 1.5", "7: table[1].ttl_jitter: must be at most 1.0, not 1.5"),
         (TABLE + "max_rows = 0", "7: table[1].max_rows: must be at least 1, not 0"),
@@ -309,7 +298,7 @@ def test_reload_reads_the_file_again_under_the_same_flags(load, tmp_path, monkey
         (
             TABLE.replace('"users"', '"a.b.c"'),
             ("4: table[1].name: 'a.b.c' has 3 parts: use \"schema.table\", and \"database = …\" for the database;"
-            " a part with a dot inside stands in double quotes"),
+            " put a part with a dot in it in double quotes"),
         ),
         (
             TABLE.replace('database = "app"', ""),
@@ -317,11 +306,11 @@ def test_reload_reads_the_file_again_under_the_same_flags(load, tmp_path, monkey
         ),
     ],
 )  # fmt: skip
-def test_refusals(refusals, text, expected):
+def test_fault_is_named_with_its_line_and_what_would_be_right(refusals, text, expected):
     assert refusals(text) == [expected]
 
 
-def test_all_refusals_at_once_in_the_files_order(refusals):
+def test_all_faults_are_reported_in_the_order_of_the_file(refusals):
     assert [
         message.split(": ")[0] for message in refusals("[proxy]\nx = 1\nworkers = 0\n[log]\nlevel = 1\n[zzz]\n")
     ] == [
@@ -332,7 +321,7 @@ def test_all_refusals_at_once_in_the_files_order(refusals):
     ]
 
 
-def test_refusals_name_the_variable_or_the_command_line(refusals):
+def test_fault_of_a_variable_or_flag_is_named_by_it(refusals):
     assert refusals("[postgres]\nport = 1", ROWTAP_POSTGRES__PORT="x") == [
         'ROWTAP_POSTGRES__PORT: postgres.port: must be a whole number, not "x"'
     ]
@@ -346,7 +335,7 @@ def test_refusals_name_the_variable_or_the_command_line(refusals):
     assert "geheim" not in message
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path):
     for name, content, expected in (
         ("absent.toml", None, "cannot be read: no such file or directory; name a file with --config"),
         ("broken.toml", b"a = \n", "is not valid TOML: Invalid value (at line 1, column 5)"),
@@ -357,5 +346,9 @@ def test_files_that_cannot_be_read(tmp_path):
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(ConfigError) as caught:
-            config.load(path, environment={})
+            load(path, environment={})
         assert caught.value.messages == [f"{path}: {expected}"]
+
+
+def test_variable_below_a_key_that_is_no_section_leaves_the_fault_to_the_file(refusals):
+    assert refusals("postgres = 5", ROWTAP_POSTGRES__PORT="1") == ["1: postgres: must be a section [postgres], not 5"]

@@ -1,21 +1,9 @@
 """The sections' own rules: what is allowed beside what, and what others see of them."""
 
 import pytest
+from pydantic import ValidationError
 
-from proxy.config import load as config
-from proxy.config.sections import PostgresSection
-
-
-@pytest.fixture
-def load(tmp_path):
-    """`load(text)`: the configuration of a file with this text."""
-
-    def load(text):
-        path = tmp_path / "config.toml"
-        path.write_text(text)
-        return config.load(path, environment={})
-
-    return load
+from proxy.config.sections import PostgresSection, TlsSection
 
 
 @pytest.mark.parametrize(
@@ -30,8 +18,8 @@ def load(tmp_path):
         ("redis://u:a@b@h/0", "redis://u:***@h/0"),
     ],
 )
-def test_safe_url(load, url, safe):
-    assert load(f'[redis]\nurl = "{url}"').redis.safe_url == safe
+def test_safe_url_hides_the_password(configured, url, safe):
+    assert configured(f'[redis]\nurl = "{url}"').redis.safe_url == safe
 
 
 @pytest.mark.parametrize(
@@ -43,7 +31,13 @@ def test_safe_url(load, url, safe):
         ("@abstract", "\0abstract/.s.PGSQL.5432", "@abstract/.s.PGSQL.5432"),
     ],
 )
-def test_where_postgres_is(host, path, shown):
+def test_host_that_is_a_directory_is_a_unix_socket(host, path, shown):
     section = PostgresSection(host=host)
     assert section.socket_path == path
     assert str(section) == shown
+
+
+@pytest.mark.parametrize("path", ["", "a\0b"])
+def test_path_that_is_none_is_refused(path):
+    with pytest.raises(ValidationError, match="must be a path"):
+        TlsSection.model_validate({"cert": path, "key": "k"})

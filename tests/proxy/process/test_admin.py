@@ -12,8 +12,8 @@ from proxy.process import admin
 from proxy.process.admin import Admin
 
 
-class Source:
-    """Answers a test can choose."""
+class Reports:
+    """`AdminReports` that a test can choose."""
 
     def __init__(self):
         self.reasons = []
@@ -21,7 +21,7 @@ class Source:
 
     async def status(self):
         if self.failing:
-            raise RuntimeError("no status")
+            raise RuntimeError("injected")
         return {"version": "1", "pending_changes": 0}
 
     async def not_ready(self):
@@ -32,14 +32,25 @@ class Source:
 
 
 @pytest.fixture
-def source():
-    return Source()
+def reports():
+    return Reports()
 
 
 @pytest.fixture
-async def address(source):
+def errors():
+    """What the endpoint reported, as (where, exception)."""
+    return []
+
+
+@pytest.fixture
+def make(reports, errors):
+    return lambda: Admin(reports, lambda where, error: errors.append((where, error)))
+
+
+@pytest.fixture
+async def address(make):
     address = Address("127.0.0.1", free_port())
-    server = Admin(source)
+    server = make()
     await server.start(address)
     yield address
     await server.close()
@@ -62,7 +73,7 @@ def get(path, method="GET", version="HTTP/1.1"):
     return f"{method} {path} {version}\r\nHost: x\r\n\r\n".encode()
 
 
-async def test_metrics(address):
+async def test_metrics_are_prometheus_text(address):
     line, headers, content = await ask(address, get("/metrics"))
     assert line == "HTTP/1.1 200 OK"
     assert headers["Content-Type"].startswith("text/plain; version=")
@@ -70,14 +81,14 @@ async def test_metrics(address):
     assert content == b"# TYPE x gauge\nx 1\n"
 
 
-async def test_healthz_is_fine_while_not_ready(address, source):
-    source.reasons = ["Redis cannot be reached"]
+async def test_healthz_is_200_while_not_ready(address, reports):
+    reports.reasons = ["Redis cannot be reached"]
     assert (await ask(address, get("/healthz")))[0] == "HTTP/1.1 200 OK"
 
 
-async def test_readyz_says_why_not(address, source):
+async def test_readyz_is_503_with_the_reasons_while_not_ready(address, reports):
     assert (await ask(address, get("/readyz")))[::2] == ("HTTP/1.1 200 OK", b"ready\n")
-    source.reasons = ["Redis cannot be reached", "draining"]
+    reports.reasons = ["Redis cannot be reached", "draining"]
     line, _, content = await ask(address, get("/readyz"))
     assert line == "HTTP/1.1 503 Service Unavailable"
     assert content == b"Redis cannot be reached\ndraining\n"
@@ -90,19 +101,19 @@ async def test_status_is_json(address):
     assert json.loads(content) == {"version": "1", "pending_changes": 0}
 
 
-async def test_a_query_and_an_absolute_target_do_not_matter(address):
+async def test_query_and_absolute_target_are_answered_by_their_path(address):
     assert (await ask(address, get("/healthz?full=1")))[0] == "HTTP/1.1 200 OK"
     assert (await ask(address, get("http://x:1/healthz")))[0] == "HTTP/1.1 200 OK"
 
 
-async def test_head_is_get_without_content(address):
+async def test_head_is_answered_as_get_without_content(address):
     line, headers, content = await ask(address, get("/metrics", "HEAD"))
     assert line == "HTTP/1.1 200 OK"
     assert headers["Content-Length"] == "19"
     assert content == b""
 
 
-async def test_other_methods_and_paths(address):
+async def test_other_methods_are_405_and_other_paths_404(address):
     line, headers, _ = await ask(address, get("/metrics", "POST"))
     assert line == "HTTP/1.1 405 Method Not Allowed"
     assert headers["Allow"] == "GET, HEAD"
@@ -124,28 +135,55 @@ async def test_other_methods_and_paths(address):
         b"\x00\x00\x00\x08\x04\xd2\x16\x2f\r\n\r\n",
     ],
 )
-async def test_nonsense_is_a_bad_request(address, request_bytes):
+async def test_malformed_request_is_400(address, request_bytes):
     assert (await ask(address, request_bytes))[0] == "HTTP/1.1 400 Bad Request"
 
 
-async def test_a_head_without_end_is_bounded(address):
+async def test_request_head_over_the_limit_is_431(address):
     line, _, _ = await ask(address, b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 3000)
     assert line == "HTTP/1.1 431 Request Header Fields Too Large"
 
 
-async def test_a_failing_answer_is_an_answer(address, source):
-    source.failing = True
+async def test_report_that_raises_is_500_and_an_internal_error_and_the_next_request_is_answered(
+    address, reports, errors
+):
+    reports.failing = True
     line, _, content = await ask(address, get("/status"))
     assert line == "HTTP/1.1 500 Internal Server Error"
     assert content == b"internal server error\n"
+    ((where, error),) = errors
+    assert where == "admin"
+    assert isinstance(error, RuntimeError)
+    assert error.__traceback__ is not None
+    reports.failing = False
+    assert (await ask(address, get("/status")))[0] == "HTTP/1.1 200 OK"
 
 
-async def test_silent_clients_are_dropped(address, monkeypatch):
+async def test_client_that_goes_away_while_it_is_answered_is_no_internal_error(address, reports, errors):
+    async def slow():
+        await asyncio.sleep(0.05)
+        return b"x" * 10_000_000
+
+    reports.metrics = slow
+    _, writer = await asyncio.open_connection(address.host, address.port)
+    writer.write(get("/metrics"))
+    await writer.drain()
+    writer.transport.abort()
+    await asyncio.sleep(0.2)
+    assert errors == []
+    assert (await ask(address, get("/healthz")))[0] == "HTTP/1.1 200 OK"
+
+
+async def test_close_before_start_does_nothing(make):
+    await make().close()
+
+
+async def test_client_that_sends_no_whole_request_is_cut_after_the_timeout(address, monkeypatch):
     monkeypatch.setattr(admin, "TIMEOUT", 0.05)
     assert await ask_raw(address, b"GET /hea") == b""
 
 
-async def test_crowds_are_turned_away_and_the_next_is_served(address, monkeypatch):
+async def test_client_over_the_limit_is_refused_and_the_next_served_when_others_leave(address, monkeypatch):
     monkeypatch.setattr(admin, "MAX_CLIENTS", 2)
     silent = [await asyncio.open_connection(address.host, address.port) for _ in range(2)]
     await asyncio.sleep(0.05)
@@ -157,9 +195,9 @@ async def test_crowds_are_turned_away_and_the_next_is_served(address, monkeypatc
     assert (await ask(address, get("/healthz")))[0] == "HTTP/1.1 200 OK"
 
 
-async def test_close_does_not_wait_for_silent_clients(source):
+async def test_close_cuts_clients_that_send_nothing(make):
     address = Address("127.0.0.1", free_port())
-    server = Admin(source)
+    server = make()
     await server.start(address)
     reader, writer = await asyncio.open_connection(address.host, address.port)
     await asyncio.sleep(0.02)
@@ -169,9 +207,9 @@ async def test_close_does_not_wait_for_silent_clients(source):
     writer.close()
 
 
-async def test_a_unix_socket(source, tmp_path):
+async def test_unix_socket_is_served_and_its_file_removed_at_close(make, tmp_path):
     path = str(tmp_path / "admin.sock")
-    server = Admin(source)
+    server = make()
     await server.start(Address("", 0, path))
     reader, writer = await asyncio.open_unix_connection(path)
     writer.write(get("/healthz"))

@@ -3,17 +3,16 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 
 import psycopg
 import pytest
 
-from proxy.config.load import load
 from proxy.demo.servers import HOST, free_port
-from proxy.process import supervisor
-from proxy.process.serve import Answers
-from tests.fix_proxy import toml
+from proxy.process.supervisor import cores
+from tests.fix_proxy import ROOT, merged, toml
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
 MAILS = USERS | {"value": "mail", "redis_key": "mails:{id}"}
@@ -28,7 +27,7 @@ def users(connect):
 
 
 def until(condition, seconds=15.0):
-    """The first truth of `condition`."""
+    """Wait until `condition()` is true; returns what it returned."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline
@@ -57,7 +56,7 @@ def children(pid):
 
 
 @pytest.mark.parametrize("config", [{}, TWO], ids=["one", "two"])
-def test_sigterm_drains(rowtap, users, redis_client, config):
+def test_sigterm_lets_sessions_end_and_drains_the_backlog(rowtap, users, redis_client, config):
     proxy = rowtap([USERS], config | {"proxy": config.get("proxy", {}) | {"shutdown_timeout": "20s"}})
     connection = read(proxy, 1)
     connection.autocommit = False
@@ -77,7 +76,7 @@ def test_sigterm_drains(rowtap, users, redis_client, config):
 
 
 @pytest.mark.parametrize("config", [{}, TWO], ids=["one", "two"])
-def test_a_second_signal_ends_at_once(rowtap, users, config):
+def test_second_signal_ends_sessions_at_once(rowtap, users, config):
     proxy = rowtap([USERS], config | {"proxy": config.get("proxy", {}) | {"shutdown_timeout": "1h"}})
     connection = read(proxy, 1)
     proxy.signal(signal.SIGINT)
@@ -89,7 +88,7 @@ def test_a_second_signal_ends_at_once(rowtap, users, config):
         connection.execute("SELECT 1")
 
 
-def test_sessions_at_the_deadline_hear_why(rowtap, users):
+def test_sessions_open_at_the_shutdown_timeout_get_an_error(rowtap, users):
     proxy = rowtap([USERS], {"proxy": {"shutdown_timeout": "100ms"}})
     connection = read(proxy, 1)
     proxy.signal(signal.SIGTERM)
@@ -99,7 +98,7 @@ def test_sessions_at_the_deadline_hear_why(rowtap, users):
 
 
 @pytest.mark.parametrize("config", [{}, TWO], ids=["one", "two"])
-def test_sighup_takes_other_tables_and_drops_no_session(rowtap, users, redis_client, config):
+def test_sighup_takes_over_other_tables_and_ends_no_session(rowtap, users, redis_client, config):
     proxy = rowtap([USERS], config)
     connections = [read(proxy, number) for number in range(1, 7)]
     proxy.settle()
@@ -107,7 +106,7 @@ def test_sighup_takes_other_tables_and_drops_no_session(rowtap, users, redis_cli
     proxy.write_config(table=[USERS | {"redis_key": "people:{id}"}, MAILS])
     proxy.signal(signal.SIGHUP)
     workers = config.get("proxy", {}).get("workers", 1)
-    until(lambda: proxy.log_text().count("configuration reloaded") == workers)
+    until(lambda: proxy.log_text().count("worker takes over the new configuration") == workers)
     for number, connection in enumerate(connections, 11):
         # The first reads may go by while the catalog is asked for again.
         until(lambda n=number, c=connection: read(proxy, n, connection=c) and redis_client.get(f"mails:{n}"))
@@ -118,30 +117,30 @@ def test_sighup_takes_other_tables_and_drops_no_session(rowtap, users, redis_cli
     assert proxy.status()["sessions"] == 6
 
 
-def test_sighup_with_a_wrong_file_changes_nothing(rowtap, users, redis_client):
+def test_sighup_with_a_refused_file_changes_nothing(rowtap, users, redis_client):
     proxy = rowtap([USERS], TWO)
     connection = read(proxy, 1)
     proxy.config_path.write_text(toml(proxy.config) + "surprise = 1\n")
     proxy.signal(signal.SIGHUP)
-    until(lambda: proxy.log_text().count("configuration not reloaded") == 2)
+    until(lambda: proxy.log_text().count("worker refuses the new configuration") == 2)
     assert "surprise" in proxy.log_text()
     read(proxy, 2, connection=connection)
     proxy.settle()
     assert redis_client.get("users:2") == b"name 2"
 
 
-def test_sighup_says_what_needs_a_restart(rowtap):
+def test_sighup_logs_which_changed_settings_need_a_restart(rowtap):
     proxy = rowtap([USERS])
     proxy.write_config(redis={"url": f"redis://:geheim@{HOST}:1/0"}, log={"format": "json"})
     proxy.signal(signal.SIGHUP)
-    until(lambda: "configuration reloaded" in proxy.log_text())
+    until(lambda: "worker takes over the new configuration" in proxy.log_text())
     entries = [json.loads(line) for line in proxy.log_text().splitlines() if line.startswith("{")]
     (warning,) = [entry for entry in entries if entry["level"] == "warning"]
     assert warning["keys"] == "redis.url"
     assert "geheim" not in proxy.log_text()
 
 
-def test_several_workers_answer_as_one(rowtap, users, redis_client):
+def test_several_workers_answer_with_the_sum_of_their_counts(rowtap, users, redis_client):
     proxy = rowtap([USERS], TWO)
     until(lambda: proxy.get("/readyz")[0] == 200)
     connections = [read(proxy, *range(number, 99, 20)) for number in range(1, 21)]
@@ -163,7 +162,7 @@ def test_several_workers_answer_as_one(rowtap, users, redis_client):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells whose child a process is")
-def test_a_killed_worker_comes_back(rowtap, users, redis_client):
+def test_killed_worker_is_replaced_and_counted_as_an_internal_error(rowtap, users, redis_client):
     proxy = rowtap([USERS], TWO)
     until(lambda: proxy.get("/readyz")[0] == 200)
     connections = [read(proxy, number) for number in range(1, 11)]
@@ -173,7 +172,9 @@ def test_a_killed_worker_comes_back(rowtap, users, redis_client):
     os.kill(victim, signal.SIGKILL)
     until(lambda: "workers do not answer" in proxy.get("/readyz")[1])
     until(lambda: proxy.get("/readyz")[0] == 200)
-    assert "worker ended unexpectedly" in proxy.log_text()
+    assert "worker process ends unexpectedly" in proxy.log_text()
+    assert proxy.status()["internal_errors"] == 1
+    assert 'rowtap_internal_errors_total{where="worker"} 1.0' in proxy.get("/metrics")[1]
     assert len(before & set(children(proxy.pid))) == 1
     alive = 0
     for number, connection in enumerate(connections, 21):
@@ -182,7 +183,7 @@ def test_a_killed_worker_comes_back(rowtap, users, redis_client):
             alive += 1
         except psycopg.OperationalError:
             continue
-    # Which worker took which connection is the kernel's business.
+    # The kernel decides which worker accepts which connection.
     assert proxy.status()["sessions"] == alive
     fresh = [read(proxy, number) for number in range(41, 51)]
     proxy.settle()
@@ -191,12 +192,12 @@ def test_a_killed_worker_comes_back(rowtap, users, redis_client):
         assert redis_client.get(key) == b"name " + key.partition(b":")[2]
 
 
-def test_workers_auto_means_the_cores(rowtap):
+def test_workers_auto_starts_one_for_each_core(rowtap):
     proxy = rowtap([USERS], {"proxy": {"workers": "auto"}})
-    until(lambda: proxy.status()["workers"] == supervisor.cores())
+    until(lambda: proxy.status()["workers"] == cores())
 
 
-def test_not_ready_without_postgres(rowtap):
+def test_readyz_is_503_while_postgresql_is_down(rowtap):
     port = free_port()
     proxy = rowtap([USERS], {"postgres": {"port": port}})
     status, reasons = proxy.get("/readyz")
@@ -206,7 +207,7 @@ def test_not_ready_without_postgres(rowtap):
     assert proxy.get("/healthz")[0] == 200
 
 
-def test_not_ready_without_redis(rowtap):
+def test_readyz_is_503_while_redis_is_down(rowtap):
     proxy = rowtap([USERS], {"redis": {"url": f"redis://{HOST}:{free_port()}"}})
     assert proxy.get("/readyz") == (503, "Redis cannot be reached\n")
     assert proxy.status()["redis"] == "down"
@@ -214,7 +215,7 @@ def test_not_ready_without_redis(rowtap):
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(("section", "what"), [("proxy", "proxy.listen"), ("admin", "admin.listen")])
-def test_an_address_in_use_is_one_line(rowtap, rowtap_command, workers, section, what):
+def test_address_in_use_is_one_error_line_and_status_1(rowtap, rowtap_command, workers, section, what):
     proxy = rowtap()
     config = proxy.config | {
         "proxy": {"listen": f"{HOST}:{free_port()}", "workers": workers},
@@ -229,30 +230,43 @@ def test_an_address_in_use_is_one_line(rowtap, rowtap_command, workers, section,
     assert "Traceback" not in done.stderr
 
 
-class Crew:
-    """Workers that say what the test wants."""
+@pytest.mark.parametrize("workers", [1, 2])
+def test_proxy_without_an_admin_endpoint_serves_and_stops(rowtap_process, workers):
+    process, dsn = rowtap_process({"proxy": {"workers": workers}, "admin": {"listen": "off"}})
 
-    def __init__(self, *redis_up, draining=False):
-        self.draining = draining
-        self._redis_up = redis_up
+    def selected():
+        try:
+            with psycopg.connect(dsn, connect_timeout=20) as connection:
+                return connection.execute("SELECT 1").fetchone()
+        except psycopg.OperationalError:
+            assert process.poll() is None
+            return None
 
-    async def snapshots(self):
-        return [{"redis_up": up} for up in self._redis_up]
+    assert until(selected) == (1,)
+    process.terminate()
+    assert process.wait(15) == 0
 
 
-@pytest.mark.parametrize(
-    ("crew", "reasons"),
-    [
-        (Crew(True, True), []),
-        (Crew(True, False), ["Redis cannot be reached"]),
-        (Crew(True), ["1 of 2 workers do not answer"]),
-        (Crew(), ["2 of 2 workers do not answer"]),
-        (
-            Crew(False, draining=True),
-            ["draining: no new sessions are accepted", "1 of 2 workers do not answer", "Redis cannot be reached"],
-        ),
-    ],
-)
-async def test_why_not_ready(postgres, crew, reasons):
-    environment = {"ROWTAP_POSTGRES__HOST": HOST, "ROWTAP_POSTGRES__PORT": str(postgres.port)}
-    assert await Answers(load(None, None, environment), crew, 2).not_ready() == reasons
+@pytest.fixture
+def rowtap_process(tmp_path, postgres, database, redis_url):
+    """`rowtap_process(config)`: a `serve` process that has perhaps no admin endpoint, and a connection string."""
+    processes = []
+
+    def start(config):
+        port = free_port()
+        defaults = {
+            "proxy": {"listen": f"{HOST}:{port}"},
+            "postgres": {"host": HOST, "port": postgres.port, "database": database},
+            "redis": {"url": redis_url},
+        }
+        path = tmp_path / "config.toml"
+        path.write_text(toml(merged(defaults, config)))
+        command = [sys.executable, "-m", "proxy", "serve", "--config", str(path)]
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+        processes.append(process)
+        return process, f"host={HOST} port={port} user={postgres.user} dbname={database}"
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()

@@ -1,4 +1,4 @@
-"""One worker put together: from a client's statement to Redis, other rules while it runs, and how it ends."""
+"""One worker: from a client's statement to Redis, other rules while it runs, how it ends, and a writer that fails."""
 
 import asyncio
 import contextlib
@@ -10,11 +10,12 @@ import redis.asyncio
 import structlog
 
 from cache.capture import database
+from cache.delivery.writer import Writer
 from proxy import logs
 from proxy.config.load import load
 from proxy.demo.servers import HOST, free_port
 from proxy.net import listeners
-from proxy.process import worker
+from proxy.process import internal_errors, worker
 from proxy.process.worker import Bystander, Worker
 from tests.fix_postgres import fresh_database
 from tests.fix_proxy import toml
@@ -80,7 +81,8 @@ class Running:
 def logged(monkeypatch):
     """What the worker logs, as dictionaries; how the process logs stays as it is."""
     capture = structlog.testing.LogCapture()
-    monkeypatch.setattr(worker, "log", structlog.wrap_logger(None, processors=[capture]))
+    for module in (worker, internal_errors):
+        monkeypatch.setattr(module, "log", structlog.wrap_logger(None, processors=[capture]))
     monkeypatch.setattr(logs, "configure", lambda section: capture.entries.append({"configured": section}))
     return capture.entries
 
@@ -131,7 +133,7 @@ async def get(found, key):
     return await found.client.get(key)
 
 
-async def test_from_a_statement_to_redis(start):
+async def test_read_fills_and_write_stores_and_both_are_counted(start):
     found = await start()
     connection = await found.connect()
     await connection.execute(READ, (1,))
@@ -145,7 +147,7 @@ async def test_from_a_statement_to_redis(start):
     assert (rule["fills"], rule["stores"]) == (1, 1)
 
 
-async def test_another_rule_for_the_same_sessions(start):
+async def test_reloaded_rule_applies_to_open_sessions(start):
     found = await start()
     connection = await found.connect()
     await connection.execute(READ, (1,))
@@ -155,7 +157,7 @@ async def test_another_rule_for_the_same_sessions(start):
     assert await get(found, "users:1") is None or await get(found, "users:1") == b"name 1"
 
 
-async def test_a_rule_that_is_gone_takes_its_keys_along(start):
+async def test_keys_of_a_removed_rule_are_removed(start):
     found = await start([USERS, MAILS])
     connection = await found.connect()
     await connection.execute(READ, (1,))
@@ -166,7 +168,7 @@ async def test_a_rule_that_is_gone_takes_its_keys_along(start):
     assert await get(found, "mails:2") is None
 
 
-async def test_no_rule_any_more(start):
+async def test_keys_are_removed_with_the_last_rule_and_fill_again_when_it_returns(start):
     found = await start()
     connection = await found.connect()
     await connection.execute(READ, (1,))
@@ -178,7 +180,7 @@ async def test_no_rule_any_more(start):
     assert await filled(found, connection, 3, "users:3") == b"name 3"
 
 
-async def test_a_rule_with_another_meaning_begins_with_no_keys(start):
+async def test_keys_of_a_changed_rule_are_removed(start):
     found = await start()
     connection = await found.connect()
     await connection.execute(READ, (1,))
@@ -199,20 +201,20 @@ async def test_a_rule_with_another_meaning_begins_with_no_keys(start):
         ({"log": {"level": "loud"}}, "log.level"),
     ],
 )
-async def test_a_file_that_is_refused_changes_nothing(start, logged, sections, words):
+async def test_reload_of_a_refused_file_changes_nothing(start, logged, sections, words):
     found = await start()
     connection = await found.connect()
     before = found.worker.config
     found.reload(**sections)
     assert found.worker.config is before
     (entry,) = said(logged, "error")
-    assert entry["event"] == "configuration not reloaded"
+    assert entry["event"] == "worker refuses the new configuration"
     assert words in entry["reason"]
     await connection.execute(READ, (1,))
     assert await get(found, "users:1") == b"name 1"
 
 
-async def test_a_file_that_is_gone_changes_nothing(start, logged):
+async def test_reload_of_an_absent_file_changes_nothing(start, logged):
     found = await start()
     found.path.unlink()
     before = found.worker.config
@@ -222,7 +224,7 @@ async def test_a_file_that_is_gone_changes_nothing(start, logged):
     assert "config.toml" in entry["reason"]
 
 
-async def test_limits_are_reloaded(start):
+async def test_reload_takes_over_max_connections(start):
     found = await start()
     first = await found.connect()
     found.reload(proxy={"listen": f"{HOST}:0", "max_connections": 1})
@@ -231,14 +233,14 @@ async def test_limits_are_reloaded(start):
     await first.execute("SELECT 1")
 
 
-async def test_log_settings_are_reloaded(start, logged):
+async def test_reload_takes_over_log_settings(start, logged):
     found = await start()
     found.reload(log={"level": "debug", "format": "json"})
     (section,) = [entry["configured"] for entry in logged if "configured" in entry]
     assert (section.level, section.format) == ("debug", "json")
 
 
-async def test_what_a_reload_leaves_to_a_restart_is_said(start, logged):
+async def test_reload_keeps_settings_that_need_a_restart_and_names_them(start, logged):
     found = await start()
     other = {"redis": {"url": f"redis://:geheim@{HOST}:1/0"}, "admin": {"listen": f"{HOST}:1"}}
     postgres = found.sections["postgres"] | {"port": free_port()}
@@ -254,7 +256,7 @@ async def test_what_a_reload_leaves_to_a_restart_is_said(start, logged):
     assert again["keys"] == entry["keys"], "it is still not in force"
 
 
-async def test_sessions_that_began_before_their_databases_rules(start, postgres, connect):
+async def test_nothing_fills_while_a_session_from_before_the_databases_rules_is_open(start, postgres, connect):
     found = await start([])
     before = await found.connect()
     found.reload(table=[USERS])
@@ -277,7 +279,7 @@ async def test_bystanders_of_other_databases_are_in_nobodys_way(start, postgres)
         await stranger.close()
 
 
-async def test_two_databases(start, postgres):
+async def test_each_database_fills_the_keys_of_its_own_rules(start, postgres):
     with fresh_database(postgres) as other:
         with psycopg.connect(postgres.dsn(other), autocommit=True) as direct:
             direct.execute(TABLE)
@@ -310,18 +312,18 @@ def test_bystanders_are_counted():
     assert (one.outstanding, one.blinded, one.before_commit, one.before_forwarding) == (False, True, False, None)
 
 
-async def test_a_table_that_can_no_longer_be_captured_loses_its_keys_once(start, connect, logged, monkeypatch):
+async def test_table_that_can_no_longer_be_captured_is_flushed_once(start, connect, logged, monkeypatch):
     monkeypatch.setattr(database, "MAX_AGE_NS", 0)
     found = await start()
     connection = await found.connect()
     await connection.execute(READ, (1,))
     assert await get(found, "users:1") == b"name 1"
-    # On another road, so that no statement tells the proxy.
+    # Not through the proxy, so that it sees no statement of it.
     connect().execute("ALTER TABLE users DROP CONSTRAINT users_pkey")
 
     async def asked_again():
-        before = len([entry for entry in logged if entry.get("event") == "catalog learned"])
-        while len([entry for entry in logged if entry.get("event") == "catalog learned"]) == before:
+        before = len([entry for entry in logged if entry.get("event") == "worker learns the catalog"])
+        while len([entry for entry in logged if entry.get("event") == "worker learns the catalog"]) == before:
             await connection.execute("SELECT 1")
 
     await asked_again()
@@ -337,7 +339,7 @@ async def test_a_table_that_can_no_longer_be_captured_loses_its_keys_once(start,
     assert await filled(found, connection, 1, "users:1") == b"name 1"
 
 
-async def test_what_an_earlier_run_left_of_a_table_that_cannot_be_captured_is_removed(start, connect):
+async def test_keys_an_earlier_run_left_of_a_table_that_cannot_be_captured_are_removed(start, connect):
     connect().execute("ALTER TABLE users DROP CONSTRAINT users_pkey")
     found = await start()
     await found.client.set("users:1", "left by an earlier run")
@@ -346,7 +348,7 @@ async def test_what_an_earlier_run_left_of_a_table_that_cannot_be_captured_is_re
     assert await get(found, "users:1") is None
 
 
-async def test_the_end(start, redis_url):
+async def test_stop_lets_sessions_end_and_drains_the_backlog(start, redis_url):
     found = await start()
     connection = await found.connect()
     await connection.execute(READ, (1,))
@@ -362,7 +364,7 @@ async def test_the_end(start, redis_url):
     assert [field for field in await found.client.hkeys("rowtap:state") if field.startswith((b"w:", b"l:"))] == []
 
 
-async def test_sessions_are_ended_at_the_deadline(start):
+async def test_sessions_open_at_the_shutdown_timeout_get_an_error(start):
     found = await start(proxy={"listen": f"{HOST}:0", "shutdown_timeout": "100ms"})
     connection = await found.connect()
     found.worker.stop()
@@ -371,7 +373,7 @@ async def test_sessions_are_ended_at_the_deadline(start):
         await connection.execute("SELECT 1")
 
 
-async def test_told_twice_it_ends_at_once(start):
+async def test_second_stop_ends_sessions_at_once(start):
     found = await start(proxy={"listen": f"{HOST}:0", "shutdown_timeout": "1h"})
     connection = await found.connect()
     await connection.execute(READ, (1,))
@@ -385,7 +387,7 @@ async def test_told_twice_it_ends_at_once(start):
     assert await found.client.get("users:1") == b"name 1"
 
 
-async def test_changes_that_cannot_reach_redis_are_left_behind(start, logged, monkeypatch):
+async def test_changes_that_cannot_reach_redis_are_logged_at_the_end(start, logged, monkeypatch):
     monkeypatch.setattr(worker, "DRAIN_TIMEOUT", 0.2)
     found = await start(redis={"url": f"redis://{HOST}:{free_port()}/0"})
     connection = await found.connect()
@@ -393,12 +395,16 @@ async def test_changes_that_cannot_reach_redis_are_left_behind(start, logged, mo
     await connection.close()
     found.worker.stop()
     await asyncio.wait_for(found.task, 5)
-    left = [entry for entry in said(logged, "warning") if entry["event"].startswith("changes were left behind")]
+    left = [
+        entry
+        for entry in said(logged, "warning")
+        if entry["event"].startswith("worker ends before all changes are in Redis")
+    ]
     assert len(left) == 1
-    assert left[0]["left"] > 0
+    assert left[0]["pending"] > 0
 
 
-async def test_cancelled_it_leaves_nothing_running(start):
+async def test_cancelled_worker_leaves_nothing_running(start):
     found = await start()
     await found.connect()
     found.task.cancel()
@@ -408,3 +414,112 @@ async def test_cancelled_it_leaves_nothing_running(start):
     assert found.worker.server.sessions == 0
     found.task = asyncio.get_running_loop().create_future()
     found.task.set_result(None)
+
+
+class FailingWriter(Writer):
+    """A writer that sends Redis nothing more after `suspend`, and whose `run` raises after `fail`."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self._suspended, self._failing = asyncio.Event(), asyncio.Event()
+
+    async def suspend(self):
+        self._suspended.set()
+        await asyncio.sleep(0.05)
+
+    def fail(self):
+        self._suspended.set()
+        self._failing.set()
+
+    async def run(self):
+        working = asyncio.create_task(super().run())
+        suspended = asyncio.create_task(self._suspended.wait())
+        try:
+            await asyncio.wait((working, suspended), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (working, suspended):
+                task.cancel()
+            await asyncio.wait((working, suspended))
+        if self._suspended.is_set():
+            await self._failing.wait()
+            raise RuntimeError("injected")
+
+
+@pytest.fixture
+def failing_writer(monkeypatch):
+    monkeypatch.setattr(worker, "Writer", FailingWriter)
+
+
+async def test_writer_that_fails_stops_the_worker_with_status_1_and_ends_its_sessions(failing_writer, start, logged):
+    found = await start(proxy={"listen": f"{HOST}:0", "shutdown_timeout": "1h"})
+    connection = await found.connect()
+    await connection.execute(READ, (1,))
+    assert await get(found, "users:1") == b"name 1"
+    found.worker.writer.fail()
+    assert await asyncio.wait_for(found.task, 10) == 1
+    assert found.worker.draining
+    with pytest.raises(psycopg.OperationalError, match="terminating connection"):
+        await connection.execute("SELECT 1")
+    internal, stopping = said(logged, "error")
+    assert (internal["event"], internal["where"], str(internal["exc_info"])) == ("internal error", "writer", "injected")
+    assert internal["exc_info"].__traceback__ is not None
+    assert stopping["event"] == "worker stops because its writer failed"
+    assert found.worker.snapshot()["internal_errors"] == {"writer": 1}
+
+
+async def test_stale_key_of_a_failed_writer_is_removed_by_the_next_start(failing_writer, start, monkeypatch):
+    found = await start()
+    connection = await found.connect()
+    await connection.execute(READ, (1,))
+    assert await get(found, "users:1") == b"name 1"
+    await found.worker.writer.suspend()
+    await connection.execute("UPDATE users SET name = 'unsent' WHERE id = 1")
+    await found.until(lambda: found.worker.backlog.pending)
+    found.worker.writer.fail()
+    assert await asyncio.wait_for(found.task, 10) == 1
+    assert await found.client.get("users:1") == b"name 1", "what the writer did not send"
+    registered = [field for field in await found.client.hkeys("rowtap:state") if field.startswith(b"w:")]
+    assert registered, "what tells the next start of it"
+    monkeypatch.undo()
+    again = await start()
+    assert await get(again, "users:1") is None
+
+
+async def test_writer_that_fails_while_draining_ends_the_drain_at_once(failing_writer, start, logged):
+    found = await start(proxy={"listen": f"{HOST}:0", "shutdown_timeout": "1h"})
+    connection = await found.connect()
+    found.worker.stop()
+    await asyncio.sleep(0.05)
+    assert not found.task.done()
+    found.worker.writer.fail()
+    assert await asyncio.wait_for(found.task, 10) == 1
+    with pytest.raises(psycopg.OperationalError):
+        await connection.execute("SELECT 1")
+    assert found.worker.snapshot()["internal_errors"] == {"writer": 1}
+
+
+async def test_writer_that_is_cancelled_by_mistake_stops_the_worker_too(start, logged):
+    found = await start()
+    (writing,) = [task for task in asyncio.all_tasks() if task.get_name() == "writer"]
+    writing.cancel()
+    assert await asyncio.wait_for(found.task, 10) == 1
+    assert found.worker.snapshot()["internal_errors"] == {"writer": 1}
+
+
+async def test_drain_of_sessions_that_fails_is_an_internal_error_and_changes_still_reach_redis(
+    start, logged, monkeypatch
+):
+    found = await start()
+    connection = await found.connect()
+    await connection.execute("UPDATE users SET name = 'last' WHERE id = 1")
+
+    async def drain(_seconds):
+        raise RuntimeError("injected")
+
+    monkeypatch.setattr(found.worker.server, "drain", drain)
+    found.worker.stop()
+    assert await asyncio.wait_for(found.task, 10) == 0
+    assert await found.client.get("users:1") == b"last"
+    assert found.worker.snapshot()["internal_errors"] == {"worker": 1}
+    (entry,) = said(logged, "error")
+    assert str(entry["exc_info"]) == "injected"
