@@ -99,6 +99,7 @@ async def test_several_rules_are_flushed_by_one_scan(redis_url, redis_client):
         assert [key for key in redis_client.scan_iter() if not key.startswith(b"rowtap:")] == [b"u:1"]
 
 
+@pytest.mark.timing("the fence lives for a second, in which all that must be refused is sent")
 async def test_values_are_refused_for_a_fences_life_after_an_evict_that_may_commit_later(redis_url, redis_client):
     async with working(redis_url, fence_life=1000, heartbeat=0.1) as w:
         w.evict(may_commit_later=True)
@@ -116,6 +117,7 @@ async def test_values_are_refused_for_a_fences_life_after_an_evict_that_may_comm
         assert redis_client.get("users:1") == b"after"
 
 
+@pytest.mark.timing("the fence lives for a second, in which all that must be refused is sent")
 async def test_values_of_a_table_are_refused_for_a_fences_life_after_a_flush_that_may_commit_later(
     redis_url, redis_client
 ):
@@ -145,6 +147,7 @@ async def test_fill_older_than_half_a_fences_life_is_refused_and_a_store_evicts(
         assert (w.counts.refused, w.counts.evicts) == (1, 1)
 
 
+@pytest.mark.timing("looks for the fence up to 50 ms before it may go")
 async def test_fence_is_kept_for_its_life_and_not_for_ever(redis_url, redis_client):
     async with working(redis_url, fence_life=600, heartbeat=0.05) as w:
         w.evict()

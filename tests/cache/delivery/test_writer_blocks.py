@@ -192,6 +192,7 @@ async def test_flush_under_its_own_block_scans_only_if_a_value_came_since(server
             assert scans(client) > before, "another program may have set keys of the rule's form"
 
 
+@pytest.mark.timing("the worker must renew a block that Redis keeps for a second")
 async def test_block_is_renewed_while_its_worker_lives_and_ends_after_a_fences_life(redis_url, redis_client):
     async with working(redis_url, "x", fence_life=1000, heartbeat=0.1) as x:
         async with working(redis_url, fence_life=1000, heartbeat=0.1) as w:
@@ -268,6 +269,7 @@ async def test_block_removes_keys_from_a_full_redis(server):
             assert client.get("users:1") == b"new"
 
 
+@pytest.mark.timing("the fence lives for a second, in which all that must be refused is sent")
 @pytest.mark.parametrize("reason", ["block", "evict", "flush"])
 async def test_values_are_refused_when_fences_were_evicted_that_had_blocks(redis_url, redis_client, reason):
     facts = {"fence_life": 1000, "heartbeat": 0.1}
