@@ -65,7 +65,7 @@ def plan(text, where=USERS, scope=PUBLIC):
     return found[0]
 
 
-def told(text, where=USERS, scope=PUBLIC):
+def effects(text, where=USERS, scope=PUBLIC):
     """One statement's effects as short words: ``store 1=a``, ``evict 1 2``, ``flush``, ``fill id=1``, …"""
     found, literals = plans(text, where, scope)
     assert len(found) == 1, text

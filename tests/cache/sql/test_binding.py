@@ -4,7 +4,7 @@ import pytest
 
 from cache.catalog.tables import Link, LinkType, Scope
 from cache.sql.plans import Reason
-from tests.cache.catalogs import PUBLIC, USERS, USERS_COLUMNS, bound, catalog, plan, relation, told
+from tests.cache.catalogs import PUBLIC, USERS, USERS_COLUMNS, bound, catalog, effects, plan, relation
 
 READS = [
     ("SELECT id, name FROM users", "fill", "fill"),
@@ -97,7 +97,7 @@ READS = [
 @pytest.mark.parametrize(("text", "effect", "reason"), READS)
 def test_read_has_the_effect_and_the_reason_of_the_manual(text, effect, reason):
     where = catalog(harmless=frozenset(["calm"]), volatile=frozenset(["random", "query_to_xml"]))
-    assert told(text, where) == effect
+    assert effects(text, where) == effect
     assert reason is None or plan(text, where).reason.value == reason
 
 
@@ -124,20 +124,20 @@ def two_schemas():
     ],
 )
 def test_name_that_may_mean_two_tables_makes_a_store_an_evict(scope, effect):
-    assert told("UPDATE users SET name = 'x' WHERE id = 1", two_schemas(), scope) == effect
+    assert effects("UPDATE users SET name = 'x' WHERE id = 1", two_schemas(), scope) == effect
 
 
 def test_uncertain_name_makes_returning_evict():
     text = "UPDATE users SET name = 'x' WHERE n = 1 RETURNING *"
-    assert told(text, two_schemas(), Scope(None)) == "flush returning evict"
-    assert told("UPDATE public.users SET name = 'x' WHERE id = 1", two_schemas(), Scope(None)) == "store 1=x"
+    assert effects(text, two_schemas(), Scope(None)) == "flush returning evict"
+    assert effects("UPDATE public.users SET name = 'x' WHERE id = 1", two_schemas(), Scope(None)) == "store 1=x"
 
 
 def test_names_are_folded_and_unquoted_as_the_server_does():
     for spelled in ("USERS", '"users"', 'PUBLIC."users"', 'U&"us\\0065rs"', "/* x */ users", "users -- c\n"):
-        assert told(f"DELETE FROM {spelled} WHERE ID = 1") == "evict 1"
-    assert told('DELETE FROM "Users" WHERE id = 1') == ""
-    assert told('DELETE FROM users WHERE "ID" = 1') == "flush"
+        assert effects(f"DELETE FROM {spelled} WHERE ID = 1") == "evict 1"
+    assert effects('DELETE FROM "Users" WHERE id = 1') == ""
+    assert effects('DELETE FROM users WHERE "ID" = 1') == "flush"
 
 
 # What else a plan says
@@ -218,6 +218,6 @@ def test_definition_of_a_table_that_only_cascades_here_flushes_nothing():
     users = relation(1, "users", USERS_COLUMNS)
     rule = bound(users)
     where = catalog(users, rule, others=(relation(2, "teams"),), links=(Link(2, rule, LinkType.CASCADE),))
-    assert told("DROP TABLE teams", where) == ""
+    assert effects("DROP TABLE teams", where) == ""
     assert plan("DROP TABLE teams", where).ddl
-    assert told("DROP TABLE users", where) == "flush uncounted"
+    assert effects("DROP TABLE users", where) == "flush uncounted"

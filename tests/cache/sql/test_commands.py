@@ -5,7 +5,7 @@ import pytest
 from cache.sql import commands, queries
 from cache.sql.memo import PlanMemo
 from cache.sql.plans import Action, Command, Literal, Operand, OperandSource, Reason
-from tests.cache.catalogs import PUBLIC, USERS, plan, plans, told
+from tests.cache.catalogs import PUBLIC, USERS, effects, plan, plans
 
 COMMANDS = [
     ("BEGIN", Command.BEGIN, None),
@@ -145,7 +145,7 @@ def test_definition_whose_query_cannot_be_read_flushes_what_it_may_write():
     assert [write.action for write in made.writes] == [Action.FLUSH]
     assert made.opaque
     read = "CREATE TABLE o2 AS WITH d AS (DELETE FROM users WHERE id = 1 RETURNING *) TABLE d"
-    assert told(read) == "evict 1 uncounted"
+    assert effects(read) == "evict 1 uncounted"
     assert not plan("CREATE TABLE o2 AS SELECT * FROM users CROSS APPLY f()").writes
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from cache.sql.plans import Action, Command
 from cache.sql.statements import Name
-from tests.cache.catalogs import plan, statement, told
+from tests.cache.catalogs import effects, plan, statement
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_created_relations_are_named(text, created, temporary):
     ],
 )
 def test_query_of_create_table_as_has_its_effect_if_it_runs(text, effect):
-    assert told(text) == effect
+    assert effects(text) == effect
 
 
 def test_create_table_as_execute_is_opaque():
@@ -77,14 +77,14 @@ def test_definitions_that_touch_no_rows_only_ask_the_catalog_again(text):
     "text", ["DROP SCHEMA s", "DROP OWNED BY r", "DROP TYPE t CASCADE", "ALTER DOMAIN d DROP NOT NULL"]
 )
 def test_definitions_that_reach_tables_they_do_not_name_flush_every_rule(text):
-    assert told(text) == "flush uncounted"
+    assert effects(text) == "flush uncounted"
 
 
 @pytest.mark.parametrize(
     "text", ["DROP TYPE t", "ALTER ROLE r RENAME TO s", "DROP ROLE users_admin", "CREATE SCHEMA s"]
 )
 def test_definitions_elsewhere_flush_nothing(text):
-    assert told(text) == ""
+    assert effects(text) == ""
 
 
 def test_refreshed_view_is_opaque_as_it_calls_functions_that_are_not_seen():

@@ -4,7 +4,7 @@ import pytest
 
 from cache.sql import operands
 from cache.sql.plans import Reason
-from tests.cache.catalogs import bound, catalog, column, plan, relation, told
+from tests.cache.catalogs import bound, catalog, column, effects, plan, relation
 
 
 @pytest.mark.parametrize(
@@ -17,31 +17,31 @@ from tests.cache.catalogs import bound, catalog, column, plan, relation, told
 def test_constant_is_stored_if_the_type_keeps_its_text(kind, stores):
     where = catalog(relation(1, "users", (("id", 1, "int4"), ("name", 2, kind))))
     expected = "store 1=x" if stores else "evict 1"
-    assert told("UPDATE users SET name = 'x' WHERE id = 1", where) == expected
+    assert effects("UPDATE users SET name = 'x' WHERE id = 1", where) == expected
 
 
 def test_enum_and_domain_constants_are_stored_but_for_domains_over_varchar():
     enum = catalog(relation(1, "users", (("id", 1, "int4"), column("name", 2, "mood", type_kind="e"))))
-    assert told("UPDATE users SET name = 'x' WHERE id = 1", enum) == "store 1=x"
-    assert told("UPDATE users SET name = 'x'::text WHERE id = 1", enum) == "evict 1"
+    assert effects("UPDATE users SET name = 'x' WHERE id = 1", enum) == "store 1=x"
+    assert effects("UPDATE users SET name = 'x'::text WHERE id = 1", enum) == "evict 1"
     for base, effect in (("text", "store 1=x"), ("varchar", "evict 1")):
         domain = column("name", 2, "d", type_kind="d", base_oid=25 if base == "text" else 1043)
         where = catalog(relation(1, "users", (("id", 1, "int4"), domain)))
-        assert told("UPDATE users SET name = 'x' WHERE id = 1", where) == effect
+        assert effects("UPDATE users SET name = 'x' WHERE id = 1", where) == effect
 
 
 @pytest.mark.parametrize("kind", ["numeric", "bpchar", "timestamptz", "other", "json"])
 def test_key_is_unknown_if_equality_is_not_same_text(kind):
     where = catalog(relation(1, "users", (("id", 1, kind), ("name", 2, "text"))))
-    assert told("SELECT name FROM users WHERE id = '1'", where) == "fill"
-    assert told("DELETE FROM users WHERE id = '1'", where) == "flush"
+    assert effects("SELECT name FROM users WHERE id = '1'", where) == "fill"
+    assert effects("DELETE FROM users WHERE id = '1'", where) == "flush"
 
 
 def test_key_is_unknown_under_a_nondeterministic_collation():
     key = column("id", 1, "text", deterministic=False)
     where = catalog(relation(1, "users", (key, ("name", 2, "text"))))
-    assert told("SELECT name FROM users WHERE id = '1'", where) == "fill"
-    assert told("DELETE FROM users WHERE id = ANY ('{1}')", where) == "flush"
+    assert effects("SELECT name FROM users WHERE id = '1'", where) == "fill"
+    assert effects("DELETE FROM users WHERE id = ANY ('{1}')", where) == "flush"
 
 
 def test_declared_type_of_a_parameter_counts_as_its_cast():
@@ -60,6 +60,6 @@ def test_conditions_that_combine_to_too_many_keys_are_a_flush(monkeypatch):
     table = relation(1, "users", (("a", 1, "int4"), ("b", 2, "int4"), ("name", 3, "text")), key=("a", "b"))
     where = catalog(table, bound(table, ("a", "b")))
     text = "DELETE FROM users WHERE a IN (1, 2, 3) AND b IN (4, 5)"
-    assert told(text, where) == "evict 1,4 1,5 2,4 2,5 3,4 3,5"
+    assert effects(text, where) == "evict 1,4 1,5 2,4 2,5 3,4 3,5"
     monkeypatch.setattr(operands, "MAX_TARGETS", 5)
-    assert told(text, where) == "flush"
+    assert effects(text, where) == "flush"

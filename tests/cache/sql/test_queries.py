@@ -6,7 +6,7 @@ import pytest
 
 from cache.catalog.tables import Scope
 from cache.sql.plans import Action, Reason
-from tests.cache.catalogs import catalog, plan, plans, relation, told
+from tests.cache.catalogs import catalog, effects, plan, plans, relation
 
 
 def test_statements_of_one_text_index_the_same_literals():
@@ -49,7 +49,7 @@ def test_literal_has_its_value_with_and_without_a_template(spelled, value):
 
 @pytest.mark.parametrize("spelled", [r"E'\xe9'", r"E'\351'", r"E'\u00e9'", r"U&'\0061'", "N'x'", "B'1'", "X'1F'"])
 def test_constant_whose_text_is_not_certain_evicts(spelled):
-    assert told(f"UPDATE users SET name = {spelled} WHERE id = 7") == "evict 7"
+    assert effects(f"UPDATE users SET name = {spelled} WHERE id = 7") == "evict 7"
 
 
 @pytest.mark.parametrize("spelled", ["0x1F", "1_000", "1.5", "1e3"])
@@ -87,9 +87,9 @@ def test_strings_in_long_lists_are_escaped():
 
 def test_insert_of_many_rows_stores_none():
     rows = ", ".join(f"({number}, 'a')" for number in range(500))
-    assert told(f"INSERT INTO users VALUES {rows}") == "nothing"
-    assert told(f"INSERT INTO users VALUES {rows} ON CONFLICT (id) DO UPDATE SET name = 'b'") == "flush"
-    assert told(f"INSERT INTO users VALUES {rows} RETURNING id, name") == "nothing returning store"
+    assert effects(f"INSERT INTO users VALUES {rows}") == "nothing"
+    assert effects(f"INSERT INTO users VALUES {rows} ON CONFLICT (id) DO UPDATE SET name = 'b'") == "flush"
+    assert effects(f"INSERT INTO users VALUES {rows} RETURNING id, name") == "nothing returning store"
 
 
 # Texts made to hurt
@@ -245,7 +245,7 @@ def test_read_with_grammar_that_is_not_known_fills_nothing(text):
     ],
 )
 def test_relations_surface_through_the_grammar_around_them(text, effect):
-    assert told(text) == effect
+    assert effects(text) == effect
 
 
 def test_recursive_query_that_refers_ahead_is_opaque():

@@ -5,7 +5,7 @@ import pytest
 from cache.catalog.tables import Link, LinkType
 from cache.rules import ValueFormat
 from cache.sql.plans import Reason
-from tests.cache.catalogs import USERS_COLUMNS, bound, catalog, column, plan, relation, told
+from tests.cache.catalogs import USERS_COLUMNS, bound, catalog, column, effects, plan, relation
 
 WRITES = [
     ("UPDATE users SET name = 'x' WHERE id = 1", "store 1=x", "store"),
@@ -163,7 +163,7 @@ WRITES = [
 
 @pytest.mark.parametrize(("text", "effect", "reason"), WRITES)
 def test_write_has_the_effect_and_the_reason_of_the_manual(text, effect, reason):
-    assert told(text) == effect
+    assert effects(text) == effect
     assert reason is None or plan(text).reason.value == reason
 
 
@@ -187,32 +187,32 @@ ALL_EVENTS = frozenset(["INSERT", "UPDATE", "DELETE"])
 )
 def test_trigger_for_the_event_makes_stores_evicts_and_takes_the_row_count_away(text, effect):
     where = catalog(relation(1, "users", USERS_COLUMNS, triggers=ALL_EVENTS))
-    assert told(text, where) == effect
+    assert effects(text, where) == effect
 
 
 @pytest.mark.parametrize("events", [["INSERT"], ["DELETE"], ["TRUNCATE"]])
 def test_trigger_of_another_event_leaves_the_store(events):
     where = catalog(relation(1, "users", USERS_COLUMNS, triggers=frozenset(events)))
-    assert told("UPDATE users SET name = 'x' WHERE id = 1", where) == "store 1=x"
+    assert effects("UPDATE users SET name = 'x' WHERE id = 1", where) == "store 1=x"
 
 
 def test_delete_trigger_makes_update_of_partitioned_table_an_evict():
     where = catalog(relation(1, "users", USERS_COLUMNS, kind="p", triggers=frozenset(["DELETE"])))
-    assert told("UPDATE users SET name = 'x' WHERE id = 1", where) == "evict 1 uncounted"
+    assert effects("UPDATE users SET name = 'x' WHERE id = 1", where) == "evict 1 uncounted"
 
 
 def test_rewrite_rule_flushes():
     where = catalog(relation(1, "users", USERS_COLUMNS, rewritten=True))
     for text in ("UPDATE users SET n = 1 WHERE id = 1", "INSERT INTO users VALUES (1, 'a')", "DELETE FROM users"):
-        assert told(text, where) == "flush uncounted"
+        assert effects(text, where) == "flush uncounted"
 
 
 def test_generated_column_evicts_even_if_it_is_not_assigned():
     columns = (*USERS_COLUMNS[:1], column("name", 2, "text", generated=True), *USERS_COLUMNS[2:])
     where = catalog(relation(1, "users", columns))
-    assert told("UPDATE users SET n = 1 WHERE id = 1", where) == "evict 1"
-    assert told("UPDATE users SET n = 1", where) == "flush"
-    assert told("INSERT INTO users (id, n) VALUES (1, 2)", where) == "nothing"
+    assert effects("UPDATE users SET n = 1 WHERE id = 1", where) == "evict 1"
+    assert effects("UPDATE users SET n = 1", where) == "flush"
+    assert effects("INSERT INTO users (id, n) VALUES (1, 2)", where) == "nothing"
 
 
 # Composite keys, several values
@@ -244,16 +244,16 @@ def pairs(style, value=("v",)):
     ],
 )
 def test_composite_key_is_known_if_all_its_columns_are(text, effect):
-    assert told(text, pairs(ValueFormat.STRING)) == effect
+    assert effects(text, pairs(ValueFormat.STRING)) == effect
 
 
 def test_partial_assignment_is_a_store_for_hashes_only():
     partly = "UPDATE pairs SET w = 4 WHERE a = 1 AND b = 'x'"
-    assert told(partly, pairs(ValueFormat.HASH, ("v", "w"))) == "store 1,x=-,4"
-    assert told(partly, pairs(ValueFormat.JSON, ("v", "w"))) == "evict 1,x"
+    assert effects(partly, pairs(ValueFormat.HASH, ("v", "w"))) == "store 1,x=-,4"
+    assert effects(partly, pairs(ValueFormat.JSON, ("v", "w"))) == "evict 1,x"
     wholly = "UPDATE pairs SET w = 4, v = 'n' WHERE a = 1 AND b = 'x'"
-    assert told(wholly, pairs(ValueFormat.JSON, ("v", "w"))) == "store 1,x=n,4"
-    assert told("INSERT INTO pairs (a, b, v) VALUES (1, 'x', 'n')", pairs(ValueFormat.HASH, ("v", "w"))) == "nothing"
+    assert effects(wholly, pairs(ValueFormat.JSON, ("v", "w"))) == "store 1,x=n,4"
+    assert effects("INSERT INTO pairs (a, b, v) VALUES (1, 'x', 'n')", pairs(ValueFormat.HASH, ("v", "w"))) == "nothing"
 
 
 # Relations that reach the table
@@ -263,30 +263,30 @@ def test_write_on_a_partition_evicts():
     users = relation(1, "users", USERS_COLUMNS, kind="p")
     rule = bound(users)
     where = catalog(users, rule, others=(relation(2, "part", ()),), links=(Link(2, rule, LinkType.CHILD),))
-    assert told("UPDATE part SET name = 'x' WHERE id = 1", where) == "evict 1"
+    assert effects("UPDATE part SET name = 'x' WHERE id = 1", where) == "evict 1"
     assert plan("UPDATE part SET name = 'x' WHERE id = 1", where).reason is Reason.EVICT_PARTITION
-    assert told("INSERT INTO part VALUES (1, 'a')", where) == "nothing"
-    assert told("DELETE FROM part RETURNING *", where) == "flush"
-    assert told("TRUNCATE part", where) == "flush uncounted"
+    assert effects("INSERT INTO part VALUES (1, 'a')", where) == "nothing"
+    assert effects("DELETE FROM part RETURNING *", where) == "flush"
+    assert effects("TRUNCATE part", where) == "flush uncounted"
 
 
 def test_update_of_a_parent_evicts_whatever_it_assigns():
     users = relation(1, "users", USERS_COLUMNS, partition=True)
     rule = bound(users)
     where = catalog(users, rule, others=(relation(2, "top", (), kind="p"),), links=(Link(2, rule, LinkType.PARENT),))
-    assert told("UPDATE top SET region = 'x' WHERE id = 1", where) == "evict 1"
-    assert told("UPDATE top SET region = 'x'", where) == "flush"
+    assert effects("UPDATE top SET region = 'x' WHERE id = 1", where) == "evict 1"
+    assert effects("UPDATE top SET region = 'x'", where) == "flush"
     assert plan("DELETE FROM top", where).reason is Reason.FLUSH_PARENT
-    assert told("INSERT INTO top VALUES (1, 'a')", where) == "nothing"
+    assert effects("INSERT INTO top VALUES (1, 'a')", where) == "nothing"
 
 
 def test_write_through_a_view_flushes():
     users = relation(1, "users", USERS_COLUMNS)
     rule = bound(users)
     where = catalog(users, rule, others=(relation(2, "v", (), kind="v"),), links=(Link(2, rule, LinkType.VIEW),))
-    assert told("UPDATE v SET name = 'x' WHERE id = 1", where) == "flush uncounted"
-    assert told("SELECT id, name FROM v JOIN users USING (id)", where) == "fill"
-    assert told("DROP VIEW v", where) == ""
+    assert effects("UPDATE v SET name = 'x' WHERE id = 1", where) == "flush uncounted"
+    assert effects("SELECT id, name FROM v JOIN users USING (id)", where) == "fill"
+    assert effects("DROP VIEW v", where) == ""
     assert plan("DROP VIEW v", where).ddl
 
 
@@ -307,7 +307,7 @@ def test_write_that_a_foreign_key_carries_on_flushes(text, effect):
     users = relation(1, "users", USERS_COLUMNS)
     rule = bound(users)
     link = Link(2, rule, LinkType.CASCADE, on_delete=True, on_update=frozenset(["code"]))
-    assert told(text, catalog(users, rule, others=(relation(2, "teams"),), links=(link,))) == effect
+    assert effects(text, catalog(users, rule, others=(relation(2, "teams"),), links=(link,))) == effect
 
 
 def test_delete_does_nothing_if_the_foreign_key_cascades_on_update_only():
@@ -315,4 +315,4 @@ def test_delete_does_nothing_if_the_foreign_key_cascades_on_update_only():
     rule = bound(users)
     link = Link(2, rule, LinkType.CASCADE, on_delete=False, on_update=frozenset(["code"]))
     where = catalog(users, rule, others=(relation(2, "teams"),), links=(link,))
-    assert told("DELETE FROM teams", where) == ""
+    assert effects("DELETE FROM teams", where) == ""
