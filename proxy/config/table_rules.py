@@ -96,7 +96,7 @@ def _compare_keys(rules: Sequence[TableRule]) -> tuple[list[Problem], list[str]]
                 problems.append((("table", number, "redis_key"), f"{text}: give one of them a redis_key of its own"))
             elif rule.template.overlaps(earlier.template):
                 warnings.append(
-                    f"keys of {earlier.label} and {rule.label} can meet if a key column is text: "
+                    f"{earlier.label} and {rule.label} can make the same key if a key column is text: "
                     f'"{earlier.template.text}" and "{rule.template.text}" should begin differently'
                 )
     return problems, warnings

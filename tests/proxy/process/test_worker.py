@@ -87,7 +87,7 @@ def logged(monkeypatch):
     return capture.entries
 
 
-def said(logged, level):
+def at_level(logged, level):
     return [entry for entry in logged if entry.get("log_level") == level]
 
 
@@ -207,7 +207,7 @@ async def test_reload_of_a_refused_file_changes_nothing(start, logged, sections,
     before = found.worker.config
     found.reload(**sections)
     assert found.worker.config is before
-    (entry,) = said(logged, "error")
+    (entry,) = at_level(logged, "error")
     assert entry["event"] == "worker refuses the new configuration"
     assert words in entry["reason"]
     await connection.execute(READ, (1,))
@@ -220,7 +220,7 @@ async def test_reload_of_an_absent_file_changes_nothing(start, logged):
     before = found.worker.config
     found.worker.reload()
     assert found.worker.config is before
-    (entry,) = said(logged, "error")
+    (entry,) = at_level(logged, "error")
     assert "config.toml" in entry["reason"]
 
 
@@ -245,14 +245,14 @@ async def test_reload_keeps_settings_that_need_a_restart_and_names_them(start, l
     other = {"redis": {"url": f"redis://:geheim@{HOST}:1/0"}, "admin": {"listen": f"{HOST}:1"}}
     postgres = found.sections["postgres"] | {"port": free_port()}
     found.reload(postgres=postgres, cache={"statements": 100}, **other)
-    (entry,) = said(logged, "warning")
+    (entry,) = at_level(logged, "warning")
     assert entry["keys"] == "postgres.port, redis.url, cache.statements, admin.listen"
     assert "geheim" not in repr(logged)
     connection = await found.connect()
     await connection.execute(READ, (1,))
     assert await get(found, "users:1") == b"name 1", "rows of another server would not be these tables'"
     found.worker.reload()
-    _, again = said(logged, "warning")
+    _, again = at_level(logged, "warning")
     assert again["keys"] == entry["keys"], "it is still not in force"
 
 
@@ -397,7 +397,7 @@ async def test_changes_that_cannot_reach_redis_are_logged_at_the_end(start, logg
     await asyncio.wait_for(found.task, 5)
     left = [
         entry
-        for entry in said(logged, "warning")
+        for entry in at_level(logged, "warning")
         if entry["event"].startswith("worker ends before all changes are in Redis")
     ]
     assert len(left) == 1
@@ -460,7 +460,7 @@ async def test_writer_that_fails_stops_the_worker_with_status_1_and_ends_its_ses
     assert found.worker.draining
     with pytest.raises(psycopg.OperationalError, match="terminating connection"):
         await connection.execute("SELECT 1")
-    internal, stopping = said(logged, "error")
+    internal, stopping = at_level(logged, "error")
     assert (internal["event"], internal["where"], str(internal["exc_info"])) == ("internal error", "writer", "injected")
     assert internal["exc_info"].__traceback__ is not None
     assert stopping["event"] == "worker stops because its writer failed"
@@ -521,5 +521,5 @@ async def test_drain_of_sessions_that_fails_is_an_internal_error_and_changes_sti
     assert await asyncio.wait_for(found.task, 10) == 0
     assert await found.client.get("users:1") == b"last"
     assert found.worker.snapshot()["internal_errors"] == {"worker": 1}
-    (entry,) = said(logged, "error")
+    (entry,) = at_level(logged, "error")
     assert str(entry["exc_info"]) == "injected"
