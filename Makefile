@@ -6,8 +6,8 @@
 PYTHON ?=
 # The interpreters of `make matrix`; those that this machine lacks are left out.
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
-# Processes that share the tests; each starts servers of its own.
-JOBS ?= 3
+# Processes that share the tests, each with servers of its own: two for each of two cores, as a test waits half its time.
+JOBS ?= 4
 
 # Whether an interpreter can make the environment, and which one it is. The "t" of a build without GIL belongs to it.
 SUITS := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
