@@ -72,7 +72,7 @@ ONLY_IN = {
 WAITING = {"asyncio", "uvloop", "socket", "selectors", "threading"}
 SANS_IO = {"protocol", "cache", "cache.catalog", "cache.sql", "cache.values", "cache.capture", "proxy.session"}
 """Packages without I/O: they import nothing that waits."""
-SANS_IO_MODULES = {"proxy/net/startup.py", "proxy/net/exchange.py", "cache/delivery/queues.py"}
+SANS_IO_MODULES = {"proxy/net/startup.py", "proxy/net/injected_query.py", "cache/delivery/queues.py"}
 """Modules without I/O in packages that have it."""
 
 STANDARD = sys.stdlib_module_names | {"_typeshed"}

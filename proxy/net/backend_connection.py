@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from protocol.backend import ERROR_RESPONSE
 from protocol.startup import SSL_REQUEST_FRAME
+from proxy.net.pending_connection import Waiting, at_once, never
 from proxy.net.tls import ATTEMPTS
-from proxy.net.waiting import Waiting, at_once, never
 
 if TYPE_CHECKING:
     from collections.abc import Callable

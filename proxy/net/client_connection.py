@@ -20,10 +20,10 @@ from protocol.startup import packet_end
 from proxy import logs
 from proxy.net.backend_connection import UnreachableError, receive
 from proxy.net.observer import Host
+from proxy.net.pending_connection import Waiting
 from proxy.net.relay import Relay
 from proxy.net.startup import fatal, parse, request_code
 from proxy.net.tls import ALPN
-from proxy.net.waiting import Waiting
 
 if TYPE_CHECKING:
     from proxy.net.backend_connection import Backend, BackendConnection, Place

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from proxy.net.pending_connection import Waiting
     from proxy.net.relay import Relay
-    from proxy.net.waiting import Waiting
 
 
 def discard(_data: bytes) -> None:

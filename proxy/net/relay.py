@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from protocol.backend import ReadyForQuery
 from protocol.frontend import Flush, Terminate
 from proxy import logs
-from proxy.net.exchange import Exchange
+from proxy.net.injected_query import Exchange
 from proxy.net.leg import Leg, discard
 from proxy.net.startup import Startup, fatal, text
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from protocol.startup import StartupMessage
     from proxy.net.observer import HoldingObserver, Host, Observer, Question
-    from proxy.net.waiting import Waiting
+    from proxy.net.pending_connection import Waiting
 
 SAMPLED = 15
 """Of the server's chunks one in this many plus one is timed."""

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from protocol.errors import StartupError
-from proxy.net.waiting import Waiting, at_once, never
+from proxy.net.pending_connection import Waiting, at_once, never
 
 
 @pytest.fixture

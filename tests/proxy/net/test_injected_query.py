@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import backend, codes
-from proxy.net import exchange
-from proxy.net.exchange import Exchange
+from proxy.net import injected_query
+from proxy.net.injected_query import Exchange
 
 SETTINGS = [
     backend.ParseComplete(),
@@ -100,7 +100,7 @@ def test_nonsense_is_handed_back_whole(data):
 
 
 def test_too_long_an_answer_is_none_and_is_not_kept(monkeypatch):
-    monkeypatch.setattr(exchange, "MAX_RESULT", 1000)
+    monkeypatch.setattr(injected_query, "MAX_RESULT", 1000)
     big = stream(*SETTINGS, backend.ParseComplete(), backend.BindComplete(), backend.DataRow([b"x" * 5000]))
     asked = Exchange(b"SELECT 1")
     for start in range(0, len(big), 700):
