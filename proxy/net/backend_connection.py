@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from protocol.backend import ERROR_RESPONSE
 from protocol.startup import SSL_REQUEST_FRAME
-from proxy.net.pending_connection import Waiting, at_once, never
+from proxy.net.pending_connection import PendingConnection, at_once, never
 from proxy.net.tls import ATTEMPTS
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ class UnreachableError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ServerAddress:
     """One address a name stands for."""
 
     family: int
-    address: Any
+    sockaddr: Any
     """As ``socket`` takes it for this family."""
 
 
@@ -45,8 +45,8 @@ class Place:
 class BackendConnection:
     """A connection that has been sent the startup packet and is not being read."""
 
-    waiting: Waiting
-    place: Place
+    waiting: PendingConnection
+    address: ServerAddress
     secure: bool
 
 
@@ -101,9 +101,9 @@ class Backend:
         """
         for left in range(len(self._attempts) - 1, -1, -1):
             wanted = self._attempts[-1 - left]
-            place, connection = await self._dial()
+            address, connection = await self._dial()
             try:
-                found = await self._speak(connection, place, wanted)
+                found = await self._speak(connection, address, wanted)
             except UnreachableError:
                 if left:
                     continue
@@ -115,7 +115,7 @@ class Backend:
             found.waiting.transport.abort()
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _refused(self, waiting: Waiting) -> bool:
+    async def _refused(self, waiting: PendingConnection) -> bool:
         # A server that lets clients wait (a pooler in front of a full one) has at least not refused.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.connect_timeout):
@@ -123,11 +123,11 @@ class Backend:
             return not waiting.data or waiting.data[0] == ERROR_RESPONSE
         return False
 
-    async def cancel(self, packet: bytes, place: Place | None = None) -> None:
-        """Deliver a CancelRequest, to ``place`` if the session's is known, and wait until the server has taken it.
+    async def cancel(self, packet: bytes, address: ServerAddress | None = None) -> None:
+        """Deliver a CancelRequest, to ``address`` if the session's is known, and wait until the server has taken it.
         Raises UnreachableError."""
-        place, connection = await self._dial(place)
-        found = await self._speak(connection, place, self._attempts[0], never)
+        address, connection = await self._dial(address)
+        found = await self._speak(connection, address, self._attempts[0], never)
         try:
             found.waiting.transport.write(packet)
             with contextlib.suppress(TimeoutError):
@@ -136,10 +136,10 @@ class Backend:
         finally:
             found.waiting.transport.abort()
 
-    async def _dial(self, place: Place | None = None) -> tuple[Place, socket.socket]:
-        places = [place] if place is not None else await self._places()
+    async def _dial(self, address: ServerAddress | None = None) -> tuple[ServerAddress, socket.socket]:
+        addresses = [address] if address is not None else await self._addresses()
         reasons = []
-        for candidate in places:
+        for candidate in addresses:
             connection = socket.socket(candidate.family, socket.SOCK_STREAM)
             tune(connection)
             try:
@@ -155,9 +155,9 @@ class Backend:
                 return candidate, connection
         raise self._unreachable(", ".join(dict.fromkeys(reasons)))
 
-    async def _places(self) -> list[Place]:
+    async def _addresses(self) -> list[ServerAddress]:
         if (path := self._settings.socket_path) is not None:
-            return [Place(socket.AF_UNIX, path)]
+            return [ServerAddress(socket.AF_UNIX, path)]
         host, port = self._settings.host, self._settings.port
         try:
             # An address needs no resolver, and so no thread.
@@ -168,23 +168,23 @@ class Backend:
                     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
             except OSError as error:
                 raise self._unreachable(self._reason(error)) from None
-        return [Place(family, address) for family, _, _, _, address in found]
+        return [ServerAddress(family, address) for family, _, _, _, address in found]
 
     async def _speak(
         self,
         connection: socket.socket,
-        place: Place,
+        address: ServerAddress,
         secure: bool,
         enough: Callable[[bytearray], bool] = at_once,
     ) -> BackendConnection:
         """Make a transport of the socket, with TLS if ``secure`` and the server has it. Owns the socket."""
         loop = asyncio.get_running_loop()
-        waiting = Waiting(enough)
+        waiting = PendingConnection(enough)
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
                 if secure:
                     secure = await self._ask_for_tls(connection)
-                if place.family == socket.AF_UNIX:
+                if address.family == socket.AF_UNIX:
                     await loop.create_unix_connection(lambda: waiting, sock=connection)
                 else:
                     await loop.create_connection(
@@ -202,7 +202,7 @@ class Backend:
         if secure and self._certificate_seen is not None:
             certificate = waiting.transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
             self._certificate_seen(certificate or b"")
-        return BackendConnection(waiting, place, secure)
+        return BackendConnection(waiting, address, secure)
 
     async def _ask_for_tls(self, connection: socket.socket) -> bool:
         await asyncio.get_running_loop().sock_sendall(connection, SSL_REQUEST_FRAME)
@@ -230,13 +230,13 @@ class Backend:
         return os.strerror(error.errno).lower()
 
 
-async def _connect(connection: socket.socket, place: Place) -> None:
-    if place.family != socket.AF_UNIX:
-        await asyncio.get_running_loop().sock_connect(connection, place.address)
+async def _connect(connection: socket.socket, address: ServerAddress) -> None:
+    if address.family != socket.AF_UNIX:
+        await asyncio.get_running_loop().sock_connect(connection, address.sockaddr)
         return
     while True:
         try:
-            connection.connect(place.address)
+            connection.connect(address.sockaddr)
         except BlockingIOError:
             # Unlike TCP, a Unix socket does not queue for a full queue.
             await asyncio.sleep(RETRY_PAUSE)

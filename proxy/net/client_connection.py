@@ -20,13 +20,13 @@ from protocol.startup import packet_end
 from proxy import logs
 from proxy.net.backend_connection import UnreachableError, receive
 from proxy.net.observer import Host
-from proxy.net.pending_connection import Waiting
+from proxy.net.pending_connection import PendingConnection
 from proxy.net.relay import Relay
 from proxy.net.startup import fatal, parse, request_code
 from proxy.net.tls import ALPN
 
 if TYPE_CHECKING:
-    from proxy.net.backend_connection import Backend, BackendConnection, Place
+    from proxy.net.backend_connection import Backend, BackendConnection, ServerAddress
 
 _TLS_HANDSHAKE = 0x16
 _HEAD = 8
@@ -34,8 +34,8 @@ _HEAD = 8
 log = logs.get()
 
 
-class Door(Host, Protocol):
-    """What a connection needs to know of the server whose door it is at."""
+class ConnectionHost(Host, Protocol):
+    """What a connection needs to know of the server whose host it is at."""
 
     backend: Backend
     client_tls: ssl.SSLContext | None
@@ -50,10 +50,10 @@ class Door(Host, Protocol):
     def leave(self) -> None:
         """An admitted session ended before it was relayed."""
 
-    def place_of(self, key: bytes) -> Place | None:
+    def address_of(self, key: bytes) -> ServerAddress | None:
         """Where the session with this cancel key has its backend, if it is one of ours."""
 
-    def relaying(self, relay: Relay, place: Place) -> None:
+    def relaying(self, relay: Relay, address: ServerAddress) -> None:
         """An admitted session is relayed from here on; ``Host.ended`` will say when no more."""
 
 
@@ -69,12 +69,12 @@ class _RefusedError(Exception):
 class Connection:
     """From ``accept`` to the relay."""
 
-    def __init__(self, door: Door, accepted: socket.socket, peer: str) -> None:
-        self._door = door
+    def __init__(self, host: ConnectionHost, accepted: socket.socket, peer: str) -> None:
+        self._host = host
         self._socket: socket.socket | None = accepted
         self._local = accepted.family == socket.AF_UNIX
         self._peer = peer
-        self._waiting: Waiting | None = None
+        self._waiting: PendingConnection | None = None
         self._secure = False
 
     async def run(self) -> bool:
@@ -85,12 +85,12 @@ class Connection:
             if refusal.reason:
                 log.info("connection refused", client=self._peer, reason=refusal.reason)
             if refusal.reason or refusal.reply:
-                self._door.traffic.refuse(_sqlstate(refusal.reply))
+                self._host.traffic.refuse(_sqlstate(refusal.reply))
             self._reply(refusal.reply)
         except StartupError as error:
             # PostgreSQL closes without a word: who sends this does not speak the protocol.
             log.info("connection refused", client=self._peer, reason=str(error))
-            self._door.traffic.refuse("garbage")
+            self._host.traffic.refuse("garbage")
         except ssl.SSLError as error:
             log.info("connection refused", client=self._peer, reason=f"TLS failed: {error.reason or error}")
         except TimeoutError:
@@ -102,7 +102,7 @@ class Connection:
         return False
 
     async def _run(self) -> bool:
-        async with asyncio.timeout(self._door.login_timeout):
+        async with asyncio.timeout(self._host.login_timeout):
             packet, early = await self._first_packet()
         code = request_code(packet)
         if code == codes.CANCEL_REQUEST:
@@ -114,24 +114,24 @@ class Connection:
                 f"a second request for encryption ({version})",
                 fatal("0A000", f"unsupported frontend protocol {version}: server supports 3.0 to 3.2"),
             )
-        if self._door.tls_required and not self._secure and not self._local:
+        if self._host.tls_required and not self._secure and not self._local:
             raise _RefusedError(
                 "the client does not use TLS",
                 fatal("28000", "connection requires TLS", hint="Connect with sslmode=require or stronger."),
             )
-        if not self._door.admit():
+        if not self._host.admit():
             raise _RefusedError("too many clients", fatal("53300", "sorry, too many clients already"))
         try:
-            backend = await self._door.backend.connect(packet)
+            backend = await self._host.backend.connect(packet)
         except UnreachableError as error:
-            self._door.leave()
-            self._door.postgres_up = False
+            self._host.leave()
+            self._host.postgres_up = False
             log.warning("PostgreSQL unreachable", client=self._peer, reason=str(error))
             raise _RefusedError("", fatal("08006", str(error))) from None
         except BaseException:
-            self._door.leave()
+            self._host.leave()
             raise
-        self._door.postgres_up = True
+        self._host.postgres_up = True
         self._relay(packet, early, backend)
         return True
 
@@ -139,18 +139,18 @@ class Connection:
         waiting, self._waiting = self._waiting, None
         assert waiting is not None
         relay = Relay(
-            self._door,
+            self._host,
             parse(packet),
             strip_channel_binding=backend.secure and not self._secure,
             peer=self._peer,
         )
-        self._door.relaying(relay, backend.place)
+        self._host.relaying(relay, backend.address)
         relay.begin(waiting, backend.waiting, early)
 
     async def _cancel(self, packet: bytes) -> None:
-        self._door.traffic.cancels += 1
+        self._host.traffic.cancels += 1
         try:
-            await self._door.backend.cancel(packet, self._door.place_of(packet[_HEAD:]))
+            await self._host.backend.cancel(packet, self._host.address_of(packet[_HEAD:]))
         except UnreachableError as error:
             log.warning("cancel request not delivered", client=self._peer, reason=str(error))
 
@@ -210,7 +210,7 @@ class Connection:
             await receive(accepted, UINT32.unpack(head[:4])[0] - _HEAD)
             answered.add(code)
             self._refuse_early_bytes(accepted, "SSL" if code == codes.SSL_REQUEST else "GSSAPI encryption")
-            if code == codes.SSL_REQUEST and self._door.client_tls is not None and not self._local:
+            if code == codes.SSL_REQUEST and self._host.client_tls is not None and not self._local:
                 await loop.sock_sendall(accepted, b"S")
                 await self._start_tls(direct=False)
                 return b""
@@ -228,7 +228,7 @@ class Connection:
             raise _RefusedError(message, fatal("08P01", message, detail))
 
     async def _start_tls(self, *, direct: bool) -> None:
-        context = self._door.client_tls
+        context = self._host.client_tls
         if context is None or self._local:
             raise _RefusedError("direct TLS, which is not configured")
         await self._wrap(context, b"")
@@ -243,7 +243,7 @@ class Connection:
         accepted, self._socket = self._socket, None
         assert accepted is not None
         # Not taken from what the call returns: uvloop returns its own TLS protocol there.
-        waiting = Waiting(_whole, head)
+        waiting = PendingConnection(_whole, head)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: waiting, accepted, ssl=context)
         except BaseException:

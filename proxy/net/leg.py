@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proxy.net.pending_connection import Waiting
+    from proxy.net.pending_connection import PendingConnection
     from proxy.net.relay import Relay
 
 
@@ -37,7 +37,7 @@ class Leg(asyncio.Protocol):
         self.full = False
         self.lost = False
 
-    def adopt(self, waiting: Waiting) -> None:
+    def adopt(self, waiting: PendingConnection) -> None:
         """Take over a connection that is not being read at the moment, and what has become of it."""
         transport = self.transport = waiting.transport
         self._reading = False

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from proxy.net.relay import Relay
 
 
-class Question(Protocol):
+class CatalogQuery(Protocol):
     """What an observed session wants to know of its database."""
 
     @property
@@ -27,10 +27,6 @@ class Observer(Protocol):
     """What the relay asks of a session's observation, which begins after the first ReadyForQuery. Never raises."""
 
     @property
-    def idle(self) -> bool:
-        """Nothing outstanding, transaction status I, both directions between messages."""
-
-    @property
     def outstanding(self) -> bool:
         """There are requests without their answer."""
 
@@ -39,7 +35,7 @@ class Observer(Protocol):
         """The session could not be followed."""
 
     @property
-    def crowded(self) -> bool:
+    def over_limit(self) -> bool:
         """So much is outstanding that no more of the client's should be read for now."""
 
     @property
@@ -56,7 +52,7 @@ class Observer(Protocol):
     def message_rest(self, data: bytes) -> int:
         """How many of the client's next bytes, ``data``, belong to a message that it has begun already."""
 
-    def lose(self, reason: str) -> None:
+    def desynchronize(self, reason: str) -> None:
         """Bytes went by that were not shown: the session is blind."""
 
     def frontend(self, data: bytes) -> None:
@@ -65,7 +61,7 @@ class Observer(Protocol):
     def backend(self, data: bytes) -> None:
         """The backend's bytes, after they went to the client."""
 
-    def wants_catalog(self) -> Question | None:
+    def wants_catalog(self) -> CatalogQuery | None:
         """None unless idle; a question is asked at once."""
 
     def closed(self, *, backend_ended: bool) -> None:
@@ -76,7 +72,7 @@ class HoldingObserver(Observer, Protocol):
     """An observer whose attribute ``before_commit`` is true: it sees the client's bytes before they are forwarded."""
 
     @property
-    def hold(self) -> Awaitable[object] | None:
+    def before_forwarding(self) -> Awaitable[object] | None:
         """What the bytes last given to ``frontend`` have to wait for; bounded by its maker."""
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from protocol.backend import ReadyForQuery
 from protocol.frontend import Flush, Terminate
 from proxy import logs
-from proxy.net.injected_query import Exchange
+from proxy.net.injected_query import InjectedQuery
 from proxy.net.leg import Leg, discard
 from proxy.net.startup import Startup, fatal, text
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from protocol.startup import StartupMessage
-    from proxy.net.observer import HoldingObserver, Host, Observer, Question
-    from proxy.net.pending_connection import Waiting
+    from proxy.net.observer import CatalogQuery, HoldingObserver, Host, Observer
+    from proxy.net.pending_connection import PendingConnection
 
 SAMPLED = 15
 """Of the server's chunks one in this many plus one is timed."""
@@ -58,7 +58,6 @@ class Relay:
         "_cancelled",
         "_chunks",
         "_client_over",
-        "_crowded",
         "_eof_waits",
         "_exchange",
         "_forward",
@@ -71,6 +70,7 @@ class Relay:
         "_moved",
         "_observer",
         "_observing",
+        "_over_limit",
         "_question",
         "_session",
         "_startup",
@@ -105,11 +105,11 @@ class Relay:
         self._before_commit = False
         # While a list, the client's chunks wait in it.
         self._gate: list[bytes] | None = None
-        self._crowded = False
+        self._over_limit = False
         """The client waits because too much of what it said is unanswered."""
         self._eof_waits = False
-        self._exchange: Exchange | None = None
-        self._question: Question | None = None
+        self._exchange: InjectedQuery | None = None
+        self._question: CatalogQuery | None = None
         self._held = b""
         self._timer: asyncio.TimerHandle | None = None
         self._chunks = 0
@@ -120,7 +120,7 @@ class Relay:
         self._moved = False
         self.finished = False
 
-    def begin(self, client: Waiting, backend: Waiting, early: bytes) -> None:
+    def begin(self, client: PendingConnection, backend: PendingConnection, early: bytes) -> None:
         """Join two connections that are not being read. ``early`` is what the client sent behind its startup packet;
         the backend's ``data`` is what it has answered to that."""
         self.client.adopt(client)
@@ -186,15 +186,15 @@ class Relay:
         session = self._host.observe(text(message.database), text(message.user), startup.parameters, sent)
         if session is not None and not startup.followed:
             # What it writes can still change configured tables: it is blind, not unobserved.
-            session.lose("its startup could not be followed")
+            session.desynchronize("its startup could not be followed")
         return session
 
     def _relay_blindly(self) -> None:
         self._startup = None
         self._observing = False
         self._mode(self._to_backend, self._backend_blind)
-        if self._crowded:
-            self._go_on()
+        if self._over_limit:
+            self._resume_client()
 
     def _backend_blind(self, data: bytes) -> None:
         self._to_client(data)
@@ -227,7 +227,7 @@ class Relay:
             log.exception(UNOBSERVED, client=self.peer)
             self._relay_blindly()
             return
-        if self._observer.crowded:
+        if self._observer.over_limit:
             self._slow_down()
 
     def _backend_observed(self, data: bytes) -> None:
@@ -244,8 +244,8 @@ class Relay:
             log.exception(UNOBSERVED, client=self.peer)
             self._relay_blindly()
             return
-        if self._crowded and not self._observer.crowded:
-            self._go_on()
+        if self._over_limit and not self._observer.over_limit:
+            self._resume_client()
         if not self._client_over and not self._eof_waits:
             question = self._observer.wants_catalog()
             if question is not None:
@@ -254,10 +254,10 @@ class Relay:
     def _frontend_held(self, data: bytes) -> None:
         session = cast("HoldingObserver", self._session)
         self._observed(session.frontend, data)
-        hold = session.hold if self._observing else None
+        hold = session.before_forwarding if self._observing else None
         if hold is None:
             self._to_backend(data)
-            if self._observing and session.crowded:
+            if self._observing and session.over_limit:
                 self._slow_down()
         else:
             self._close_gate()
@@ -269,9 +269,9 @@ class Relay:
         except Exception:
             log.exception("waiting before a write failed", client=self.peer)
         self._to_backend(data)
-        if self._observing and self._observer.crowded:
+        if self._observing and self._observer.over_limit:
             self._slow_down()
-        if not self._crowded:
+        if not self._over_limit:
             self._open_gate()
 
     def _observed(self, observe: Callable[[bytes], None], data: bytes) -> None:
@@ -300,7 +300,7 @@ class Relay:
                 self._mode(self._frontend_divided, self.backend.receive)
                 return
             self._to_backend(_FLUSH)
-        self._crowded = True
+        self._over_limit = True
         self._close_gate()
 
     def _frontend_divided(self, data: bytes) -> None:
@@ -311,9 +311,9 @@ class Relay:
         if rest < len(data):
             self.client.receive(data[rest:])
 
-    def _go_on(self) -> None:
+    def _resume_client(self) -> None:
         """Enough is answered."""
-        self._crowded = False
+        self._over_limit = False
         self._open_gate()
 
     # Questions of our own, at moments when the session is idle.
@@ -326,9 +326,9 @@ class Relay:
         if question is not None:
             self._ask(question)
 
-    def _ask(self, question: Question) -> None:
+    def _ask(self, question: CatalogQuery) -> None:
         self._question = question
-        self._exchange = Exchange(question.query)
+        self._exchange = InjectedQuery(question.query)
         self._close_gate()
         self.backend.receive = self._backend_asked
         self._send_question()
@@ -356,7 +356,7 @@ class Relay:
         if exchange.done:
             self._answered(exchange)
 
-    def _answered(self, exchange: Exchange) -> None:
+    def _answered(self, exchange: InjectedQuery) -> None:
         self._exchange = None
         if exchange.lost:
             log.warning("the answer to our question made no sense, session only relayed", client=self.peer)
@@ -421,8 +421,8 @@ class Relay:
 
     def _client_lost(self, _clean: bool) -> None:
         self._forget_client()
-        while self._crowded:
-            self._go_on()  # It will not say more than what waits.
+        while self._over_limit:
+            self._resume_client()  # It will not say more than what waits.
         self._client_eof()
         self._finish_if_over()
 
@@ -522,8 +522,8 @@ class Relay:
         if not self.client.lost:
             self.client.transport.close()
         self._forget_client()
-        if self._crowded:
-            self._crowded, self._gate = False, None
+        if self._over_limit:
+            self._over_limit, self._gate = False, None
         self._client_eof()
 
     def abort(self) -> None:

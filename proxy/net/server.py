@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from proxy.config.sections import PostgresSection, ProxySection
-    from proxy.net.backend_connection import Place
+    from proxy.net.backend_connection import ServerAddress
     from proxy.net.observer import Observer
     from proxy.net.relay import Relay
 
@@ -68,8 +68,8 @@ class Server:
         self._burst = 1 if shared else BURST
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._relays: dict[Relay, tuple[Place, bytes | None]] = {}
-        self._places: dict[bytes, Place] = {}
+        self._relays: dict[Relay, tuple[ServerAddress, bytes | None]] = {}
+        self._addresses: dict[bytes, ServerAddress] = {}
         self._admitted = 0
         self._connections = 0
         self._quiet = asyncio.Event()
@@ -147,13 +147,13 @@ class Server:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._cancel_all([(key, place) for _, (place, key) in cut if key is not None])
+        await self._cancel_all([(key, address) for _, (address, key) in cut if key is not None])
         # Transports report their end in a turn of their own.
         await self._quiet_within(1.0)
 
-    async def _cancel_all(self, sessions: list[tuple[bytes, Place]]) -> None:
+    async def _cancel_all(self, sessions: list[tuple[bytes, ServerAddress]]) -> None:
         # PostgreSQL notices a closed connection when it next writes to it, which may be hours away.
-        tasks = [self.spawn(self._cancel(key, place), "cancel") for key, place in sessions]
+        tasks = [self.spawn(self._cancel(key, address), "cancel") for key, address in sessions]
         if tasks:
             await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)
         for task in tasks:
@@ -230,7 +230,7 @@ class Server:
     # What connections ask.
 
     def admit(self) -> bool:
-        """See ``connection.Door``."""
+        """See ``connection.ConnectionHost``."""
         if self._admitted >= self._max_connections:
             return False
         self._admitted += 1
@@ -238,17 +238,17 @@ class Server:
         return True
 
     def leave(self) -> None:
-        """See ``connection.Door``."""
+        """See ``connection.ConnectionHost``."""
         self._admitted -= 1
         self.traffic.sessions = self._admitted
 
-    def place_of(self, key: bytes) -> Place | None:
-        """See ``connection.Door``."""
-        return self._places.get(key)
+    def address_of(self, key: bytes) -> ServerAddress | None:
+        """See ``connection.ConnectionHost``."""
+        return self._addresses.get(key)
 
-    def relaying(self, relay: Relay, place: Place) -> None:
-        """See ``connection.Door``."""
-        self._relays[relay] = (place, None)
+    def relaying(self, relay: Relay, address: ServerAddress) -> None:
+        """See ``connection.ConnectionHost``."""
+        self._relays[relay] = (address, None)
 
     # What relays ask.
 
@@ -266,20 +266,20 @@ class Server:
 
     def started(self, relay: Relay, key: bytes | None) -> None:
         """See ``observer.Host``."""
-        place, _ = self._relays[relay]
-        self._relays[relay] = (place, key)
+        address, _ = self._relays[relay]
+        self._relays[relay] = (address, key)
         if key is not None:
-            self._places[key] = place
+            self._addresses[key] = address
 
     def cancel(self, relay: Relay, key: bytes) -> None:
         """See ``observer.Host``."""
         self.traffic.cancels += 1
-        place, _ = self._relays[relay]
-        self.spawn(self._cancel(key, place), "cancel")
+        address, _ = self._relays[relay]
+        self.spawn(self._cancel(key, address), "cancel")
 
-    async def _cancel(self, key: bytes, place: Place) -> None:
+    async def _cancel(self, key: bytes, address: ServerAddress) -> None:
         try:
-            await self.backend.cancel(cancel_request(key), place)
+            await self.backend.cancel(cancel_request(key), address)
         except UnreachableError as error:
             log.warning("a statement without its client could not be cancelled", reason=str(error))
 
@@ -289,7 +289,7 @@ class Server:
         self.traffic.client_bytes += relay.client.received
         self.traffic.backend_bytes += relay.backend.received
         if key is not None:
-            self._places.pop(key, None)
+            self._addresses.pop(key, None)
         self.leave()
         self._gone()
 

@@ -15,6 +15,7 @@ from proxy import logs, metrics
 from proxy.config.load import Config, ConfigError
 from proxy.net.server import Server
 from proxy.net.tls import TlsError
+from proxy.process.unobserved_session import UnobservedSession
 from proxy.session.session import Session
 
 if TYPE_CHECKING:
@@ -40,46 +41,6 @@ AT_START = (
 log = logs.get()
 
 
-class Bystander:
-    """A session on a database without rules: seen only to know when it ends, should rules for its database come."""
-
-    idle = outstanding = crowded = answers_due = between_messages = False
-    blinded = True
-    before_commit = False
-    hold = None
-
-    def __init__(self, sessions: dict[str, int], database: str) -> None:
-        self._sessions = sessions
-        self._database = database
-        sessions[database] = sessions.get(database, 0) + 1
-
-    def lose(self, reason: str) -> None:
-        """There was nothing to follow."""
-
-    def frontend(self, data: bytes) -> None:
-        """Nothing is read."""
-
-    def backend(self, data: bytes) -> None:
-        """Nothing is read."""
-
-    def is_bulk(self, data: bytes) -> bool:
-        """Nothing is remembered."""
-        return True
-
-    def message_rest(self, data: bytes) -> int:
-        """Nothing is divided."""
-        return len(data)
-
-    def wants_catalog(self) -> None:
-        """It has nothing to ask."""
-
-    def closed(self, *, backend_ended: bool) -> None:
-        """The session ended."""
-        self._sessions[self._database] -= 1
-        if not self._sessions[self._database]:
-            del self._sessions[self._database]
-
-
 class Worker:
     """Everything one process runs. ``index`` tells workers of one proxy apart, ``listeners`` are the caller's."""
 
@@ -101,7 +62,8 @@ class Worker:
         )
         self._uncaptured: dict[str, TableRule] = {}
         """By label, the rules whose keys were removed because their tables cannot be captured."""
-        self._bystanders: dict[str, int] = {}
+        self._unobserved: dict[str, int] = {}
+        """By database, the open sessions that are only relayed because there were no rules when they began."""
         self._databases: dict[str, Database] = {}
         self._arrange(rules)
         self.server = Server(
@@ -209,7 +171,7 @@ class Worker:
                     Statements(self.config.cache.statements),
                     on_learned=self._learned,
                     # Who is not followed may write unseen: nothing fills while such a session is there.
-                    is_followed=lambda name=name: name not in self._bystanders,  # type: ignore[misc]
+                    is_followed=lambda name=name: name not in self._unobserved,  # type: ignore[misc]
                 )
             else:
                 database.configure(its_rules)
@@ -228,7 +190,7 @@ class Worker:
     def _observe(self, name: str, user: str, parameters: dict[str, str], startup: dict[str, str]) -> Observer | None:
         database = self._databases.get(name)
         if database is None:
-            return Bystander(self._bystanders, name)
+            return UnobservedSession(self._unobserved, name)
         return Session(
             database,
             self.backlog,

@@ -64,10 +64,10 @@ class Session:
     ) -> None:
         self.blinded = False
         self.before_commit = before_commit
-        """The relay shows the client's bytes before it forwards them, and heeds ``hold``."""
-        self.hold: Awaitable[object] | None = None
+        """The relay shows the client's bytes before it forwards them, and heeds ``before_forwarding``."""
+        self.before_forwarding: Awaitable[object] | None = None
         """What the client's last chunk has to wait for."""
-        self.crowded = False
+        self.over_limit = False
         """So much is outstanding that no more of the client's should be read for now."""
         self._database = database
         self._backlog = backlog
@@ -104,7 +104,7 @@ class Session:
         if self.blinded:
             return
         try:
-            self.hold = None
+            self.before_forwarding = None
             if self._turning:
                 self._turn_into_requests()
             requests = self._requests
@@ -115,9 +115,9 @@ class Session:
                     self._turning = True
                     return
             self._frontend.feed(data)
-            self.crowded = self._pipeline.crowded(before=self.crowded)
+            self.over_limit = self._pipeline.crowded(before=self.over_limit)
             if self._gate is not None:
-                self.hold = self._gate.look()
+                self.before_forwarding = self._gate.look()
         except Exception as error:  # noqa: BLE001 - observation may fail in any way, relaying never does
             self._go_blind(error)
 
@@ -133,8 +133,8 @@ class Session:
                     return
                 self._turn_into_requests()
             self._backend.feed(data)
-            if self.crowded:
-                self.crowded = self._pipeline.crowded(before=True)
+            if self.over_limit:
+                self.over_limit = self._pipeline.crowded(before=True)
             self._resting = (
                 self._pipeline.at_rest
                 and self._backend.aligned
@@ -151,7 +151,7 @@ class Session:
         self._turning = False
         self._frontend.feed(self._turns.said)
 
-    def lose(self, reason: str) -> None:
+    def desynchronize(self, reason: str) -> None:
         """Bytes went by that were not shown here."""
         self._go_blind(OutOfStep(reason))
 
@@ -226,7 +226,7 @@ class Session:
         if self.blinded:
             return
         self.blinded = True
-        self.crowded = False
+        self.over_limit = False
         self._counts.sessions_blinded += 1
         stamp = (self._backlog.seq, monotonic_ns())
         try:

@@ -28,13 +28,13 @@ class Recorder:
         self.terminated = False
         self.ended = threading.Event()
 
-    crowded = False
+    over_limit = False
     answers_due = between_messages = True
 
     def is_bulk(self, data):
         return True
 
-    def lose(self, reason):
+    def desynchronize(self, reason):
         self.blinded = True
 
     def frontend(self, data):
@@ -48,7 +48,7 @@ class Recorder:
             self.outstanding, self.idle = False, data[-1:] == b"I" and not self.terminated
 
     def wants_catalog(self):
-        return Question(self, self.questions.pop(0)) if self.idle and self.questions else None
+        return CatalogQuery(self, self.questions.pop(0)) if self.idle and self.questions else None
 
     def closed(self, *, backend_ended):
         self.calls.append(("closed", backend_ended))
@@ -62,7 +62,7 @@ class Recorder:
         return [argument for name, argument in self.calls if name == "closed"]
 
 
-class Question:
+class CatalogQuery:
     def __init__(self, recorder, query):
         self.recorder, self.query = recorder, query
 

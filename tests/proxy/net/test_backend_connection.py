@@ -8,7 +8,7 @@ import pytest
 from protocol import codes, startup
 from proxy.config.sections import PostgresSection
 from proxy.net import tls
-from proxy.net.backend_connection import Backend, Place, UnreachableError, receive
+from proxy.net.backend_connection import Backend, ServerAddress, UnreachableError, receive
 
 PACKET = bytes(startup.StartupMessage(codes.PROTOCOL_3_0, ((b"user", b"postgres"),)))
 
@@ -25,14 +25,17 @@ async def closing(found):
 
 async def test_the_first_address_that_answers_is_taken(postgres, monkeypatch):
     target = backend(port=postgres.port)
-    places = [Place(socket.AF_INET, ("127.0.0.1", 1)), Place(socket.AF_INET, ("127.0.0.1", postgres.port))]
+    addresses = [
+        ServerAddress(socket.AF_INET, ("127.0.0.1", 1)),
+        ServerAddress(socket.AF_INET, ("127.0.0.1", postgres.port)),
+    ]
 
     async def both():
-        return places
+        return addresses
 
-    monkeypatch.setattr(target, "_places", both)
+    monkeypatch.setattr(target, "_addresses", both)
     found = await target.connect(PACKET)
-    assert found.place == places[1]
+    assert found.address == addresses[1]
     assert not found.secure
     await closing(found)
 
@@ -41,9 +44,9 @@ async def test_every_reason_is_named_once(monkeypatch):
     target = backend(port=1)
 
     async def both():
-        return [Place(socket.AF_INET, ("127.0.0.1", 1)), Place(socket.AF_INET, ("127.0.0.1", 2))]
+        return [ServerAddress(socket.AF_INET, ("127.0.0.1", 1)), ServerAddress(socket.AF_INET, ("127.0.0.1", 2))]
 
-    monkeypatch.setattr(target, "_places", both)
+    monkeypatch.setattr(target, "_addresses", both)
     with pytest.raises(
         UnreachableError, match=r"could not connect to PostgreSQL at 127\.0\.0\.1:1: connection refused$"
     ):

@@ -304,17 +304,17 @@ def test_a_client_that_leaves_during_a_question(serve, database, recorder, backe
     wait_for(lambda: backends() == 0)
 
 
-# Waiting before a write is forwarded.
+# PendingConnection before a write is forwarded.
 
 
 def test_bytes_wait_for_a_hold_and_keep_their_order(serve, database, recorder):
     class Holding(Recorder):
         before_commit = True
-        hold = None
+        before_forwarding = None
 
         def frontend(self, data):
             super().frontend(data)
-            self.hold = asyncio.sleep(0.3) if b"held" in data else None
+            self.before_forwarding = asyncio.sleep(0.3) if b"held" in data else None
 
     observer = Holding()
     server = serve(lambda *_facts: observer)

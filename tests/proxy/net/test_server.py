@@ -152,7 +152,7 @@ def test_no_connection_leaves_anything_behind(serve, database, recorder):
     assert after == before
     assert len(tasks) == 1
     assert not server.server._relays
-    assert not server.server._places
+    assert not server.server._addresses
 
 
 def test_running_out_of_descriptors_is_survived(serve, database, monkeypatch):

@@ -49,8 +49,8 @@ class Gated(Dialogue):
     def client(self, *messages):
         super().client(*messages)
         self._held = []
-        if self.session.hold is not None:
-            asyncio.run(self.session.hold)  # type: ignore[arg-type]  # a coroutine, as the relay awaits it
+        if self.session.before_forwarding is not None:
+            asyncio.run(self.session.before_forwarding)  # type: ignore[arg-type]  # a coroutine, as the relay awaits it
             self._held = self.blocks[-1].keys
         return self
 
