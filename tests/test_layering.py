@@ -72,7 +72,7 @@ ONLY_IN = {
 WAITING = {"asyncio", "uvloop", "socket", "selectors", "threading"}
 SANS_IO = {"protocol", "cache", "cache.catalog", "cache.sql", "cache.values", "cache.capture", "proxy.session"}
 """Packages without I/O: they import nothing that waits."""
-SANS_IO_MODULES = {"proxy/net/startup.py", "proxy/net/injected_query.py", "cache/delivery/queues.py"}
+SANS_IO_MODULES = {"proxy/net/startup.py", "proxy/net/relay/injected_query.py", "cache/delivery/queues.py"}
 """Modules without I/O in packages that have it."""
 
 STANDARD = sys.stdlib_module_names | {"_typeshed"}
@@ -191,7 +191,7 @@ TESTED_TOGETHER = {
     "proxy/commands/progress.py": "table_reader",
     "proxy/commands/redis_reader.py": "table_reader",
     "proxy/demo/session.py": "servers",
-    "proxy/net/leg.py": "relay",
+    "proxy/net/relay/leg.py": "relay",
     "proxy/session/names.py": "session",
     "proxy/session/replies.py": "session",
     "proxy/session/requests.py": "session",

@@ -19,9 +19,9 @@ from protocol.message import HEADER
 from protocol.startup import packet_end
 from proxy import logs
 from proxy.net.backend_connection import UnreachableError, receive
-from proxy.net.observer import Host
 from proxy.net.pending_connection import PendingConnection
-from proxy.net.relay import Relay
+from proxy.net.relay.observer import Host
+from proxy.net.relay.relay import Relay
 from proxy.net.startup import fatal, parse, request_code
 from proxy.net.tls import ALPN
 

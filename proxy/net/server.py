@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from proxy.config.sections import PostgresSection, ProxySection
     from proxy.net.backend_connection import ServerAddress
-    from proxy.net.observer import Observer
-    from proxy.net.relay import Relay
+    from proxy.net.relay.observer import Observer
+    from proxy.net.relay.relay import Relay
 
 BURST = 64
 """Connections accepted in one turn of the event loop, when no other worker wants a share."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from cache.catalog.tables import Catalog
     from cache.rules import TableRule
-    from proxy.net.observer import Observer
+    from proxy.net.relay.observer import Observer
 
 DRAIN_TIMEOUT = 10.0
 """Seconds the backlog has to reach Redis after the last session ended."""

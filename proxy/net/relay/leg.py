@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxy.net.pending_connection import PendingConnection
-    from proxy.net.relay import Relay
+    from proxy.net.relay.relay import Relay
 
 
 def discard(_data: bytes) -> None:

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, cast
 from protocol.backend import ReadyForQuery
 from protocol.frontend import Flush, Terminate
 from proxy import logs
-from proxy.net.injected_query import InjectedQuery
-from proxy.net.leg import Leg, discard
+from proxy.net.relay.injected_query import InjectedQuery
+from proxy.net.relay.leg import Leg, discard
 from proxy.net.startup import Startup, fatal, text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from protocol.startup import StartupMessage
-    from proxy.net.observer import CatalogQuery, HoldingObserver, Host, Observer
     from proxy.net.pending_connection import PendingConnection
+    from proxy.net.relay.observer import CatalogQuery, HoldingObserver, Host, Observer
 
 SAMPLED = 15
 """Of the server's chunks one in this many plus one is timed."""

@@ -17,7 +17,7 @@ import pytest
 from psycopg.rows import tuple_row
 
 from protocol import backend, codes, frontend, startup
-from proxy.net import relay
+from proxy.net.relay import relay
 from tests.proxy.conftest import Recorder
 
 STATM = Path("/proc/self/statm")

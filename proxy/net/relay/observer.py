@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine
 
     from proxy.metrics import Traffic
-    from proxy.net.relay import Relay
+    from proxy.net.relay.relay import Relay
 
 
 class CatalogQuery(Protocol):

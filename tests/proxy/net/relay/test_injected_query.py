@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import backend, codes
-from proxy.net import injected_query
-from proxy.net.injected_query import InjectedQuery
+from proxy.net.relay import injected_query
+from proxy.net.relay.injected_query import InjectedQuery
 
 SETTINGS = [
     backend.ParseComplete(),
