@@ -20,8 +20,7 @@ from protocol.startup import packet_end
 from proxy import logs
 from proxy.net.backend_connection import UnreachableError, receive
 from proxy.net.pending_connection import PendingConnection
-from proxy.net.relay.observer import Host
-from proxy.net.relay.relay import Relay
+from proxy.net.relay.relay import Relay, RelayHost
 from proxy.net.startup import fatal, parse, request_code
 from proxy.net.tls import ALPN
 
@@ -34,7 +33,7 @@ _HEAD = 8
 log = logs.get()
 
 
-class ConnectionHost(Host, Protocol):
+class ConnectionHost(RelayHost, Protocol):
     """What a connection needs to know of the server whose host it is at."""
 
     backend: Backend
@@ -54,7 +53,7 @@ class ConnectionHost(Host, Protocol):
         """Where the session with this cancel key has its backend, if it is one of ours."""
 
     def relaying(self, relay: Relay, address: ServerAddress) -> None:
-        """An admitted session is relayed from here on; ``Host.ended`` will say when no more."""
+        """An admitted session is relayed from here on; ``RelayHost.ended`` will say when no more."""
 
 
 class _RefusedError(Exception):

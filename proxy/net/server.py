@@ -45,7 +45,7 @@ log = logs.get()
 class Server:
     """One worker's clients and their connections to PostgreSQL.
 
-    ``listeners`` are the caller's to open and close. ``observe`` is called as ``observer.Host`` says; ``shared`` if
+    ``listeners`` are the caller's to open and close. ``observe`` is called as ``relay.RelayHost`` says; ``shared`` if
     other workers accept from the same sockets. Raises TlsError if certificates cannot be used.
     """
 
@@ -60,7 +60,7 @@ class Server:
         on_internal_error: Callable[[str, BaseException], None] | None = None,
     ) -> None:
         self.observe = observe
-        self.on_internal_error = on_internal_error
+        self.on_internal_error = on_internal_error or _log_internal_error
         """Told of exceptions that no rule expects; see ``cache.counts.ErrorReport``."""
         self.traffic = Traffic()
         self.postgres_up = True
@@ -230,7 +230,7 @@ class Server:
     # What connections ask.
 
     def admit(self) -> bool:
-        """See ``connection.ConnectionHost``."""
+        """See ``client_connection.ConnectionHost``."""
         if self._admitted >= self._max_connections:
             return False
         self._admitted += 1
@@ -238,16 +238,16 @@ class Server:
         return True
 
     def leave(self) -> None:
-        """See ``connection.ConnectionHost``."""
+        """See ``client_connection.ConnectionHost``."""
         self._admitted -= 1
         self.traffic.sessions = self._admitted
 
     def address_of(self, key: bytes) -> ServerAddress | None:
-        """See ``connection.ConnectionHost``."""
+        """See ``client_connection.ConnectionHost``."""
         return self._addresses.get(key)
 
     def relaying(self, relay: Relay, address: ServerAddress) -> None:
-        """See ``connection.ConnectionHost``."""
+        """See ``client_connection.ConnectionHost``."""
         self._relays[relay] = (address, None)
 
     # What relays ask.
@@ -265,14 +265,14 @@ class Server:
             log.error("task failed", task=task.get_name(), exc_info=error)
 
     def started(self, relay: Relay, key: bytes | None) -> None:
-        """See ``observer.Host``."""
+        """See ``relay.RelayHost``."""
         address, _ = self._relays[relay]
         self._relays[relay] = (address, key)
         if key is not None:
             self._addresses[key] = address
 
     def cancel(self, relay: Relay, key: bytes) -> None:
-        """See ``observer.Host``."""
+        """See ``relay.RelayHost``."""
         self.traffic.cancels += 1
         address, _ = self._relays[relay]
         self.spawn(self._cancel(key, address), "cancel")
@@ -284,7 +284,7 @@ class Server:
             log.warning("a statement without its client could not be cancelled", reason=str(error))
 
     def ended(self, relay: Relay) -> None:
-        """See ``observer.Host``."""
+        """See ``relay.RelayHost``."""
         _, key = self._relays.pop(relay)
         self.traffic.client_bytes += relay.client.received
         self.traffic.backend_bytes += relay.backend.received
@@ -302,6 +302,10 @@ class Server:
             "clients that use TLS see another certificate than PostgreSQL's, so SCRAM with channel binding fails; "
             "let proxy.tls use the server's own certificate and key, or clients connect with channel_binding=disable"
         )
+
+
+def _log_internal_error(where: str, error: BaseException) -> None:
+    log.error("internal error", where=where, exc_info=error)
 
 
 def _peer(accepted: socket.socket, address: Any) -> str:
