@@ -28,7 +28,8 @@ class Recorder:
         self.terminated = False
         self.ended = threading.Event()
 
-    over_limit = False
+    over_limit = before_commit = False
+    before_forwarding: object = None
     answers_due = between_messages = True
 
     def is_bulk(self, data):

@@ -17,7 +17,7 @@ import pytest
 from psycopg.rows import tuple_row
 
 from protocol import backend, codes, frontend, startup
-from proxy.net.relay import relay
+from proxy.net.relay import asking, ending
 from tests.proxy.conftest import Recorder
 
 STATM = Path("/proc/self/statm")
@@ -269,7 +269,7 @@ def test_what_a_client_sends_during_a_question_waits(serve, database, recorder):
 
 
 def test_a_late_answer_lets_the_client_go_on_and_never_reaches_it(serve, database, recorder, monkeypatch):
-    monkeypatch.setattr(relay, "QUESTION_TIMEOUT", 0.2)
+    monkeypatch.setattr(asking, "QUERY_TIMEOUT", 0.2)
     observer = recorder([b"SELECT pg_sleep(0.6)::text || 'late'"])
     with serve(lambda *_facts: observer).connect(database) as connection:
         assert observer.answers == [None]
@@ -384,7 +384,7 @@ def test_a_client_that_half_closes_gets_its_answer(serve, database):
 
 
 def test_a_half_closed_client_gets_all_of_a_long_answer(serve, database, monkeypatch):
-    monkeypatch.setattr(relay, "SILENCE", 0.1)
+    monkeypatch.setattr(ending, "SILENCE", 0.1)
     with open_session(serve(), database) as connection:
         connection.sendall(bytes(frontend.Query(b"SELECT repeat('x', 1000) FROM generate_series(1, 20000)")))
         connection.shutdown(socket.SHUT_WR)
