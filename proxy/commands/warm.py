@@ -21,6 +21,7 @@ from rich.console import Console
 from proxy.commands.progress import Meter
 from proxy.commands.redis_reader import Keys
 from proxy.commands.table_reader import Misuse, Reader, ReadFailure, bind, select
+from proxy.config.os_errors import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +83,7 @@ class State:
                     done=bool(entry["done"]),
                 )
         except OSError as error:
-            raise Misuse(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
+            raise Misuse(f"{path}: cannot be read: {reason_of(error)}") from None
         except (ValueError, KeyError, TypeError, AttributeError):
             raise Misuse(f"{path}: is no state file of rowtap warm; name another, or remove it") from None
         return state
@@ -108,7 +109,7 @@ class State:
             new.write_text(json.dumps(document))
             new.replace(self.path)
         except OSError as error:
-            raise ReadFailure(f"{self.path}: cannot be written: {(error.strerror or str(error)).lower()}") from None
+            raise ReadFailure(f"{self.path}: cannot be written: {reason_of(error)}") from None
         self.saved_at = time.monotonic()
 
     def finish(self) -> None:

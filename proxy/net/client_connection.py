@@ -18,14 +18,16 @@ from protocol.fields import UINT32
 from protocol.message import HEADER
 from protocol.startup import packet_end
 from proxy import logs
-from proxy.net.backend_connection import UnreachableError, receive
+from proxy.net.dial import UnreachableError, receive
 from proxy.net.pending_connection import PendingConnection
+from proxy.net.relay.message_log import MessageLog
 from proxy.net.relay.relay import Relay, RelayHost
 from proxy.net.startup import fatal, parse, request_code
-from proxy.net.tls import ALPN
+from proxy.net.tls import ALPN, failure_of
 
 if TYPE_CHECKING:
-    from proxy.net.backend_connection import Backend, BackendConnection, ServerAddress
+    from proxy.net.backend_connection import Backend, BackendConnection
+    from proxy.net.dial import ServerAddress
 
 _TLS_HANDSHAKE = 0x16
 _HEAD = 8
@@ -34,7 +36,7 @@ log = logs.get()
 
 
 class ConnectionHost(RelayHost, Protocol):
-    """What a connection needs to know of the server whose host it is at."""
+    """What a client's connection needs of the server that accepted it."""
 
     backend: Backend
     client_tls: ssl.SSLContext | None
@@ -66,15 +68,20 @@ class _RefusedError(Exception):
 
 
 class Connection:
-    """From ``accept`` to the relay."""
+    """From ``accept`` to the relay.
+
+    Args:
+        peer: the client, for the log.
+    """
 
     def __init__(self, host: ConnectionHost, accepted: socket.socket, peer: str) -> None:
         self._host = host
         self._socket: socket.socket | None = accepted
         self._local = accepted.family == socket.AF_UNIX
         self._peer = peer
-        self._waiting: PendingConnection | None = None
+        self._pending: PendingConnection | None = None
         self._secure = False
+        self._messages = MessageLog(peer, host.on_internal_error) if logs.debug_enabled() else None
 
     async def run(self) -> bool:
         """Bring the connection to its relay (True) or to its end (False). Closes what it does not hand over."""
@@ -91,7 +98,7 @@ class Connection:
             log.info("connection refused", client=self._peer, reason=str(error))
             self._host.traffic.refuse("garbage")
         except ssl.SSLError as error:
-            log.info("connection refused", client=self._peer, reason=f"TLS failed: {error.reason or error}")
+            log.info("connection refused", client=self._peer, reason=failure_of(error))
         except TimeoutError:
             log.info("connection refused", client=self._peer, reason="no startup packet in time")
         except OSError as error:
@@ -103,6 +110,8 @@ class Connection:
     async def _run(self) -> bool:
         async with asyncio.timeout(self._host.login_timeout):
             packet, early = await self._first_packet()
+        if self._messages is not None:
+            self._messages.packet(packet)
         code = request_code(packet)
         if code == codes.CANCEL_REQUEST:
             await self._cancel(packet)
@@ -122,6 +131,13 @@ class Connection:
             raise _RefusedError("too many clients", fatal("53300", "sorry, too many clients already"))
         try:
             backend = await self._host.backend.connect(packet)
+            relay = Relay(
+                self._host,
+                parse(packet),
+                strip_channel_binding=backend.secure and not self._secure,
+                peer=self._peer,
+                messages=self._messages,
+            )
         except UnreachableError as error:
             self._host.leave()
             self._host.postgres_up = False
@@ -131,20 +147,18 @@ class Connection:
             self._host.leave()
             raise
         self._host.postgres_up = True
-        self._relay(packet, early, backend)
+        self._hand_over(relay, backend, early)
         return True
 
-    def _relay(self, packet: bytes, early: bytes, backend: BackendConnection) -> None:
-        waiting, self._waiting = self._waiting, None
-        assert waiting is not None
-        relay = Relay(
-            self._host,
-            parse(packet),
-            strip_channel_binding=backend.secure and not self._secure,
-            peer=self._peer,
-        )
+    def _hand_over(self, relay: Relay, backend: BackendConnection, early: bytes) -> None:
+        pending, self._pending = self._pending, None
+        assert pending is not None
         self._host.relaying(relay, backend.address)
-        relay.begin(waiting, backend.waiting, early)
+        try:
+            relay.begin(pending, backend.pending, early)
+        except Exception as error:  # noqa: BLE001 - a fault of ours; the relay has both connections already and ends with them
+            self._host.on_internal_error("relay", error)
+            relay.abort()
 
     async def _cancel(self, packet: bytes) -> None:
         self._host.traffic.cancels += 1
@@ -162,15 +176,15 @@ class Connection:
             await self._start_tls(direct=True)
         else:
             head = await self._requests()
-        if self._waiting is None:
+        if self._pending is None:
             await self._wrap(None, head)
-        waiting = self._waiting
-        assert waiting is not None
-        await waiting.wait()
-        end = packet_end(waiting.data)
+        pending = self._pending
+        assert pending is not None
+        await pending.wait()
+        end = packet_end(pending.data)
         if end is None:
-            raise _RefusedError("closed within the startup packet" if waiting.data else "")
-        return bytes(waiting.data[:end]), bytes(waiting.data[end:])
+            raise _RefusedError("closed within the startup packet" if pending.data else "")
+        return bytes(pending.data[:end]), bytes(pending.data[end:])
 
     async def _peek(self) -> int:
         """The first byte, which stays where it is."""
@@ -206,7 +220,9 @@ class Connection:
             code = request_code(head)
             if code not in (codes.SSL_REQUEST, codes.GSSENC_REQUEST) or code in answered:
                 return head
-            await receive(accepted, UINT32.unpack(head[:4])[0] - _HEAD)
+            rest = await receive(accepted, UINT32.unpack(head[:4])[0] - _HEAD)
+            if self._messages is not None:
+                self._messages.packet(head + rest)
             answered.add(code)
             self._refuse_early_bytes(accepted, "SSL" if code == codes.SSL_REQUEST else "GSSAPI encryption")
             if code == codes.SSL_REQUEST and self._host.client_tls is not None and not self._local:
@@ -232,8 +248,8 @@ class Connection:
             raise _RefusedError("direct TLS, which is not configured")
         await self._wrap(context, b"")
         self._secure = True
-        assert self._waiting is not None
-        chosen = self._waiting.transport.get_extra_info("ssl_object").selected_alpn_protocol()
+        assert self._pending is not None
+        chosen = self._pending.transport.get_extra_info("ssl_object").selected_alpn_protocol()
         if direct and chosen != ALPN:
             raise _RefusedError(f'direct TLS without the application protocol "{ALPN}"')
 
@@ -242,22 +258,22 @@ class Connection:
         accepted, self._socket = self._socket, None
         assert accepted is not None
         # Not taken from what the call returns: uvloop returns its own TLS protocol there.
-        waiting = PendingConnection(_whole, head)
+        pending = PendingConnection(_whole, head)
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: waiting, accepted, ssl=context)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: pending, accepted, ssl=context)
         except BaseException:
             accepted.close()
             raise
-        self._waiting = waiting
+        self._pending = pending
 
     # Ending.
 
     def _reply(self, reply: bytes) -> None:
         if not reply:
             return
-        if self._waiting is not None:
-            if not self._waiting.lost:
-                self._waiting.transport.write(reply)
+        if self._pending is not None:
+            if not self._pending.lost:
+                self._pending.transport.write(reply)
         elif self._socket is not None:
             try:
                 self._socket.send(reply)
@@ -267,8 +283,8 @@ class Connection:
     def _close(self) -> None:
         if self._socket is not None:
             self._socket.close()
-        if self._waiting is not None:
-            self._waiting.transport.close()
+        if self._pending is not None:
+            self._pending.transport.close()
 
 
 def _whole(data: bytearray) -> bool:

@@ -13,10 +13,12 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from proxy import logs
+from proxy.config.os_errors import reason_of
 from proxy.metrics import Traffic
 from proxy.net import tls
-from proxy.net.backend_connection import Backend, UnreachableError, tune
+from proxy.net.backend_connection import Backend
 from proxy.net.client_connection import Connection
+from proxy.net.dial import UnreachableError, tune
 from proxy.net.startup import cancel_request
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from proxy.config.sections import PostgresSection, ProxySection
-    from proxy.net.backend_connection import ServerAddress
+    from proxy.net.dial import ServerAddress
     from proxy.net.relay.observer import Observer
     from proxy.net.relay.relay import Relay
 
@@ -70,7 +72,6 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
         self._relays: dict[Relay, tuple[ServerAddress, bytes | None]] = {}
         self._addresses: dict[bytes, ServerAddress] = {}
-        self._admitted = 0
         self._connections = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -94,11 +95,6 @@ class Server:
         self._own_certificate = own_certificate
         self._warned = False
 
-    @property
-    def sessions(self) -> int:
-        """Sessions past their startup packet."""
-        return self._admitted
-
     def carried(self) -> Traffic:
         """What the sockets carried up to now, open sessions included."""
         found = dataclasses.replace(self.traffic)
@@ -106,11 +102,6 @@ class Server:
             found.client_bytes += relay.client.received
             found.backend_bytes += relay.backend.received
         return found
-
-    @property
-    def tasks(self) -> int:
-        """Tasks running at the moment."""
-        return len(self._tasks)
 
     # Life.
 
@@ -132,7 +123,7 @@ class Server:
         self.stop_accepting()
         if await self._quiet_within(patience):
             return
-        log.info("sessions still open at the deadline are ended", sessions=self._admitted)
+        log.info("sessions still open at the deadline are ended", sessions=self.traffic.sessions)
         for relay in list(self._relays):
             relay.terminate()
         if not await self._quiet_within(END_TIMEOUT):
@@ -192,16 +183,16 @@ class Server:
                 return
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
-                    log.warning("accepting failed", reason=error.strerror)
+                    log.warning("accepting failed", reason=reason_of(error))
                     return
-                log.error("no resources for another connection", reason=error.strerror, open=self._connections)
+                log.error("no resources for another connection", reason=reason_of(error), open=self._connections)
                 self._listen_no_more()
                 self._pause = asyncio.get_running_loop().call_later(ACCEPT_PAUSE, self._listen)
                 return
             self._welcome(accepted, address)
 
     def _welcome(self, accepted: socket.socket, address: Any) -> None:
-        if self._connections - self._admitted > 2 * self._max_connections + BURST:
+        if self._connections - self.traffic.sessions > 2 * self._max_connections + BURST:
             # So many that say nothing cannot be clients; PostgreSQL's limit is of the same kind.
             log.warning("connection refused", client=_peer(accepted, address), reason="too many unfinished logins")
             accepted.close()
@@ -231,16 +222,14 @@ class Server:
 
     def admit(self) -> bool:
         """See ``client_connection.ConnectionHost``."""
-        if self._admitted >= self._max_connections:
+        if self.traffic.sessions >= self._max_connections:
             return False
-        self._admitted += 1
-        self.traffic.sessions = self._admitted
+        self.traffic.sessions += 1
         return True
 
     def leave(self) -> None:
         """See ``client_connection.ConnectionHost``."""
-        self._admitted -= 1
-        self.traffic.sessions = self._admitted
+        self.traffic.sessions -= 1
 
     def address_of(self, key: bytes) -> ServerAddress | None:
         """See ``client_connection.ConnectionHost``."""
@@ -253,7 +242,7 @@ class Server:
     # What relays ask.
 
     def spawn(self, coroutine: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
-        """Run a task; the register holds it until it ends, and its failure is logged."""
+        """Run a task; the register holds it until it ends, and its failure is reported as a fault of ours."""
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._task_ended)
@@ -262,7 +251,7 @@ class Server:
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("task failed", task=task.get_name(), exc_info=error)
+            self.on_internal_error("server", error)
 
     def started(self, relay: Relay, key: bytes | None) -> None:
         """See ``relay.RelayHost``."""

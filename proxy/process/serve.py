@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import uvloop
 
 from proxy import logs, metrics
+from proxy.config.os_errors import reason_of
 from proxy.net import listeners
 from proxy.net.listeners import ListenError
 from proxy.net.tls import TlsError
@@ -191,7 +192,7 @@ async def _admin(config: Config, crew: Crew, workers: int) -> AsyncIterator[None
         await admin.start(address)
     except OSError as error:
         raise ListenError(
-            f"{address} cannot be listened on: {(error.strerror or str(error)).lower()}; "
+            f"{address} cannot be listened on: {reason_of(error)}; "
             "stop what listens there or set admin.listen to another address"
         ) from None
     try:

@@ -405,7 +405,7 @@ def test_connections_one_after_the_other_leave_nothing(rowtap, connect):
     eventually(quiet)
     assert settled_descriptors(proxy.pid) == open_before
     assert resident(proxy.pid) - before < 4 * MIB
-    assert "task failed" not in proxy.log_text()
+    assert "internal error" not in proxy.log_text()
 
 
 def settled_descriptors(pid):

@@ -72,10 +72,15 @@ class CatalogQuery:
 
 
 class RunningServer:
-    """A `Server` and the thread its event loop runs in. `failures` is what went to the loop's exception handler."""
+    """A `Server` and the thread its event loop runs in.
+
+    `failures` is what went to the loop's exception handler, `internal_errors` what the server reported as faults of
+    ours. Both must be empty when it stops, so a test that injects a fault takes it out with `fault()`.
+    """
 
     def __init__(self, proxy, postgres, observe):
         self.failures: list[dict[str, object]] = []
+        self.internal_errors: list[tuple[str, BaseException]] = []
         self.observed = []
         self._loop = uvloop.new_event_loop()
         self._loop.set_exception_handler(lambda _loop, context: self.failures.append(context))
@@ -92,7 +97,17 @@ class RunningServer:
             self.observed.append((facts, observer))
             return observer
 
-        return Server(proxy, postgres, watched, self._listeners)
+        def report(where, error):
+            self.internal_errors.append((where, error))
+
+        return Server(proxy, postgres, watched, self._listeners, on_internal_error=report)
+
+    def fault(self):
+        """The one fault that was reported."""
+        assert self.wait(lambda _server: self.internal_errors)
+        (reported,) = self.internal_errors
+        self.internal_errors.clear()
+        return reported
 
     def call(self, function, *arguments):
         """Run a plain function in the loop's thread."""
@@ -134,9 +149,10 @@ class RunningServer:
         try:
             self.run(self.server.close())
             listeners.close(self._listeners)
-            assert self.server.tasks == 0
-            assert self.server.sessions == 0
+            assert not self.server._tasks
+            assert self.server.traffic.sessions == 0
             assert not self.failures
+            assert not self.internal_errors
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(10)

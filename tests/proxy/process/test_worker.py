@@ -387,7 +387,7 @@ async def test_cancelled_it_leaves_nothing_running(start):
     found.task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await found.task
-    assert found.worker.server.tasks == 0
-    assert found.worker.server.sessions == 0
+    assert not found.worker.server._tasks
+    assert found.worker.server.traffic.sessions == 0
     found.task = asyncio.get_running_loop().create_future()
     found.task.set_result(None)

@@ -340,7 +340,7 @@ def test_an_idle_client_that_vanishes_leaves_no_backend(serve, database, backend
     assert backends() == 1
     connection.close()
     wait_for(lambda: backends() == 0, 2)
-    assert server.wait(lambda server: server.sessions == 0)
+    assert server.wait(lambda server: server.traffic.sessions == 0)
 
 
 @pytest.mark.parametrize("reset", [True, False])
