@@ -184,3 +184,15 @@ def serve(postgres):
 @pytest.fixture
 def recorder():
     return Recorder
+
+
+@pytest.fixture
+def backends(connect):
+    """`backends()`: how many other backends work on the test's database."""
+    watcher = connect()
+
+    def count():
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        return watcher.execute(query).fetchone()[0]
+
+    return count
