@@ -15,27 +15,49 @@ from proxy.net import listeners
 from proxy.net.server import Server
 
 
-class Recorder:
-    """An observer that keeps what it is shown. It has a question for each element of `questions`."""
+class Fault(Exception):  # noqa: N818 - the word of the tests for what they inject
+    """A mistake that a test makes on purpose."""
 
-    def __init__(self, questions=()):
+
+class Recorder:
+    """An observer that keeps what it is shown. It has a query for each element of `queries`.
+
+    Once `failing` is the name of a method or attribute, using that raises `Fault`; several names are separated by a
+    space.
+    """
+
+    over_limit: object = False
+    before_commit = False
+    before_forwarding: object = None
+    answers_due: object = True
+    between_messages: object = True
+    bulk = True
+
+    def __init__(self, queries=(), failing=""):
         self.calls = []
-        self.questions = list(questions)
+        self.queries = list(queries)
         self.answers = []
+        self.reasons = []
         self.idle = True
         self.outstanding = False
         self.blinded = False
         self.terminated = False
         self.ended = threading.Event()
+        self.failing = failing
 
-    over_limit = before_commit = False
-    before_forwarding: object = None
-    answers_due = between_messages = True
+    def __getattribute__(self, name):
+        if name in object.__getattribute__(self, "__dict__").get("failing", "").split():
+            raise Fault(name)
+        return object.__getattribute__(self, name)
 
     def is_bulk(self, data):
-        return True
+        return self.bulk
+
+    def message_rest(self, data):
+        return len(data)
 
     def desynchronize(self, reason):
+        self.reasons.append(reason)
         self.blinded = True
 
     def frontend(self, data):
@@ -49,7 +71,10 @@ class Recorder:
             self.outstanding, self.idle = False, data[-1:] == b"I" and not self.terminated
 
     def wants_catalog(self):
-        return CatalogQuery(self, self.questions.pop(0)) if self.idle and self.questions else None
+        return Query(self, self.queries.pop(0)) if self.idle and self.queries else None
+
+    def answer(self, payload):
+        self.answers.append(payload)
 
     def closed(self, *, backend_ended):
         self.calls.append(("closed", backend_ended))
@@ -63,12 +88,20 @@ class Recorder:
         return [argument for name, argument in self.calls if name == "closed"]
 
 
-class CatalogQuery:
-    def __init__(self, recorder, query):
-        self.recorder, self.query = recorder, query
+class Query:
+    """What a `Recorder` wants to know; reading `query` or giving the answer fails where the recorder's does."""
+
+    def __init__(self, recorder, text):
+        self.recorder, self.text = recorder, text
+
+    @property
+    def query(self):
+        if self.recorder.failing == "query":
+            raise Fault("query")
+        return self.text
 
     def answer(self, payload):
-        self.recorder.answers.append(payload)
+        self.recorder.answer(payload)
 
 
 class RunningServer:

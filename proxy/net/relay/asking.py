@@ -96,7 +96,8 @@ class Asking:
 
     def _send(self) -> None:
         request, self._injected.to_send = self._injected.to_send, b""
-        if request:
+        # Behind the client's end the server reads nothing: it ends the session, and with it what we left there.
+        if request and not self._relay.gate.finished:
             self._relay.backend.write(request)
 
     def _late(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from protocol.frontend import FLUSH_FRAME
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from proxy.net.relay.observer import CatalogQuery, Observer
     from proxy.net.relay.phases import Control
@@ -88,15 +88,15 @@ class Observed:
 
     def show_early(self, data: bytes) -> None:
         """What the client sent ahead of the first ReadyForQuery."""
-        self._show(self._observer.frontend, data)
+        try:
+            self._observer.frontend(data)
+        except Exception as error:  # noqa: BLE001 - observation may fail in any way, relaying goes on
+            self._relay.observation_failed(error)
 
     def show_answer(self, data: bytes) -> None:
         """What of the server's went to the client while a query of ours was under way."""
-        self._show(self._observer.backend, data)
-
-    def _show(self, observe: Callable[[bytes], None], data: bytes) -> None:
         try:
-            observe(data)
+            self._observer.backend(data)
         except Exception as error:  # noqa: BLE001 - observation may fail in any way, relaying goes on
             self._relay.observation_failed(error)
 

@@ -186,8 +186,8 @@ class Relay:
         if followed:
             self.backend.receive = self.phase.backend
         else:
-            log.warning("the answer to our query made no sense, session only relayed", client=self.peer)
-            self._observation.desynchronize("the answer to our query made no sense")
+            log.warning("the answer to our query cannot be read, session only relayed", client=self.peer)
+            self._observation.desynchronize("the answer to a query of ours cannot be read")
             self._only_relay()
 
     # Ends.
