@@ -103,7 +103,7 @@ class Ending:
             self._start_timer(GONE_TIMEOUT, self._client_silent)
         else:
             log.warning("the backend did not end after its client had gone, connection cut", client=self._peer)
-            self._backend.transport.abort()
+            self._backend.cut()
 
     # The server first.
 
@@ -127,7 +127,7 @@ class Ending:
         if left < before:
             self._start_timer(LINGER_TIMEOUT, self._client_lingers, left)
         else:
-            self._client.transport.abort()
+            self._client.cut()
 
     # Time.
 

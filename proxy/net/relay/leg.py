@@ -26,11 +26,12 @@ class Leg(asyncio.Protocol):
 
     Args:
         on_end: called when the peer sends no more.
-        on_lost: called once when the connection is closed; True if it was closed without an error.
+        on_lost: called once when the connection is closed; True if neither an error nor ``cut`` closed it.
         on_pressure: called when ``full`` has changed.
     """
 
     __slots__ = (
+        "_cut",
         "_on_end",
         "_on_lost",
         "_on_pressure",
@@ -56,6 +57,7 @@ class Leg(asyncio.Protocol):
         self._on_lost = on_lost
         self._on_pressure = on_pressure
         self._reading = True
+        self._cut = False
         self.receive: Callable[[bytes], None] = discard
         """Called with each chunk of the peer's: the method of the session's phase for this direction."""
         self.write: Callable[[bytes], None] = discard
@@ -104,7 +106,7 @@ class Leg(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self.write = discard
-        self._on_lost(exc is None)
+        self._on_lost(exc is None and not self._cut)
 
     def pause_writing(self) -> None:
         self.full = True
@@ -123,6 +125,12 @@ class Leg(asyncio.Protocol):
             self.transport.resume_reading()
         else:
             self.transport.pause_reading()
+
+    def cut(self) -> None:
+        """Close the connection at once, whatever is still to be said in either direction."""
+        if not self.lost:
+            self._cut = True
+            self.transport.abort()
 
     def half_close(self) -> None:
         """Tell the peer that no more will come, and go on reading."""

@@ -235,9 +235,8 @@ class Relay:
 
     def abort(self) -> None:
         """Cut both connections now."""
-        for leg in (self.client, self.backend):
-            if not leg.lost:
-                leg.transport.abort()
+        self.client.cut()
+        self.backend.cut()
 
     def _finish_if_over(self) -> None:
         if self.finished or not (self.client.lost and self.backend.lost):
