@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cache.capture.database import Database
 from cache.counts import Counts
@@ -81,6 +81,7 @@ class Worker:
 
     async def run(self) -> None:
         """Serve until ``stop``; then let sessions end, and what they changed reach Redis."""
+        asyncio.get_running_loop().set_exception_handler(self._callback_failed)
         writing = asyncio.create_task(self.writer.run(), name="writer")
         try:
             for problem in await self.writer.check():
@@ -134,6 +135,15 @@ class Worker:
         """The ``ErrorReport`` of everything this worker runs."""
         self.counts.internal_error(where)
         log.error("internal error", where=where, exc_info=error)
+
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What a callback, a connection's protocol or a task that is not waited for raised. The event loop has closed
+        the connection already."""
+        error = context.get("exception")
+        if error is None or isinstance(error, OSError):
+            loop.default_exception_handler(context)
+        else:
+            self._internal_error("event loop", error)
 
     # Rules.
 
