@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     ErrorReport = Callable[[str, BaseException], None]
-    """Called with the part that caught an exception which no rule expects ("session", "sql", "writer", "relay") and the
-    exception. The worker's counts it and logs its traceback; the part then goes on as safely as it can."""
+    """Called with the part that caught an exception which no rule expects ("session", "sql", "writer", "relay",
+    "server", "event_loop") and the exception. The worker's counts it and logs its traceback; the part then goes on as
+    safely as it can."""
 
 LAG_BOUNDS: tuple[float, ...] = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 """Upper bounds in seconds, inclusive, of the lag histogram's buckets; one more bucket takes what is longer."""

@@ -1,4 +1,4 @@
-"""One line about a message, for debug logs and for the diffs of tests. Values are never shown.
+"""One line about a message, for the debug log. Values are never shown.
 
 What came from or goes to a user (SQL text, parameters, rows, passwords, keys, messages of errors) is a length or a
 count. Shown are numbers, the names of prepared statements and portals, names of run-time parameters and SASL
@@ -66,9 +66,7 @@ def render_frontend(kind: int, body: bytes, response: type[Message] = frontend.S
     try:
         return render(frontend.decode(kind, body, response))
     except ProtocolError as problem:
-        return _malformed(
-            frontend.MESSAGES.get(kind, response if kind == frontend.PASSWORD else None), kind, body, problem
-        )
+        return _malformed(name_frontend(kind, response), body, problem)
 
 
 def render_backend(kind: int, body: bytes) -> str:
@@ -76,7 +74,7 @@ def render_backend(kind: int, body: bytes) -> str:
     try:
         return render(backend.decode(kind, body))
     except ProtocolError as problem:
-        return _malformed(backend.MESSAGES.get(kind), kind, body, problem)
+        return _malformed(name_backend(kind), body, problem)
 
 
 def render_startup(packet: bytes) -> str:
@@ -87,8 +85,21 @@ def render_startup(packet: bytes) -> str:
         return f"malformed startup packet of {len(packet)} bytes: {problem}"
 
 
-def _malformed(message: type[Message] | None, kind: int, body: bytes, problem: ProtocolError) -> str:
-    name = message.__name__ if message else f"message of type 0x{kind:02x}"
+def name_frontend(kind: int, response: type[Message] = frontend.SASLResponse) -> str:
+    """What a frontend message is called by its type byte alone; ``response`` as in ``frontend.decode``."""
+    return _name(response if kind == frontend.PASSWORD else frontend.MESSAGES.get(kind), kind)
+
+
+def name_backend(kind: int) -> str:
+    """What a backend message is called by its type byte alone, without its body."""
+    return "Authentication" if kind == backend.AUTHENTICATION else _name(backend.MESSAGES.get(kind), kind)
+
+
+def _name(message: type[Message] | None, kind: int) -> str:
+    return message.__name__ if message else f"message of type 0x{kind:02x}"
+
+
+def _malformed(name: str, body: bytes, problem: ProtocolError) -> str:
     return f"malformed {name} of {len(body)} bytes: {problem}"
 
 

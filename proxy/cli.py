@@ -15,6 +15,7 @@ import typer
 
 from proxy.config import units
 from proxy.config.load import DEFAULT_PATH, Config, ConfigError, load
+from proxy.config.os_errors import reason_of
 from proxy.version import version
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def explain_command(
     try:
         texts = explain.read(statements or [], file, sys.stdin.buffer)
     except OSError as error:
-        typer.echo(f"error: {file}: cannot be read: {(error.strerror or str(error)).lower()}", err=True)
+        typer.echo(f"error: {file}: cannot be read: {reason_of(error)}", err=True)
         raise typer.Exit(2) from None
     if not any(text.strip() for text in texts):
         typer.echo('error: nothing to explain: rowtap explain "SELECT …"', err=True)

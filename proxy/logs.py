@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from proxy.config.sections import LogSection
 
+_NAME = "rowtap"
 _CREDENTIALS = re.compile(r"(?<=://)([^/@:\s]*):[^/@\s]*@")
 
 _COMMON: tuple[Processor, ...] = (
@@ -56,8 +57,13 @@ def configure(settings: LogSection, stream: TextIO | None = None) -> None:
 
 def get(**context: object) -> structlog.stdlib.BoundLogger:
     """A logger whose lines all have the fields of ``context``, such as ``connection=17``."""
-    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("rowtap", **context)
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(_NAME, **context)
     return logger
+
+
+def debug_enabled() -> bool:
+    """Whether lines of level debug are written now; asked once where finding out what to write costs something."""
+    return logging.getLogger(_NAME).isEnabledFor(logging.DEBUG)
 
 
 def _renderers(settings: LogSection, stream: TextIO) -> list[Processor]:

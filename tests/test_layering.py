@@ -77,7 +77,7 @@ SANS_IO = {"protocol", "cache", "cache.catalog", "cache.sql", "cache.values", "c
 """Packages without I/O: they import nothing that waits."""
 SANS_IO_MODULES = {
     "proxy/net/startup.py",
-    "proxy/net/exchange.py",
+    "proxy/net/relay/injected_query.py",
     *(f"cache/delivery/{name}.py" for name in
       ("batches", "faults", "flushes", "own_writes", "packing", "queues", "scanning", "scripts", "server_info")),
 }  # fmt: skip
@@ -191,7 +191,8 @@ def test_every_module_has_a_test():
 
 TESTED_TOGETHER = {
     "proxy/demo/session.py": "servers",
-    "proxy/net/leg.py": "relay",
+    "proxy/net/relay/leg.py": "relay",
+    "proxy/net/relay/phases.py": "relay",
     **{f"cache/values/{name}.py": "loaders" for name in
        ("containers", "encodings", "geometry", "numbers", "scalars", "text_search", "times", "loading")},
 }  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -15,9 +14,10 @@ from rich.text import Text
 from cache.counts import Counts
 from cache.delivery.backlog import Backlog
 from cache.delivery.writer import Writer
-from protocol.startup import SSLRequest
+from protocol.startup import SSL_REQUEST_FRAME
 from proxy.commands import lookup
 from proxy.net import tls
+from proxy.net.dial import UnreachableError, dial, unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -80,14 +80,9 @@ def _tls(config: Config) -> Iterator[Finding]:
 def _postgres(settings: PostgresSection) -> Iterator[Finding]:
     """Reach the server as a client's first bytes would. No login is needed to see whether PostgreSQL answers."""
     try:
-        with _connect(settings) as connection:
-            connection.settimeout(settings.connect_timeout)
-            connection.sendall(bytes(SSLRequest()))
-            answer = connection.recv(1)
-    except OSError as error:
-        yield Finding(
-            Verdict.ERROR, "postgres", f"{settings} cannot be reached: {_reason(error)}; is [postgres] right?"
-        )
+        answer = asyncio.run(_answer_to_ssl_request(settings))
+    except UnreachableError as error:
+        yield Finding(Verdict.ERROR, "postgres", f"{error}; is [postgres] right?")
         return
     if answer not in {b"S", b"N"}:
         yield Finding(Verdict.ERROR, "postgres", f"{settings} answers, but not as PostgreSQL does")
@@ -98,21 +93,17 @@ def _postgres(settings: PostgresSection) -> Iterator[Finding]:
         yield Finding(Verdict.ERROR, "postgres", text)
 
 
-def _connect(settings: PostgresSection) -> socket.socket:
-    if settings.socket_path is None:
-        return socket.create_connection((settings.host, settings.port), settings.connect_timeout)
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.settimeout(settings.connect_timeout)
-        connection.connect(settings.socket_path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _reason(error: OSError) -> str:
-    return "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error)).lower()
+async def _answer_to_ssl_request(settings: PostgresSection) -> bytes:
+    """The server's first byte; none if it closes the connection. Raises UnreachableError."""
+    loop = asyncio.get_running_loop()
+    _, connection = await dial(settings)
+    with connection:
+        try:
+            async with asyncio.timeout(settings.connect_timeout):
+                await loop.sock_sendall(connection, SSL_REQUEST_FRAME)
+                return await loop.sock_recv(connection, 1)
+        except OSError as error:
+            raise unreachable(settings, error) from None
 
 
 def _tables(config: Config, dsn: str | None) -> Iterator[Finding]:

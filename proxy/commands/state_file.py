@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from proxy.commands.table_reader import ReadFailure, UsageError
+from proxy.config.os_errors import reason_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +58,7 @@ class StateFile:
                     done=bool(entry["done"]),
                 )
         except OSError as error:
-            raise UsageError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
+            raise UsageError(f"{path}: cannot be read: {reason_of(error)}") from None
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UsageError(f"{path}: is no state file of rowtap warm; name another, or remove it") from None
         return state
@@ -83,7 +84,7 @@ class StateFile:
             new.write_text(json.dumps(document))
             new.replace(self.path)
         except OSError as error:
-            raise ReadFailure(f"{self.path}: cannot be written: {(error.strerror or str(error)).lower()}") from None
+            raise ReadFailure(f"{self.path}: cannot be written: {reason_of(error)}") from None
         self.saved_at = time.monotonic()
 
     def remove(self) -> None:

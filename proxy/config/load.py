@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, PrivateAttr, TypeAdapter, ValidationError
 
 from proxy.config import sections
 from proxy.config.lines import Lines
+from proxy.config.os_errors import reason_of
 from proxy.config.table_rules import RuleError, build_rules
 
 if typing.TYPE_CHECKING:
@@ -128,8 +129,9 @@ class _ValueOrigins:
             text = self._path.read_bytes().decode()
             tree = tomllib.loads(text)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise ConfigError([f"{self._path}: cannot be read: {reason}; name a file with --config"]) from None
+            raise ConfigError(
+                [f"{self._path}: cannot be read: {reason_of(error)}; name a file with --config"]
+            ) from None
         except UnicodeDecodeError as error:
             raise ConfigError([f"{self._path}: is not UTF-8 text (byte {error.start})"]) from None
         except tomllib.TOMLDecodeError as error:

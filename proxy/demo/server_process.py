@@ -178,8 +178,9 @@ class ServerProcess(abc.ABC):
         account = self._account()
         default = Path(tempfile.gettempdir())
         fits = len(os.fsencode(default)) + len("/rowtap-12345678/.s.PGSQL.65535") <= SUN_PATH
-        # S108: the directory made in it has a random name and is for its owner.
-        return default if fits and (account is None or account.can("-x", default)) else Path("/tmp")  # noqa: S108
+        if fits and (account is None or account.can("-x", default)):
+            return default
+        return Path("/tmp")  # noqa: S108 - the directory made in it has a random name and is for its owner
 
     def _start_once(self) -> None:
         log_offset = self.log_path.stat().st_size if self.log_path.exists() else 0

@@ -18,15 +18,16 @@ from protocol.fields import UINT32
 from protocol.message import HEADER
 from protocol.startup import packet_end
 from proxy import logs
-from proxy.net.backend_connection import UnreachableError, receive
-from proxy.net.observer import Host
-from proxy.net.relay import Relay
+from proxy.net.dial import UnreachableError, receive
+from proxy.net.pending_connection import PendingConnection
+from proxy.net.relay.message_log import MessageLog
+from proxy.net.relay.relay import Relay, RelayHost
 from proxy.net.startup import fatal, parse, request_code
-from proxy.net.tls import ALPN
-from proxy.net.waiting import Waiting
+from proxy.net.tls import ALPN, failure_of
 
 if TYPE_CHECKING:
-    from proxy.net.backend_connection import Backend, BackendConnection, Place
+    from proxy.net.backend_connection import Backend, BackendConnection
+    from proxy.net.dial import ServerAddress
 
 _TLS_HANDSHAKE = 0x16
 _HEAD = 8
@@ -34,8 +35,8 @@ _HEAD = 8
 log = logs.get()
 
 
-class Door(Host, Protocol):
-    """What a connection needs to know of the server whose door it is at."""
+class ConnectionHost(RelayHost, Protocol):
+    """What a client's connection needs of the server that accepted it."""
 
     backend: Backend
     client_tls: ssl.SSLContext | None
@@ -50,11 +51,11 @@ class Door(Host, Protocol):
     def leave(self) -> None:
         """An admitted session ended before it was relayed."""
 
-    def place_of(self, key: bytes) -> Place | None:
+    def address_of(self, key: bytes) -> ServerAddress | None:
         """Where the session with this cancel key has its backend, if it is one of ours."""
 
-    def relaying(self, relay: Relay, place: Place) -> None:
-        """An admitted session is relayed from here on; ``Host.ended`` will say when no more."""
+    def relaying(self, relay: Relay, address: ServerAddress) -> None:
+        """An admitted session is relayed from here on; ``RelayHost.ended`` will say when no more."""
 
 
 class _RefusedError(Exception):
@@ -67,15 +68,20 @@ class _RefusedError(Exception):
 
 
 class Connection:
-    """From ``accept`` to the relay."""
+    """From ``accept`` to the relay.
 
-    def __init__(self, door: Door, accepted: socket.socket, peer: str) -> None:
-        self._door = door
+    Args:
+        peer: the client, for the log.
+    """
+
+    def __init__(self, host: ConnectionHost, accepted: socket.socket, peer: str) -> None:
+        self._host = host
         self._socket: socket.socket | None = accepted
         self._local = accepted.family == socket.AF_UNIX
         self._peer = peer
-        self._waiting: Waiting | None = None
+        self._pending: PendingConnection | None = None
         self._secure = False
+        self._messages = MessageLog(peer, host.on_internal_error) if logs.debug_enabled() else None
 
     async def run(self) -> bool:
         """Bring the connection to its relay (True) or to its end (False). Closes what it does not hand over."""
@@ -85,14 +91,14 @@ class Connection:
             if refusal.reason:
                 log.info("connection refused", client=self._peer, reason=refusal.reason)
             if refusal.reason or refusal.reply:
-                self._door.traffic.refuse(_sqlstate(refusal.reply))
+                self._host.traffic.refuse(_sqlstate(refusal.reply))
             self._reply(refusal.reply)
         except StartupError as error:
             # PostgreSQL closes without a word: who sends this does not speak the protocol.
             log.info("connection refused", client=self._peer, reason=str(error))
-            self._door.traffic.refuse("garbage")
+            self._host.traffic.refuse("garbage")
         except ssl.SSLError as error:
-            log.info("connection refused", client=self._peer, reason=f"TLS failed: {error.reason or error}")
+            log.info("connection refused", client=self._peer, reason=failure_of(error))
         except TimeoutError:
             log.info("connection refused", client=self._peer, reason="no startup packet in time")
         except OSError as error:
@@ -102,8 +108,10 @@ class Connection:
         return False
 
     async def _run(self) -> bool:
-        async with asyncio.timeout(self._door.login_timeout):
+        async with asyncio.timeout(self._host.login_timeout):
             packet, early = await self._first_packet()
+        if self._messages is not None:
+            self._messages.packet(packet)
         code = request_code(packet)
         if code == codes.CANCEL_REQUEST:
             await self._cancel(packet)
@@ -114,43 +122,48 @@ class Connection:
                 f"a second request for encryption ({version})",
                 fatal("0A000", f"unsupported frontend protocol {version}: server supports 3.0 to 3.2"),
             )
-        if self._door.tls_required and not self._secure and not self._local:
+        if self._host.tls_required and not self._secure and not self._local:
             raise _RefusedError(
                 "the client does not use TLS",
                 fatal("28000", "connection requires TLS", hint="Connect with sslmode=require or stronger."),
             )
-        if not self._door.admit():
+        if not self._host.admit():
             raise _RefusedError("too many clients", fatal("53300", "sorry, too many clients already"))
         try:
-            backend = await self._door.backend.connect(packet)
+            backend = await self._host.backend.connect(packet)
+            relay = Relay(
+                self._host,
+                parse(packet),
+                strip_channel_binding=backend.secure and not self._secure,
+                peer=self._peer,
+                messages=self._messages,
+            )
         except UnreachableError as error:
-            self._door.leave()
-            self._door.postgres_up = False
+            self._host.leave()
+            self._host.postgres_up = False
             log.warning("PostgreSQL unreachable", client=self._peer, reason=str(error))
             raise _RefusedError("", fatal("08006", str(error))) from None
         except BaseException:
-            self._door.leave()
+            self._host.leave()
             raise
-        self._door.postgres_up = True
-        self._relay(packet, early, backend)
+        self._host.postgres_up = True
+        self._hand_over(relay, backend, early)
         return True
 
-    def _relay(self, packet: bytes, early: bytes, backend: BackendConnection) -> None:
-        waiting, self._waiting = self._waiting, None
-        assert waiting is not None
-        relay = Relay(
-            self._door,
-            parse(packet),
-            strip_channel_binding=backend.secure and not self._secure,
-            peer=self._peer,
-        )
-        self._door.relaying(relay, backend.place)
-        relay.begin(waiting, backend.waiting, early)
+    def _hand_over(self, relay: Relay, backend: BackendConnection, early: bytes) -> None:
+        pending, self._pending = self._pending, None
+        assert pending is not None
+        self._host.relaying(relay, backend.address)
+        try:
+            relay.begin(pending, backend.pending, early)
+        except Exception as error:  # noqa: BLE001 - a fault of ours; the relay has both connections already and ends with them
+            self._host.on_internal_error("relay", error)
+            relay.abort()
 
     async def _cancel(self, packet: bytes) -> None:
-        self._door.traffic.cancels += 1
+        self._host.traffic.cancels += 1
         try:
-            await self._door.backend.cancel(packet, self._door.place_of(packet[_HEAD:]))
+            await self._host.backend.cancel(packet, self._host.address_of(packet[_HEAD:]))
         except UnreachableError as error:
             log.warning("cancel request not delivered", client=self._peer, reason=str(error))
 
@@ -163,15 +176,15 @@ class Connection:
             await self._start_tls(direct=True)
         else:
             head = await self._requests()
-        if self._waiting is None:
+        if self._pending is None:
             await self._wrap(None, head)
-        waiting = self._waiting
-        assert waiting is not None
-        await waiting.wait()
-        end = packet_end(waiting.data)
+        pending = self._pending
+        assert pending is not None
+        await pending.wait()
+        end = packet_end(pending.data)
         if end is None:
-            raise _RefusedError("closed within the startup packet" if waiting.data else "")
-        return bytes(waiting.data[:end]), bytes(waiting.data[end:])
+            raise _RefusedError("closed within the startup packet" if pending.data else "")
+        return bytes(pending.data[:end]), bytes(pending.data[end:])
 
     async def _peek(self) -> int:
         """The first byte, which stays where it is."""
@@ -207,10 +220,12 @@ class Connection:
             code = request_code(head)
             if code not in (codes.SSL_REQUEST, codes.GSSENC_REQUEST) or code in answered:
                 return head
-            await receive(accepted, UINT32.unpack(head[:4])[0] - _HEAD)
+            rest = await receive(accepted, UINT32.unpack(head[:4])[0] - _HEAD)
+            if self._messages is not None:
+                self._messages.packet(head + rest)
             answered.add(code)
             self._refuse_early_bytes(accepted, "SSL" if code == codes.SSL_REQUEST else "GSSAPI encryption")
-            if code == codes.SSL_REQUEST and self._door.client_tls is not None and not self._local:
+            if code == codes.SSL_REQUEST and self._host.client_tls is not None and not self._local:
                 await loop.sock_sendall(accepted, b"S")
                 await self._start_tls(direct=False)
                 return b""
@@ -228,13 +243,13 @@ class Connection:
             raise _RefusedError(message, fatal("08P01", message, detail))
 
     async def _start_tls(self, *, direct: bool) -> None:
-        context = self._door.client_tls
+        context = self._host.client_tls
         if context is None or self._local:
             raise _RefusedError("direct TLS, which is not configured")
         await self._wrap(context, b"")
         self._secure = True
-        assert self._waiting is not None
-        chosen = self._waiting.transport.get_extra_info("ssl_object").selected_alpn_protocol()
+        assert self._pending is not None
+        chosen = self._pending.transport.get_extra_info("ssl_object").selected_alpn_protocol()
         if direct and chosen != ALPN:
             raise _RefusedError(f'direct TLS without the application protocol "{ALPN}"')
 
@@ -243,22 +258,22 @@ class Connection:
         accepted, self._socket = self._socket, None
         assert accepted is not None
         # Not taken from what the call returns: uvloop returns its own TLS protocol there.
-        waiting = Waiting(_whole, head)
+        pending = PendingConnection(_whole, head)
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: waiting, accepted, ssl=context)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: pending, accepted, ssl=context)
         except BaseException:
             accepted.close()
             raise
-        self._waiting = waiting
+        self._pending = pending
 
     # Ending.
 
     def _reply(self, reply: bytes) -> None:
         if not reply:
             return
-        if self._waiting is not None:
-            if not self._waiting.lost:
-                self._waiting.transport.write(reply)
+        if self._pending is not None:
+            if not self._pending.lost:
+                self._pending.transport.write(reply)
         elif self._socket is not None:
             try:
                 self._socket.send(reply)
@@ -268,8 +283,8 @@ class Connection:
     def _close(self) -> None:
         if self._socket is not None:
             self._socket.close()
-        if self._waiting is not None:
-            self._waiting.transport.close()
+        if self._pending is not None:
+            self._pending.transport.close()
 
 
 def _whole(data: bytearray) -> bool:

@@ -8,6 +8,8 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from proxy.config.os_errors import reason_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -47,9 +49,7 @@ def _listen_tcp(address: Address) -> list[socket.socket]:
     try:
         found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
-        raise ListenError(
-            f"cannot listen on {address}: {(error.strerror or str(error)).lower()}; correct proxy.listen"
-        ) from None
+        raise ListenError(f"cannot listen on {address}: {reason_of(error)}; correct proxy.listen") from None
     opened: list[socket.socket] = []
     port = address.port
     for family, kind, protocol, _, place in dict.fromkeys(found):
@@ -123,5 +123,5 @@ def _refusal(address: Address, error: OSError) -> ListenError:
     elif error.errno == errno.EADDRNOTAVAIL:
         what = "is not an address of this machine; correct proxy.listen"
     else:
-        what = f"cannot be listened on: {(error.strerror or str(error)).lower()}; correct proxy.listen"
+        what = f"cannot be listened on: {reason_of(error)}; correct proxy.listen"
     return ListenError(f"{address} {what}")

@@ -13,10 +13,12 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from proxy import logs
+from proxy.config.os_errors import reason_of
 from proxy.metrics import Traffic
 from proxy.net import tls
-from proxy.net.backend_connection import Backend, UnreachableError, tune
+from proxy.net.backend_connection import Backend
 from proxy.net.client_connection import Connection
+from proxy.net.dial import UnreachableError, tune
 from proxy.net.startup import cancel_request
 
 if TYPE_CHECKING:
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from proxy.config.sections import PostgresSection, ProxySection
-    from proxy.net.backend_connection import Place
-    from proxy.net.observer import Observer
-    from proxy.net.relay import Relay
+    from proxy.net.dial import ServerAddress
+    from proxy.net.relay.observer import Observer
+    from proxy.net.relay.relay import Relay
 
 BURST = 64
 """Connections accepted in one turn of the event loop, when no other worker wants a share."""
@@ -45,7 +47,7 @@ log = logs.get()
 class Server:
     """One worker's clients and their connections to PostgreSQL.
 
-    ``listeners`` are the caller's to open and close. ``observe`` is called as ``observer.Host`` says; ``shared`` if
+    ``listeners`` are the caller's to open and close. ``observe`` is called as ``relay.RelayHost`` says; ``shared`` if
     other workers accept from the same sockets. Raises TlsError if certificates cannot be used.
     """
 
@@ -60,7 +62,7 @@ class Server:
         on_internal_error: Callable[[str, BaseException], None] | None = None,
     ) -> None:
         self.observe = observe
-        self.on_internal_error = on_internal_error
+        self.on_internal_error = on_internal_error or _log_internal_error
         """Told of exceptions that no rule expects; see ``cache.counts.ErrorReport``."""
         self.traffic = Traffic()
         self.postgres_up = True
@@ -68,9 +70,8 @@ class Server:
         self._burst = 1 if shared else BURST
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._relays: dict[Relay, tuple[Place, bytes | None]] = {}
-        self._places: dict[bytes, Place] = {}
-        self._admitted = 0
+        self._relays: dict[Relay, tuple[ServerAddress, bytes | None]] = {}
+        self._addresses: dict[bytes, ServerAddress] = {}
         self._connections = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -94,11 +95,6 @@ class Server:
         self._own_certificate = own_certificate
         self._warned = False
 
-    @property
-    def sessions(self) -> int:
-        """Sessions past their startup packet."""
-        return self._admitted
-
     def carried(self) -> Traffic:
         """What the sockets carried up to now, open sessions included."""
         found = dataclasses.replace(self.traffic)
@@ -106,11 +102,6 @@ class Server:
             found.client_bytes += relay.client.received
             found.backend_bytes += relay.backend.received
         return found
-
-    @property
-    def tasks(self) -> int:
-        """Tasks running at the moment."""
-        return len(self._tasks)
 
     # Life.
 
@@ -132,7 +123,7 @@ class Server:
         self.stop_accepting()
         if await self._quiet_within(patience):
             return
-        log.info("sessions still open at the deadline are ended", sessions=self._admitted)
+        log.info("sessions still open at the deadline are ended", sessions=self.traffic.sessions)
         for relay in list(self._relays):
             relay.terminate()
         if not await self._quiet_within(END_TIMEOUT):
@@ -147,13 +138,13 @@ class Server:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._cancel_all([(key, place) for _, (place, key) in cut if key is not None])
+        await self._cancel_all([(key, address) for _, (address, key) in cut if key is not None])
         # Transports report their end in a turn of their own.
         await self._quiet_within(1.0)
 
-    async def _cancel_all(self, sessions: list[tuple[bytes, Place]]) -> None:
+    async def _cancel_all(self, sessions: list[tuple[bytes, ServerAddress]]) -> None:
         # PostgreSQL notices a closed connection when it next writes to it, which may be hours away.
-        tasks = [self.spawn(self._cancel(key, place), "cancel") for key, place in sessions]
+        tasks = [self.spawn(self._cancel(key, address), "cancel") for key, address in sessions]
         if tasks:
             await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)
         for task in tasks:
@@ -192,16 +183,16 @@ class Server:
                 return
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
-                    log.warning("accepting failed", reason=error.strerror)
+                    log.warning("accepting failed", reason=reason_of(error))
                     return
-                log.error("no resources for another connection", reason=error.strerror, open=self._connections)
+                log.error("no resources for another connection", reason=reason_of(error), open=self._connections)
                 self._listen_no_more()
                 self._pause = asyncio.get_running_loop().call_later(ACCEPT_PAUSE, self._listen)
                 return
             self._welcome(accepted, address)
 
     def _welcome(self, accepted: socket.socket, address: Any) -> None:
-        if self._connections - self._admitted > 2 * self._max_connections + BURST:
+        if self._connections - self.traffic.sessions > 2 * self._max_connections + BURST:
             # So many that say nothing cannot be clients; PostgreSQL's limit is of the same kind.
             log.warning("connection refused", client=_peer(accepted, address), reason="too many unfinished logins")
             accepted.close()
@@ -230,30 +221,28 @@ class Server:
     # What connections ask.
 
     def admit(self) -> bool:
-        """See ``connection.Door``."""
-        if self._admitted >= self._max_connections:
+        """See ``client_connection.ConnectionHost``."""
+        if self.traffic.sessions >= self._max_connections:
             return False
-        self._admitted += 1
-        self.traffic.sessions = self._admitted
+        self.traffic.sessions += 1
         return True
 
     def leave(self) -> None:
-        """See ``connection.Door``."""
-        self._admitted -= 1
-        self.traffic.sessions = self._admitted
+        """See ``client_connection.ConnectionHost``."""
+        self.traffic.sessions -= 1
 
-    def place_of(self, key: bytes) -> Place | None:
-        """See ``connection.Door``."""
-        return self._places.get(key)
+    def address_of(self, key: bytes) -> ServerAddress | None:
+        """See ``client_connection.ConnectionHost``."""
+        return self._addresses.get(key)
 
-    def relaying(self, relay: Relay, place: Place) -> None:
-        """See ``connection.Door``."""
-        self._relays[relay] = (place, None)
+    def relaying(self, relay: Relay, address: ServerAddress) -> None:
+        """See ``client_connection.ConnectionHost``."""
+        self._relays[relay] = (address, None)
 
     # What relays ask.
 
     def spawn(self, coroutine: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
-        """Run a task; the register holds it until it ends, and its failure is logged."""
+        """Run a task; the register holds it until it ends, and its failure is reported as a fault of ours."""
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._task_ended)
@@ -262,34 +251,34 @@ class Server:
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("task failed", task=task.get_name(), exc_info=error)
+            self.on_internal_error("server", error)
 
     def started(self, relay: Relay, key: bytes | None) -> None:
-        """See ``observer.Host``."""
-        place, _ = self._relays[relay]
-        self._relays[relay] = (place, key)
+        """See ``relay.RelayHost``."""
+        address, _ = self._relays[relay]
+        self._relays[relay] = (address, key)
         if key is not None:
-            self._places[key] = place
+            self._addresses[key] = address
 
     def cancel(self, relay: Relay, key: bytes) -> None:
-        """See ``observer.Host``."""
+        """See ``relay.RelayHost``."""
         self.traffic.cancels += 1
-        place, _ = self._relays[relay]
-        self.spawn(self._cancel(key, place), "cancel")
+        address, _ = self._relays[relay]
+        self.spawn(self._cancel(key, address), "cancel")
 
-    async def _cancel(self, key: bytes, place: Place) -> None:
+    async def _cancel(self, key: bytes, address: ServerAddress) -> None:
         try:
-            await self.backend.cancel(cancel_request(key), place)
+            await self.backend.cancel(cancel_request(key), address)
         except UnreachableError as error:
             log.warning("a statement without its client could not be cancelled", reason=str(error))
 
     def ended(self, relay: Relay) -> None:
-        """See ``observer.Host``."""
+        """See ``relay.RelayHost``."""
         _, key = self._relays.pop(relay)
         self.traffic.client_bytes += relay.client.received
         self.traffic.backend_bytes += relay.backend.received
         if key is not None:
-            self._places.pop(key, None)
+            self._addresses.pop(key, None)
         self.leave()
         self._gone()
 
@@ -302,6 +291,10 @@ class Server:
             "clients that use TLS see another certificate than PostgreSQL's, so SCRAM with channel binding fails; "
             "let proxy.tls use the server's own certificate and key, or clients connect with channel_binding=disable"
         )
+
+
+def _log_internal_error(where: str, error: BaseException) -> None:
+    log.error("internal error", where=where, exc_info=error)
 
 
 def _peer(accepted: socket.socket, address: Any) -> str:

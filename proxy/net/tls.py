@@ -8,6 +8,8 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Final
 
+from proxy.config.os_errors import reason_of
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -74,6 +76,11 @@ def own_certificate(settings: TlsSection) -> bytes:
         raise TlsError(f"proxy.tls.cert: {settings.cert} holds no certificate in PEM format ({error})") from None
 
 
+def failure_of(error: ssl.SSLError) -> str:
+    """A failed handshake in words: OpenSSL's reason, ``WRONG_VERSION_NUMBER`` and the like, if it gave one."""
+    return f"TLS failed: {getattr(error, 'reason', None) or error}"
+
+
 def _common(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols([ALPN])
@@ -118,4 +125,4 @@ def _readable(path: Path, name: str) -> None:
         with path.open("rb"):
             return
     except OSError as error:
-        raise TlsError(f"{name}: {path} cannot be read: {(error.strerror or str(error)).lower()}") from None
+        raise TlsError(f"{name}: {path} cannot be read: {reason_of(error)}") from None

@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from proxy.net.dial import UnreachableError, dial
+
 if TYPE_CHECKING:
     from proxy.config.sections import PostgresSection
 
@@ -33,16 +35,12 @@ class Readiness:
         return self._why_not
 
     async def _probe(self) -> str | None:
-        settings = self._postgres
         try:
             async with asyncio.timeout(PATIENCE):
-                if settings.socket_path is not None:
-                    _, writer = await asyncio.open_unix_connection(settings.socket_path)
-                else:
-                    _, writer = await asyncio.open_connection(settings.host, settings.port)
+                _, connection = await dial(self._postgres)
         except TimeoutError:
-            return f"PostgreSQL at {settings} does not answer within {PATIENCE:g} s"
-        except OSError as error:
-            return f"PostgreSQL at {settings} cannot be reached: {error.strerror or error}"
-        writer.close()
+            return f"could not connect to PostgreSQL at {self._postgres}: no answer within {PATIENCE:g} s"
+        except UnreachableError as error:
+            return str(error)
+        connection.close()
         return None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from proxy import logs
+from proxy.config.os_errors import reason_of
 from proxy.net import listeners
 from proxy.net.listeners import ListenError
 from proxy.net.tls import TlsError
@@ -128,7 +129,7 @@ async def _admin_endpoint(config: Config, group: WorkerGroup, on_internal_error:
         await admin.start(address)
     except OSError as error:
         raise ListenError(
-            f"{address} cannot be listened on: {(error.strerror or str(error)).lower()}; "
+            f"{address} cannot be listened on: {reason_of(error)}; "
             "stop what listens there or set admin.listen to another address"
         ) from None
     try:

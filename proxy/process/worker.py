@@ -16,6 +16,7 @@ from proxy.config.load import Config, ConfigError
 from proxy.net.server import Server
 from proxy.net.tls import TlsError
 from proxy.process.internal_errors import InternalErrors
+from proxy.process.unobserved_session import UnobservedSession
 from proxy.session.session import Session
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from cache.catalog.tables import Catalog
     from cache.rules import TableRule
-    from proxy.net.observer import Observer
+    from proxy.net.relay.observer import Observer
 
 DRAIN_TIMEOUT = 10.0
 """Seconds the backlog has to reach Redis after the last session ended."""
@@ -39,46 +40,6 @@ NOT_RELOADED = (
 """Settings that are read at the start and that a reload leaves as they are."""
 
 log = logs.get()
-
-
-class Bystander:
-    """A session on a database without rules: seen only to know when it ends, should rules for its database come."""
-
-    outstanding = over_limit = answers_due = between_messages = False
-    blinded = True
-    before_commit = False
-    before_forwarding = None
-
-    def __init__(self, sessions: dict[str, int], database: str) -> None:
-        self._sessions = sessions
-        self._database = database
-        sessions[database] = sessions.get(database, 0) + 1
-
-    def desynchronize(self, reason: str) -> None:
-        """There was nothing to follow."""
-
-    def frontend(self, data: bytes) -> None:
-        """Nothing is read."""
-
-    def backend(self, data: bytes) -> None:
-        """Nothing is read."""
-
-    def is_bulk(self, data: bytes) -> bool:
-        """Nothing is remembered."""
-        return True
-
-    def message_rest(self, data: bytes) -> int:
-        """Nothing is divided."""
-        return len(data)
-
-    def wants_catalog(self) -> None:
-        """It has nothing to ask."""
-
-    def closed(self, *, backend_ended: bool) -> None:
-        """The session ended."""
-        self._sessions[self._database] -= 1
-        if not self._sessions[self._database]:
-            del self._sessions[self._database]
 
 
 class Worker:
@@ -103,7 +64,8 @@ class Worker:
         )
         self._uncaptured: dict[str, TableRule] = {}
         """By label, the rules whose keys were removed because their tables cannot be captured."""
-        self._bystanders: dict[str, int] = {}
+        self._unobserved: dict[str, int] = {}
+        """By database, the open sessions that are only relayed because there were no rules when they began."""
         self._databases: dict[str, Database] = {}
         self._configure_databases(rules)
         self.server = Server(
@@ -237,7 +199,7 @@ class Worker:
                     PlanMemo(self.config.cache.statements, self.internal_error),
                     on_learned=self._catalog_learned,
                     # A session that is not followed may write unseen: nothing fills while there is one.
-                    is_followed=lambda name=name: name not in self._bystanders,  # type: ignore[misc]  # no type for the default
+                    is_followed=lambda name=name: name not in self._unobserved,  # type: ignore[misc]  # no type for the default
                 )
             else:
                 database.configure(its_rules)
@@ -257,7 +219,7 @@ class Worker:
     def _observe(self, name: str, user: str, parameters: dict[str, str], startup: dict[str, str]) -> Observer | None:
         database = self._databases.get(name)
         if database is None:
-            return Bystander(self._bystanders, name)
+            return UnobservedSession(self._unobserved, name)
         return Session(
             database,
             self.backlog,

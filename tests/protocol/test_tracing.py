@@ -132,7 +132,7 @@ def test_malformed_message_has_a_line_with_the_reason():
         "malformed ReadyForQuery of 0 bytes: no transaction status in 0 bytes"
     )
     assert tracing.render_backend(backend.AUTHENTICATION, b"\0\0\0\x01") == (
-        "malformed message of type 0x52 of 4 bytes: no authentication request has the code 1"
+        "malformed Authentication of 4 bytes: no authentication request has the code 1"
     )
     assert tracing.render_startup(b"GET / HTTP/1.1").startswith("malformed startup packet of 14 bytes: invalid length")
 

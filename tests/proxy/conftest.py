@@ -15,26 +15,49 @@ from proxy.net import listeners
 from proxy.net.server import Server
 
 
-class Recorder:
-    """An observer that keeps what it is shown. It has a question for each element of `questions`."""
+class Fault(Exception):  # noqa: N818 - the word of the tests for what they inject
+    """A mistake that a test makes on purpose."""
 
-    def __init__(self, questions=()):
+
+class Recorder:
+    """An observer that keeps what it is shown. It has a query for each element of `queries`.
+
+    Once `failing` is the name of a method or attribute, using that raises `Fault`; several names are separated by a
+    space.
+    """
+
+    over_limit: object = False
+    before_commit = False
+    before_forwarding: object = None
+    answers_due: object = True
+    between_messages: object = True
+    bulk = True
+
+    def __init__(self, queries=(), failing=""):
         self.calls = []
-        self.questions = list(questions)
+        self.queries = list(queries)
         self.answers = []
+        self.reasons = []
         self.idle = True
         self.outstanding = False
         self.blinded = False
         self.terminated = False
         self.ended = threading.Event()
+        self.failing = failing
 
-    over_limit = False
-    answers_due = between_messages = True
+    def __getattribute__(self, name):
+        if name in object.__getattribute__(self, "__dict__").get("failing", "").split():
+            raise Fault(name)
+        return object.__getattribute__(self, name)
 
     def is_bulk(self, data):
-        return True
+        return self.bulk
+
+    def message_rest(self, data):
+        return len(data)
 
     def desynchronize(self, reason):
+        self.reasons.append(reason)
         self.blinded = True
 
     def frontend(self, data):
@@ -48,7 +71,10 @@ class Recorder:
             self.outstanding, self.idle = False, data[-1:] == b"I" and not self.terminated
 
     def wants_catalog(self):
-        return Question(self, self.questions.pop(0)) if self.idle and self.questions else None
+        return Query(self, self.queries.pop(0)) if self.idle and self.queries else None
+
+    def answer(self, payload):
+        self.answers.append(payload)
 
     def closed(self, *, backend_ended):
         self.calls.append(("closed", backend_ended))
@@ -62,19 +88,32 @@ class Recorder:
         return [argument for name, argument in self.calls if name == "closed"]
 
 
-class Question:
-    def __init__(self, recorder, query):
-        self.recorder, self.query = recorder, query
+class Query:
+    """What a `Recorder` wants to know; reading `query` or giving the answer fails where the recorder's does."""
+
+    def __init__(self, recorder, text):
+        self.recorder, self.text = recorder, text
+
+    @property
+    def query(self):
+        if self.recorder.failing == "query":
+            raise Fault("query")
+        return self.text
 
     def answer(self, payload):
-        self.recorder.answers.append(payload)
+        self.recorder.answer(payload)
 
 
 class RunningServer:
-    """A `Server` and the thread its event loop runs in. `failures` is what went to the loop's exception handler."""
+    """A `Server` and the thread its event loop runs in.
+
+    `failures` is what went to the loop's exception handler, `internal_errors` what the server reported as faults of
+    ours. Both must be empty when it stops, so a test that injects a fault takes it out with `fault()`.
+    """
 
     def __init__(self, proxy, postgres, observe):
         self.failures: list[dict[str, object]] = []
+        self.internal_errors: list[tuple[str, BaseException]] = []
         self.observed = []
         self._loop = uvloop.new_event_loop()
         self._loop.set_exception_handler(lambda _loop, context: self.failures.append(context))
@@ -91,7 +130,17 @@ class RunningServer:
             self.observed.append((facts, observer))
             return observer
 
-        return Server(proxy, postgres, watched, self._listeners)
+        def report(where, error):
+            self.internal_errors.append((where, error))
+
+        return Server(proxy, postgres, watched, self._listeners, on_internal_error=report)
+
+    def fault(self):
+        """The one fault that was reported."""
+        assert self.wait(lambda _server: self.internal_errors)
+        (reported,) = self.internal_errors
+        self.internal_errors.clear()
+        return reported
 
     def call(self, function, *arguments):
         """Run a plain function in the loop's thread."""
@@ -133,9 +182,10 @@ class RunningServer:
         try:
             self.run(self.server.close())
             listeners.close(self._listeners)
-            assert self.server.tasks == 0
-            assert self.server.sessions == 0
+            assert not self.server._tasks
+            assert self.server.traffic.sessions == 0
             assert not self.failures
+            assert not self.internal_errors
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(10)
@@ -167,3 +217,15 @@ def serve(postgres):
 @pytest.fixture
 def recorder():
     return Recorder
+
+
+@pytest.fixture
+def backends(connect):
+    """`backends()`: how many other backends work on the test's database."""
+    watcher = connect()
+
+    def count():
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        return watcher.execute(query).fetchone()[0]
+
+    return count

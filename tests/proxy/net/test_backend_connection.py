@@ -1,14 +1,14 @@
-"""Reaching PostgreSQL: every address of a name, refusals in words, TLS answers no server should give."""
+"""A session's way to PostgreSQL: which attempts sslmode allows, TLS answers no server should give, cancelling."""
 
 import asyncio
-import socket
 
 import pytest
 
 from protocol import codes, startup
 from proxy.config.sections import PostgresSection
 from proxy.net import tls
-from proxy.net.backend_connection import Backend, Place, UnreachableError, receive
+from proxy.net.backend_connection import Backend
+from proxy.net.dial import UnreachableError
 
 PACKET = bytes(startup.StartupMessage(codes.PROTOCOL_3_0, ((b"user", b"postgres"),)))
 
@@ -19,35 +19,8 @@ def backend(**settings):
 
 
 async def closing(found):
-    found.waiting.transport.abort()
+    found.pending.transport.abort()
     await asyncio.sleep(0.01)
-
-
-async def test_the_first_address_that_answers_is_taken(postgres, monkeypatch):
-    target = backend(port=postgres.port)
-    places = [Place(socket.AF_INET, ("127.0.0.1", 1)), Place(socket.AF_INET, ("127.0.0.1", postgres.port))]
-
-    async def both():
-        return places
-
-    monkeypatch.setattr(target, "_places", both)
-    found = await target.connect(PACKET)
-    assert found.place == places[1]
-    assert not found.secure
-    await closing(found)
-
-
-async def test_every_reason_is_named_once(monkeypatch):
-    target = backend(port=1)
-
-    async def both():
-        return [Place(socket.AF_INET, ("127.0.0.1", 1)), Place(socket.AF_INET, ("127.0.0.1", 2))]
-
-    monkeypatch.setattr(target, "_places", both)
-    with pytest.raises(
-        UnreachableError, match=r"could not connect to PostgreSQL at 127\.0\.0\.1:1: connection refused$"
-    ):
-        await target.connect(PACKET)
 
 
 @pytest.mark.parametrize("answer", [b"E", b"H", b""])
@@ -76,18 +49,6 @@ async def test_bytes_behind_the_answer_to_a_request_for_tls_are_not_taken_for_de
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(UnreachableError, match="TLS failed"):
             await backend(port=port, sslmode="require").connect(PACKET)
-
-
-async def test_receive_takes_exactly_what_it_is_asked_for():
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        theirs.send(b"abcdef")
-        assert await receive(ours, 4) == b"abcd"
-        assert ours.recv(10) == b"ef"
-        theirs.close()
-        with pytest.raises(ConnectionResetError):
-            await receive(ours, 1)
 
 
 async def test_a_cancel_request_is_delivered_and_waited_for(postgres):

@@ -89,7 +89,7 @@ def test_garbage_is_closed_with_a_logged_line_and_no_answer(serve, data):
     with capture_logs() as lines, server.dial() as connection:
         connection.sendall(data)
         assert read_to_end(connection) == b""
-        assert server.wait(lambda server: server.tasks == 0)
+        assert server.wait(lambda server: not server._tasks)
     assert [line["event"] for line in lines] == ["connection refused"]
     assert "exc_info" not in lines[0]
 
@@ -144,7 +144,7 @@ def test_a_port_check_is_not_worth_a_line(serve):
     server = serve()
     with capture_logs() as lines:
         server.dial().close()
-        assert server.wait(lambda server: server.tasks == 0)
+        assert server.wait(lambda server: not server._tasks)
     assert lines == []
 
 
@@ -157,7 +157,7 @@ def test_too_many_clients(serve, database):
         assert pid
         # A full house must not keep anybody from cancelling.
         connection.cancel_safe()
-    assert server.wait(lambda server: server.sessions == 0)
+    assert server.wait(lambda server: server.traffic.sessions == 0)
     with server.connect(database) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
@@ -169,7 +169,7 @@ def test_an_unreachable_server_is_answered_with_08006(serve, database):
         severity, sqlstate, message = report(read_to_end(connection))
     assert (severity, sqlstate) == ("FATAL", "08006")
     assert message.startswith("could not connect to PostgreSQL at 127.0.0.1:1: ")
-    assert server.wait(lambda server: server.sessions == 0)
+    assert server.wait(lambda server: server.traffic.sessions == 0)
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "/nonexistent"])
@@ -195,7 +195,7 @@ def test_unix_sockets_on_both_sides(serve, database, postgres):
         server = serve(listen=(units.address(f"{directory}:6432"),), settings={"host": str(postgres.socket_dir)})
         with psycopg.connect(f"host={directory} port=6432 user=postgres dbname={database}") as connection:
             assert connection.execute("SELECT inet_client_addr()").fetchone() == (None,)
-        assert server.wait(lambda server: server.sessions == 0)
+        assert server.wait(lambda server: server.traffic.sessions == 0)
 
 
 def test_cancel_requests_of_any_kind_are_taken_and_closed(serve):

@@ -48,7 +48,7 @@ def test_drain_waits_for_sessions_and_takes_no_new_ones(serve, database):
     assert not draining.done()
     client.close()
     draining.result(5)
-    assert server.server.sessions == 0
+    assert server.server.traffic.sessions == 0
 
 
 @pytest.mark.parametrize("observed", [True, False])
@@ -94,7 +94,7 @@ def test_sessions_that_do_not_end_are_cut(serve, database, recorder, monkeypatch
         connection.sendall(bytes(frontend.Query(b"COPY t FROM STDIN")))
         connection.recv(65536)
         server.run(server.server.drain(0.1))
-        assert server.server.sessions == 0
+        assert server.server.traffic.sessions == 0
     assert observer.ended.wait(1)
 
 
@@ -102,9 +102,9 @@ def test_logins_under_way_are_cut_by_close(serve):
     server = serve()
     with server.dial() as connection:
         connection.sendall(b"\0")
-        assert server.wait(lambda server: server.tasks == 1)
+        assert server.wait(lambda server: len(server._tasks) == 1)
         server.run(server.server.close())
-        assert server.server.tasks == 0
+        assert not server.server._tasks
         assert connection.recv(1) == b""
 
 
@@ -129,7 +129,7 @@ def test_no_connection_leaves_anything_behind(serve, database, recorder):
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
     def settle():
-        assert server.wait(lambda server: server.tasks == 0 and server.sessions == 0)
+        assert server.wait(lambda server: not server._tasks and server.traffic.sessions == 0)
         assert server.wait(lambda server: server._connections == 0)
         time.sleep(0.1)
         server.observed.clear()
@@ -152,7 +152,7 @@ def test_no_connection_leaves_anything_behind(serve, database, recorder):
     assert after == before
     assert len(tasks) == 1
     assert not server.server._relays
-    assert not server.server._places
+    assert not server.server._addresses
 
 
 def test_running_out_of_descriptors_is_survived(serve, database, monkeypatch):

@@ -121,7 +121,7 @@ def test_a_broken_handshake_is_one_line(serve, other):
         with contextlib.suppress(ConnectionError):
             while client.recv(1000):
                 pass
-        assert server.wait(lambda server: server.tasks == 0)
+        assert server.wait(lambda server: not server._tasks)
     assert len(lines) == 1
 
 
@@ -138,9 +138,9 @@ def test_a_client_that_vanishes_with_tls_leaves_no_session(serve, database, othe
     client = direct(server, trusting(alpn="postgresql"))
     client.sendall(greeting(database))
     client.recv(1000)
-    assert server.wait(lambda server: server.sessions == 1)
+    assert server.wait(lambda server: server.traffic.sessions == 1)
     socket.socket(fileno=client.detach()).close()
-    assert server.wait(lambda server: server.sessions == 0)
+    assert server.wait(lambda server: server.traffic.sessions == 0)
 
 
 # The backend's leg.
@@ -251,7 +251,7 @@ def test_cancel_over_tls_and_no_orphan_behind_it(serve, postgres_tls, database_t
         while watch.execute(count, ("SELECT pg_sleep(3600)%",)).fetchone() != (1,):
             pass
         raw.close()
-        assert server.wait(lambda server: server.sessions == 1, 6)
+        assert server.wait(lambda server: server.traffic.sessions == 1, 6)
         assert watch.execute(count, ("SELECT pg_sleep(3600)%",)).fetchone() == (0,)
 
 

@@ -202,7 +202,7 @@ def test_readyz_is_503_while_postgresql_is_down(rowtap):
     proxy = rowtap([USERS], {"postgres": {"port": port}})
     status, reasons = proxy.get("/readyz")
     assert status == 503
-    assert f"PostgreSQL at {HOST}:{port} cannot be reached" in reasons
+    assert f"could not connect to PostgreSQL at {HOST}:{port}: connection refused" in reasons
     assert proxy.status()["postgres"] == "down"
     assert proxy.get("/healthz")[0] == 200
 

@@ -16,7 +16,7 @@ from proxy.config.load import load
 from proxy.demo.servers import HOST, free_port
 from proxy.net import listeners
 from proxy.process import internal_errors, worker
-from proxy.process.worker import Bystander, Worker
+from proxy.process.worker import Worker
 from tests.fix_postgres import fresh_database
 from tests.fix_proxy import toml
 
@@ -265,11 +265,11 @@ async def test_nothing_fills_while_a_session_from_before_the_databases_rules_is_
     assert await get(found, "users:1") is None, "the other session's writes are not seen"
     await before.execute("UPDATE users SET name = 'unseen' WHERE id = 1")
     await before.close()
-    await found.until(lambda: not found.worker._bystanders)
+    await found.until(lambda: not found.worker._unobserved)
     assert await filled(found, after, 1, "users:1") == b"unseen"
 
 
-async def test_bystanders_of_other_databases_are_in_nobodys_way(start, postgres):
+async def test_fill_is_not_held_up_by_sessions_on_databases_without_rules(start, postgres):
     found = await start()
     with fresh_database(postgres) as other:
         stranger = await found.connect(other)
@@ -293,23 +293,6 @@ async def test_each_database_fills_the_keys_of_its_own_rules(start, postgres):
         for connection in found.connections:
             await connection.close()
         found.connections.clear()
-
-
-def test_bystanders_are_counted():
-    sessions: dict[str, int] = {}
-    one, two = Bystander(sessions, "app"), Bystander(sessions, "app")
-    other = Bystander(sessions, "other")
-    assert sessions == {"app": 2, "other": 1}
-    one.wants_catalog()
-    one.frontend(b"Q")
-    one.backend(b"Z")
-    one.desynchronize("whatever")
-    one.closed(backend_ended=True)
-    assert sessions == {"app": 1, "other": 1}
-    other.closed(backend_ended=False)
-    two.closed(backend_ended=True)
-    assert sessions == {}
-    assert (one.outstanding, one.blinded, one.before_commit, one.before_forwarding) == (False, True, False, None)
 
 
 async def test_table_that_can_no_longer_be_captured_is_flushed_once(start, connect, logged, monkeypatch):
@@ -410,8 +393,8 @@ async def test_cancelled_worker_leaves_nothing_running(start):
     found.task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await found.task
-    assert found.worker.server.tasks == 0
-    assert found.worker.server.sessions == 0
+    assert not found.worker.server._tasks
+    assert found.worker.server.traffic.sessions == 0
     found.task = asyncio.get_running_loop().create_future()
     found.task.set_result(None)
 

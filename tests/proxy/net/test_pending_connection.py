@@ -6,17 +6,17 @@ import socket
 import pytest
 
 from protocol.errors import StartupError
-from proxy.net.waiting import Waiting, at_once, never
+from proxy.net.pending_connection import PendingConnection, at_once, never
 
 
 @pytest.fixture
 async def pair():
-    """`pair(enough, begun)`: a Waiting on one end of a socket pair, and the other end."""
+    """`pair(enough, begun)`: a PendingConnection on one end of a socket pair, and the other end."""
     opened: list[asyncio.BaseTransport | socket.socket] = []
 
     async def open_pair(enough, begun=b""):
         ours, theirs = socket.socketpair()
-        waiting = Waiting(enough, begun)
+        waiting = PendingConnection(enough, begun)
         await asyncio.get_running_loop().connect_accepted_socket(lambda: waiting, ours)
         opened.extend((waiting.transport, theirs))
         return waiting, theirs

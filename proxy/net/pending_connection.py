@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Waiting(asyncio.Protocol):
+class PendingConnection(asyncio.Protocol):
     """Reads until ``enough`` says so, then not a byte more than the last chunk brought."""
 
     __slots__ = ("_enough", "_woken", "data", "ended", "error", "lost", "transport")

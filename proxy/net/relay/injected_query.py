@@ -49,7 +49,7 @@ def request(query: bytes) -> bytes:
     return bytes(buffer)
 
 
-class Exchange:
+class InjectedQuery:
     """Reads the answer to one ``request`` out of what the backend sends.
 
     The session must be idle when the request goes out, and the request must be the next thing the backend reads.

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import backend, codes
-from proxy.net import exchange
-from proxy.net.exchange import Exchange
+from proxy.net.relay import injected_query
+from proxy.net.relay.injected_query import InjectedQuery
 
 SETTINGS = [
     backend.ParseComplete(),
@@ -37,7 +37,7 @@ def test_answer_at_every_split(cuts):
     messages.insert(3, NOTIFICATION)
     messages.insert(9, STATUS)
     data = stream(*messages)
-    asked = Exchange(b"SELECT 1")
+    asked = InjectedQuery(b"SELECT 1")
     passed, start = b"", 0
     for cut in [*cuts, len(data)]:
         passed += asked.feed(data[start : start + cut])
@@ -49,14 +49,14 @@ def test_answer_at_every_split(cuts):
 
 
 def test_what_follows_is_handed_back():
-    asked = Exchange(b"SELECT 1")
+    asked = InjectedQuery(b"SELECT 1")
     asked.feed(stream(*answer(*ROWS), NOTIFICATION) + b"Zhalf")
     assert asked.done
     assert asked.rest == stream(NOTIFICATION) + b"Zhalf"
 
 
 def test_an_error_is_no_answer_and_is_cleaned_up_after():
-    asked = Exchange(b"SELECT 1")
+    asked = InjectedQuery(b"SELECT 1")
     assert b"SELECT 1\0" in asked.to_send
     asked.to_send = b""
     error = backend.ErrorResponse.of("ERROR", "57014", "canceling statement due to statement timeout")
@@ -71,7 +71,7 @@ def test_an_error_is_no_answer_and_is_cleaned_up_after():
 
 
 def test_a_fatal_error_is_the_clients():
-    asked = Exchange(b"SELECT 1")
+    asked = InjectedQuery(b"SELECT 1")
     error = backend.ErrorResponse.of("FATAL", "57P01", "terminating connection due to administrator command")
     assert asked.feed(stream(*SETTINGS, error)) == stream(error)
     assert asked.done
@@ -81,7 +81,7 @@ def test_a_fatal_error_is_the_clients():
 
 @pytest.mark.parametrize("severity", ["DEBUG", "LOG", "INFO"])
 def test_the_servers_remarks_on_our_statements_are_ours(severity):
-    asked = Exchange(b"SELECT 1")
+    asked = InjectedQuery(b"SELECT 1")
     assert asked.feed(stream(backend.NoticeResponse.of(severity, "00000", "parse"))) == b""
     warning = stream(backend.NoticeResponse.of("WARNING", "01000", "collation"))
     assert asked.feed(warning) == warning
@@ -91,7 +91,7 @@ def test_the_servers_remarks_on_our_statements_are_ours(severity):
     "data", [b"\0\0\0\0\0", b"G\0\0\0\7\0\0\0", b"Z\0\0\0\5x", b"D\0\0\0\6\0\1", b"C\xff\xff\xff\xff"]
 )
 def test_nonsense_is_handed_back_whole(data):
-    asked = Exchange(b"SELECT 1")
+    asked = InjectedQuery(b"SELECT 1")
     assert asked.feed(data) == b""
     assert asked.done
     assert asked.lost
@@ -100,9 +100,9 @@ def test_nonsense_is_handed_back_whole(data):
 
 
 def test_too_long_an_answer_is_none_and_is_not_kept(monkeypatch):
-    monkeypatch.setattr(exchange, "MAX_RESULT", 1000)
+    monkeypatch.setattr(injected_query, "MAX_RESULT", 1000)
     big = stream(*SETTINGS, backend.ParseComplete(), backend.BindComplete(), backend.DataRow([b"x" * 5000]))
-    asked = Exchange(b"SELECT 1")
+    asked = InjectedQuery(b"SELECT 1")
     for start in range(0, len(big), 700):
         assert asked.feed(big[start : start + 700]) == b""
         assert len(asked._buffer) <= 1400
@@ -111,7 +111,7 @@ def test_too_long_an_answer_is_none_and_is_not_kept(monkeypatch):
     assert asked.done
     assert asked.result is None
 
-    many = Exchange(b"SELECT 1")
+    many = InjectedQuery(b"SELECT 1")
     many.feed(stream(*answer(*[backend.DataRow([b"y" * 300])] * 4)))
     many.feed(stream(backend.CloseComplete(), READY))
     assert many.done
@@ -120,4 +120,4 @@ def test_too_long_an_answer_is_none_and_is_not_kept(monkeypatch):
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise(data):
-    Exchange(b"SELECT 1").feed(data)
+    InjectedQuery(b"SELECT 1").feed(data)
