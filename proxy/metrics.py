@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 
 NO_INTERNAL_ERRORS: Mapping[str, int] = {}
-PARTS = ("admin", "event_loop", "relay", "session", "supervisor", "worker", "writer")
+PARTS = ("admin", "event_loop", "relay", "server", "session", "sql", "supervisor", "worker", "writer")
 """Parts that count internal errors. They are exported at 0 from the start, because Prometheus's increase() does not see
 the first increment of a counter that appears with it."""
 

@@ -26,13 +26,13 @@ class InternalErrors:
         log.error("internal error", where=where, exc_info=error)
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Count under ``event_loop`` what reaches ``loop`` itself: exceptions of callbacks, and of tasks whose result
-        is not read. The loop's own handler goes on logging them, with the traceback."""
+        """Report as ``event_loop`` what reaches ``loop`` itself: exceptions of callbacks, of connections' protocols, and
+        of tasks whose result is not read. What sockets raise is left to the loop's own handler."""
         loop.set_exception_handler(self._uncaught)
 
     def _uncaught(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        # What sockets raise is no fault of ours.
-        if error is not None and not isinstance(error, OSError):
-            self._counts.internal_error("event_loop")
-        loop.default_exception_handler(context)
+        if error is None or isinstance(error, OSError):
+            loop.default_exception_handler(context)
+        else:
+            self("event_loop", error)

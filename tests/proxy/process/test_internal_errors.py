@@ -55,18 +55,19 @@ def test_a_reported_exception_is_counted_by_part_and_logged_with_its_traceback(l
     ]
 
 
-async def test_an_exception_of_a_callback_is_counted_and_logged(watched, loop_log):
+async def test_an_exception_of_a_callback_is_counted_and_logged(watched, logged):
     def fail():
         raise RuntimeError("injected")
 
     asyncio.get_running_loop().call_soon(fail)
     await asyncio.sleep(0.01)
     assert watched.internal_errors == {"event_loop": 1}
-    assert "Traceback" in loop_log()
-    assert "RuntimeError: injected" in loop_log()
+    (entry,) = [entry for entry in logged if entry["event"] == "internal error"]
+    assert (entry["where"], repr(entry["exc_info"])) == ("event_loop", "RuntimeError('injected')")
+    assert entry["exc_info"].__traceback__ is not None
 
 
-async def test_an_exception_of_a_task_without_a_reader_is_counted_and_logged(watched, loop_log):
+async def test_an_exception_of_a_task_without_a_reader_is_counted_and_logged(watched, logged):
     async def fail():
         raise RuntimeError("injected")
 
@@ -75,7 +76,9 @@ async def test_an_exception_of_a_task_without_a_reader_is_counted_and_logged(wat
     del task
     gc.collect()
     assert watched.internal_errors == {"event_loop": 1}
-    assert "RuntimeError: injected" in loop_log()
+    assert [repr(entry["exc_info"]) for entry in logged if entry["event"] == "internal error"] == [
+        "RuntimeError('injected')"
+    ]
 
 
 @pytest.mark.parametrize("context", [{"message": "no exception"}, {"message": "x", "exception": OSError("reset")}])
