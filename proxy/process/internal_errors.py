@@ -26,8 +26,8 @@ class InternalErrors:
         log.error("internal error", where=where, exc_info=error)
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Report as ``event_loop`` what reaches ``loop`` itself: exceptions of callbacks, of connections' protocols, and
-        of tasks whose result is not read. What sockets raise is left to the loop's own handler."""
+        """Report as ``event_loop`` what reaches ``loop`` itself: exceptions of callbacks, of protocols, and of tasks
+        whose result is not read. What sockets raise is left to the loop's own handler."""
         loop.set_exception_handler(self._uncaught)
 
     def _uncaught(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
