@@ -26,12 +26,12 @@ END = "end"
 def request(letter: str, size: int = 0) -> PendingRequest:
     head = (0, 0, size)
     made: dict[str, PendingRequest] = {
-        P: ParseRequest(*head, b"", PreparedStatement(None)),
+        P: ParseRequest(*head, b"", PreparedStatement.unseen()),
         B: BindRequest(*head, b"", b"", None),
         D: DescribeRequest(*head, ord("P"), b""),
         E: ExecuteRequest(*head, b""),
         S: SyncRequest(*head),
-        Q: QueryRequest(*head, b"", (), ()),
+        Q: QueryRequest(*head, b"", (None, None), (), ()),
         F: FunctionCallRequest(*head),
     }
     return made[letter]
