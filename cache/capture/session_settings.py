@@ -29,8 +29,8 @@ _REPORTED = {
 }
 """Parameters whose value is taken from ParameterStatus, by the name a statement sets them by."""
 _AMBIGUOUS = frozenset({"", "SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030", "JOHAB"})
-"""Encodings in which a byte that is a quote or backslash in ASCII may be the second half of a character, or that are not
-known."""
+"""Encodings in which a byte that is a quote or backslash in ASCII may be the second half of a character, or of which
+that is not known."""
 
 _IDENTIFIER = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",\s]+))\s*(?:,|$)')
 
