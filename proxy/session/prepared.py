@@ -57,11 +57,6 @@ class PreparedStatement:
         self.views: PlanViews | None = None
         """Where ``view`` is from, and ``literals`` with it: both are made again when others are in force."""
 
-    @classmethod
-    def unseen(cls) -> PreparedStatement:
-        """One of which the text is not known: it may do anything."""
-        return cls(None, (), (None, None))
-
 
 class Portal:
     """One portal, made by Bind or by SQL DECLARE; the two share their names."""

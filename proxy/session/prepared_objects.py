@@ -90,7 +90,7 @@ class PreparedObjects:
         """BindComplete came: there is a portal."""
         prepared = self.statements.get(request.statement)
         if prepared is None:  # made unseen
-            prepared = PreparedStatement.unseen()
+            prepared = unseen_statement()
         plan = self.view_of(prepared).plan
         portal = self.portals[request.portal] = Portal(plan, request.seq, request.sent_ns)
         portal.prepared = prepared
@@ -130,7 +130,7 @@ class PreparedObjects:
         """The execution of the portal ``name``."""
         portal = self.portals.get(name)
         if portal is None:  # made unseen
-            return Execution(self.view_of(PreparedStatement.unseen()).plan, NO_ARGUMENTS, seq, sent_ns)
+            return Execution(self.view_of(unseen_statement()).plan, NO_ARGUMENTS, seq, sent_ns)
         plan = portal.plan
         if self.views.of(plan).only_reads:
             execution = Execution(plan, NO_ARGUMENTS, portal.seq, portal.sent_ns)
@@ -166,7 +166,7 @@ class PreparedObjects:
     def _resolve_execute(self, plan: Plan, arguments: Arguments, seq: int, sent_ns: int) -> Execution:
         prepared = self.statements.get((plan.name or "").encode())
         if prepared is None:
-            return Execution(self.view_of(PreparedStatement.unseen()).plan, arguments, seq, sent_ns)
+            return Execution(self.view_of(unseen_statement()).plan, arguments, seq, sent_ns)
         inner = self.view_of(prepared).plan
         inner_arguments = Arguments(
             prepared.literals, types=prepared.types, settings=self.views.settings, outer=(arguments, plan.arguments)
@@ -248,8 +248,13 @@ class PreparedObjects:
         portal = self.portals.get(name)
         prepared = None if portal is None else portal.prepared
         if prepared is None or prepared.text is None:
-            return PreparedStatement.unseen()
+            return unseen_statement()
         return PreparedStatement(prepared.text, (), prepared.reading, by_sql=True)
+
+
+def unseen_statement() -> PreparedStatement:
+    """A prepared statement of which the text is not known: it may do anything."""
+    return PreparedStatement(None, (), (None, None))
 
 
 def _forget(objects: dict[bytes, PreparedStatement] | dict[bytes, Portal], name: str | None) -> None:

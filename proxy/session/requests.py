@@ -18,6 +18,7 @@ from proxy.session.pending_requests import (
 )
 from proxy.session.pipeline import Desynchronized, Pipeline
 from proxy.session.prepared import PreparedStatement
+from proxy.session.prepared_objects import unseen_statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +121,7 @@ class Requests:
         elif kind == frontend.PARSE:
             self._outcomes.ddl_forwarded()
             name = _first_string(prefix)
-            statement = PreparedStatement.unseen()
+            statement = unseen_statement()
             self._pipeline.send(ParseRequest(self.seq, self.sent_ns, len(name), name, statement))
         elif kind == frontend.BIND:
             portal = _first_string(prefix)
