@@ -11,13 +11,26 @@ from cache.values.loading import ValueSettings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    Reading = tuple[str | None, str | None]
+    """client_encoding and standard_conforming_strings, which decide how the server reads the literals of a text; None
+    for one that is not certain."""
+
 _REPORTED = {
     name.lower(): name
-    for name in ("client_encoding", "DateStyle", "IntervalStyle", "TimeZone", "search_path", "session_authorization")
+    for name in (
+        "client_encoding",
+        "DateStyle",
+        "IntervalStyle",
+        "TimeZone",
+        "search_path",
+        "session_authorization",
+        "standard_conforming_strings",
+    )
 }
 """Parameters whose value is taken from ParameterStatus, by the name a statement sets them by."""
-_AMBIGUOUS = frozenset({"SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030", "JOHAB"})
-"""Encodings in which a byte that is a quote or backslash in ASCII may be the second half of a character."""
+_AMBIGUOUS = frozenset({"", "SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030", "JOHAB"})
+"""Encodings in which a byte that is a quote or backslash in ASCII may be the second half of a character, or of which
+that is not known."""
 
 _IDENTIFIER = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",\s]+))\s*(?:,|$)')
 
@@ -49,7 +62,17 @@ class Settings:
     ``scope`` and ``values`` are hashable and stay the same object until something changes them.
     """
 
-    __slots__ = ("_float_digits", "_parameters", "_role", "_scope", "_shadowed", "_unsettled", "_values", "changed")
+    __slots__ = (
+        "_float_digits",
+        "_parameters",
+        "_role",
+        "_scope",
+        "_shadowed",
+        "_unsettled",
+        "_values",
+        "changed",
+        "reading",
+    )
 
     def __init__(
         self, parameters: Mapping[str, str], startup: Mapping[str, str], *, float_digits_certain: bool = True
@@ -70,6 +93,7 @@ class Settings:
         new values reported."""
         self._scope: Scope | None = None
         self._values: dict[bool, ValueSettings] = {}
+        self.reading = self._now_reading()
         self.changed = False
         """Something has changed since this was last set to False, by the one object that keeps what follows from the
         settings."""
@@ -83,7 +107,7 @@ class Settings:
         """What decides which relation an unqualified name means."""
         scope = self._scope
         if scope is None:
-            path = None if "search_path" in self._unsettled else self._parameters.get("search_path")
+            path = self._reported("search_path")
             scope = self._scope = Scope(
                 search_path=None if path is None else parse_search_path(path, self._role),
                 shadowed=self._shadowed,
@@ -101,11 +125,16 @@ class Settings:
         return found
 
     def readable(self, text: bytes) -> bool:
-        """It is certain where each literal of ``text`` ends: no byte that looks like a quote is half of a character."""
-        if text.isascii():
-            return True
-        encoding = self._parameters.get("client_encoding", "").upper()
-        return bool(encoding) and encoding not in _AMBIGUOUS and "client_encoding" not in self._unsettled
+        """It is certain where each literal of ``text`` ends: no byte that looks like a quote or backslash is half of a
+        character, and whether a backslash escapes is known."""
+        encoding, conforming = self.reading
+        if conforming is None and b"\\" in text:
+            return False
+        return text.isascii() or (encoding is not None and encoding.upper() not in _AMBIGUOUS)
+
+    def reads_alike(self, text: bytes, reading: Reading) -> bool:
+        """The server would read the literals of ``text`` now as it did under ``reading``."""
+        return reading == self.reading or (text.isascii() and b"\\" not in text)
 
     def report(self, name: str, value: str) -> None:
         """ParameterStatus."""
@@ -150,7 +179,14 @@ class Settings:
     def _forget(self) -> None:
         self._scope = None
         self._values.clear()
+        self.reading = self._now_reading()
         self.changed = True
+
+    def _now_reading(self) -> Reading:
+        return self._reported("client_encoding"), self._reported("standard_conforming_strings")
+
+    def _reported(self, name: str) -> str | None:
+        return None if name in self._unsettled else self._parameters.get(name)
 
 
 def _positive(value: str) -> bool:

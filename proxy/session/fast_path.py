@@ -148,7 +148,8 @@ class FastPath:
         if not view.only_reads:
             return False
         self._view, self._literals, self._types = view, prepared.literals, prepared.types
-        self._pipeline.chunk, self._bind, self._prepared, self._parsed = data, 0, prepared, None
+        self._pipeline.chunk, self._bind = data, 0
+        self._prepared, self._parsed = prepared, None
         self._acknowledged, self._described = _BOUND, described
         return True
 
@@ -190,9 +191,9 @@ class FastPath:
             seq, sent_ns: the date and instant at which ``chunk`` was forwarded.
         """
         ready = _READY.get(status)
-        if ready is None or not data.endswith(ready) or not data.startswith(self._acknowledged):
+        if ready is None or not data.endswith(ready) or len(data) > MAX_ANSWER:
             return False
-        if len(data) > MAX_ANSWER:
+        if self._acknowledged and not data.startswith(self._acknowledged):
             return False
         if status != codes.IDLE and self._outcomes.buffer.start is None:
             return False  # a transaction whose beginning was not seen
@@ -207,7 +208,8 @@ class FastPath:
                 self._objects.statements.pop(b"", None)
             return True
         if self._parsed is not None:
-            self._objects.statements[b""] = PreparedStatement(self._parsed, self._types)
+            reading = self._objects.settings.reading
+            self._objects.statements[b""] = PreparedStatement(self._parsed, self._types, reading)
         if status != codes.IDLE:
             self._objects.portals[b""] = _SPENT
         return True

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from cache.capture.session_settings import Reading
     from cache.sql.plans import Literals, Plan
     from proxy.session.prepared import PreparedStatement
 
@@ -40,6 +41,8 @@ class QueryRequest(PendingRequest):
 
     text: bytes
     """Empty where the message was too long to be looked at."""
+    reading: Reading
+    """How the text was read when it was forwarded."""
     plans: tuple[Plan, ...]
     """One for each statement; a single one for all of them where they cannot be told apart."""
     literals: Literals

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cache.capture.arguments import Arguments
     from cache.capture.plan_views import PlanView, PlanViews
+    from cache.capture.session_settings import Reading
     from cache.catalog.tables import Catalog
     from cache.sql.plans import Literals, Plan
     from cache.values.loading import ValueSettings
@@ -21,6 +22,7 @@ class PreparedStatement:
         "description_catalog",
         "index",
         "literals",
+        "reading",
         "text",
         "types",
         "view",
@@ -28,7 +30,13 @@ class PreparedStatement:
     )
 
     def __init__(
-        self, text: bytes | None, types: tuple[int, ...] = (), *, by_sql: bool = False, index: int = 0
+        self,
+        text: bytes | None,
+        types: tuple[int, ...],
+        reading: Reading,
+        *,
+        by_sql: bool = False,
+        index: int = 0,
     ) -> None:
         self.text = text
         """Parse's text, or the one with the SQL PREPARE, whose plan's ``inner`` is the statement. None when it was too
@@ -38,6 +46,8 @@ class PreparedStatement:
         """Which statement of ``text`` it is."""
         self.types = types
         """Parameter types as Parse declared them; 0, or missing at the end, where the server inferred one."""
+        self.reading = reading
+        """How ``text`` was read when it was forwarded, and how the server read it once it has confirmed that it did."""
         self.description: bytes | None = None
         """The RowDescription's body that Describe of the statement brought; its formats are not those of a portal."""
         self.description_catalog: Catalog | None = None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cache.capture.transaction import TransactionBuffer
     from cache.sql.plans import Literals, Plan
     from cache.values.loading import ValueSettings
-    from proxy.session.pending_requests import BindRequest
+    from proxy.session.pending_requests import BindRequest, ParseRequest
 
 NO_ARGUMENTS = Arguments(())
 
@@ -26,13 +26,13 @@ NO_ARGUMENTS = Arguments(())
 class PreparedObjects:
     """Prepared statements and portals, as the server has them."""
 
-    __slots__ = ("_buffer", "_database", "_settings", "_views", "portals", "statements")
+    __slots__ = ("_buffer", "_database", "_views", "portals", "settings", "statements")
 
     def __init__(self, database: Database, settings: Settings, buffer: TransactionBuffer) -> None:
         self.statements: dict[bytes, PreparedStatement] = {}
         self.portals: dict[bytes, Portal] = {}
         self._database = database
-        self._settings = settings
+        self.settings = settings
         self._buffer = buffer
         self._views: PlanViews | None = None
 
@@ -40,8 +40,8 @@ class PreparedObjects:
     def views(self) -> PlanViews:
         """The plan views by the newest catalog, for the settings in force."""
         views = self._views
-        if views is None or self._settings.changed or views.catalog is not self._database.catalog:
-            settings = self._settings
+        if views is None or self.settings.changed or views.catalog is not self._database.catalog:
+            settings = self.settings
             values = settings.values(float_digits_certain=self._database.catalog.float_digits_certain)
             views = self._views = self._database.plan_views(settings.scope, values)
             settings.changed = False
@@ -49,9 +49,9 @@ class PreparedObjects:
 
     def plans(self, text: bytes) -> tuple[tuple[Plan, ...], Literals]:
         """The plans of a text's statements, by the newest catalog and the scope in force."""
-        if not self._settings.readable(text):
+        if not self.settings.readable(text):
             return (self._database.unreadable(),), ()
-        return self._database.plans(text, self._settings.scope)
+        return self._database.plans(text, self.settings.scope)
 
     def view_of(self, prepared: PreparedStatement) -> PlanView:
         """The view of the statement's plan by the newest catalog and the scope in force, as the server would analyse it
@@ -66,6 +66,8 @@ class PreparedObjects:
     def _plan(self, prepared: PreparedStatement) -> Plan:
         if prepared.text is None:
             return self._database.unreadable()
+        if not self.settings.reads_alike(prepared.text, prepared.reading):
+            return self._database.unreadable()  # the server has the statement as it read it then
         plans, prepared.literals = self.plans(prepared.text)
         if not plans:
             return EMPTY
@@ -75,11 +77,20 @@ class PreparedObjects:
 
     # -- what the server confirmed
 
+    def parsed(self, request: ParseRequest) -> None:
+        """ParseComplete came: there is a prepared statement."""
+        statement = self.statements[request.name] = request.statement
+        reading = self.settings.reading
+        if statement.reading is not reading:
+            if statement.text is not None and not self.settings.reads_alike(statement.text, statement.reading):
+                statement.view = None  # it was sent before an earlier statement changed how texts are read
+            statement.reading = reading
+
     def bound(self, request: BindRequest) -> None:
         """BindComplete came: there is a portal."""
         prepared = self.statements.get(request.statement)
         if prepared is None:  # made unseen
-            prepared = PreparedStatement(None)
+            prepared = unseen_statement()
         plan = self.view_of(prepared).plan
         portal = self.portals[request.portal] = Portal(plan, request.seq, request.sent_ns)
         portal.prepared = prepared
@@ -119,7 +130,7 @@ class PreparedObjects:
         """The execution of the portal ``name``."""
         portal = self.portals.get(name)
         if portal is None:  # made unseen
-            return Execution(self.view_of(PreparedStatement(None)).plan, NO_ARGUMENTS, seq, sent_ns)
+            return Execution(self.view_of(unseen_statement()).plan, NO_ARGUMENTS, seq, sent_ns)
         plan = portal.plan
         if self.views.of(plan).only_reads:
             execution = Execution(plan, NO_ARGUMENTS, portal.seq, portal.sent_ns)
@@ -155,7 +166,7 @@ class PreparedObjects:
     def _resolve_execute(self, plan: Plan, arguments: Arguments, seq: int, sent_ns: int) -> Execution:
         prepared = self.statements.get((plan.name or "").encode())
         if prepared is None:
-            return Execution(self.view_of(PreparedStatement(None)).plan, arguments, seq, sent_ns)
+            return Execution(self.view_of(unseen_statement()).plan, arguments, seq, sent_ns)
         inner = self.view_of(prepared).plan
         inner_arguments = Arguments(
             prepared.literals, types=prepared.types, settings=self.views.settings, outer=(arguments, plan.arguments)
@@ -235,8 +246,15 @@ class PreparedObjects:
     def prepared_by_portal(self, name: bytes) -> PreparedStatement:
         """What SQL PREPARE run by the portal ``name`` makes."""
         portal = self.portals.get(name)
-        text = portal.prepared.text if portal is not None and portal.prepared is not None else None
-        return PreparedStatement(text, by_sql=text is not None)
+        prepared = None if portal is None else portal.prepared
+        if prepared is None or prepared.text is None:
+            return unseen_statement()
+        return PreparedStatement(prepared.text, (), prepared.reading, by_sql=True)
+
+
+def unseen_statement() -> PreparedStatement:
+    """A prepared statement of which the text is not known: it may do anything."""
+    return PreparedStatement(None, (), (None, None))
 
 
 def _forget(objects: dict[bytes, PreparedStatement] | dict[bytes, Portal], name: str | None) -> None:

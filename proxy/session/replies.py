@@ -96,7 +96,7 @@ class Replies:
 
     def _parse_complete(self, buffer: bytes, start: int, end: int) -> None:
         request = self._pipeline.pop(ParseRequest, "ParseComplete")
-        self._objects.statements[request.name] = request.statement
+        self._objects.parsed(request)
         self._outcomes.buffer.touch(request.seq, request.sent_ns)
 
     def _bind_complete(self, buffer: bytes, start: int, end: int) -> None:
@@ -166,7 +166,7 @@ class Replies:
     def _prepared(self, request: StatementRequest) -> PreparedStatement:
         """What an SQL PREPARE that has run makes."""
         if isinstance(request, QueryRequest):
-            return PreparedStatement(request.text, by_sql=True, index=request.current)
+            return PreparedStatement(request.text, (), self._settings.reading, by_sql=True, index=request.current)
         return self._objects.prepared_by_portal(request.portal)
 
     def _empty_query(self, buffer: bytes, start: int, end: int) -> None:
@@ -257,6 +257,8 @@ class Replies:
     def _execution(self, head: StatementRequest) -> Execution:
         if not isinstance(head, QueryRequest):
             return self._objects.portal_execution(head.portal, head.seq, head.sent_ns)
+        if not head.current and not self._settings.reads_alike(head.text, head.reading):
+            self._requests.plan(head)  # it was sent before an earlier statement changed how texts are read
         plans = head.plans
         if head.current < len(plans):
             plan = plans[head.current]

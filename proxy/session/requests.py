@@ -18,6 +18,7 @@ from proxy.session.pending_requests import (
 )
 from proxy.session.pipeline import Desynchronized, Pipeline
 from proxy.session.prepared import PreparedStatement
+from proxy.session.prepared_objects import unseen_statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,11 +66,12 @@ class Requests:
         for plan in plans:
             if plan.ddl:
                 self._outcomes.ddl_forwarded()
-        self._pipeline.send(QueryRequest(self.seq, self.sent_ns, end - start, text, plans, literals))
+        reading = self._objects.settings.reading
+        self._pipeline.send(QueryRequest(self.seq, self.sent_ns, end - start, text, reading, plans, literals))
 
     def _parse(self, buffer: bytes, start: int, end: int) -> None:
         message = frontend.Parse.decode(buffer[start:end])
-        prepared = PreparedStatement(message.query, message.parameter_types)
+        prepared = PreparedStatement(message.query, message.parameter_types, self._objects.settings.reading)
         if self._objects.view_of(prepared).plan.ddl:
             self._outcomes.ddl_forwarded()
         self._pipeline.send(ParseRequest(self.seq, self.sent_ns, end - start, message.name, prepared))
@@ -114,16 +116,18 @@ class Requests:
         if kind == frontend.QUERY:
             self._outcomes.ddl_forwarded()
             plans = (self._database.unreadable(),)
-            self._pipeline.send(QueryRequest(self.seq, self.sent_ns, 0, b"", plans, ()))
+            reading = self._objects.settings.reading
+            self._pipeline.send(QueryRequest(self.seq, self.sent_ns, 0, b"", reading, plans, ()))
         elif kind == frontend.PARSE:
             self._outcomes.ddl_forwarded()
             name = _first_string(prefix)
-            self._pipeline.send(ParseRequest(self.seq, self.sent_ns, len(name), name, PreparedStatement(None)))
+            statement = unseen_statement()
+            self._pipeline.send(ParseRequest(self.seq, self.sent_ns, len(name), name, statement))
         elif kind == frontend.BIND:
             portal = _first_string(prefix)
-            statement = _first_string(prefix[len(portal) + 1 :])
-            size = len(portal) + len(statement)
-            self._pipeline.send(BindRequest(self.seq, self.sent_ns, size, portal, statement, None))
+            prepared = _first_string(prefix[len(portal) + 1 :])
+            size = len(portal) + len(prepared)
+            self._pipeline.send(BindRequest(self.seq, self.sent_ns, size, portal, prepared, None))
         elif kind == frontend.FUNCTION_CALL:
             self._pipeline.send(FunctionCallRequest(self.seq, self.sent_ns, 0))
         else:
@@ -133,7 +137,12 @@ class Requests:
         """Names may mean something else now in Queries that were sent already."""
         for request in self._pipeline.outstanding():
             if isinstance(request, QueryRequest) and request.text:
-                request.plans, request.literals = self._objects.plans(request.text)
+                self.plan(request)
+
+    def plan(self, request: QueryRequest) -> None:
+        """Make the plans of a Query again, by the settings in force."""
+        request.plans, request.literals = self._objects.plans(request.text)
+        request.reading = self._objects.settings.reading
 
 
 def _first_string(prefix: bytes) -> bytes:

@@ -116,6 +116,39 @@ def test_text_is_readable_unless_its_encoding_is_ambiguous(encoding, readable):
     assert settings(client_encoding=encoding).readable(b"\xe9") is readable
 
 
+def test_text_with_a_backslash_is_not_readable_until_standard_conforming_strings_is_reported():
+    found = settings()
+    assert found.readable(b"a\\b")
+    found.apply([("standard_conforming_strings", "off", False)])
+    assert not found.readable(b"a\\b")
+    assert found.readable(b"a")
+    found.report("standard_conforming_strings", "off")
+    found.settle()
+    assert found.readable(b"a\\b")
+
+
+@pytest.mark.parametrize(
+    ("text", "parameter", "alike"),
+    [
+        (b"ascii", "client_encoding", True),
+        (b"\xc3\xa9", "client_encoding", False),
+        (b"\xc3\xa9", "search_path", True),
+        (b"a\\b", "standard_conforming_strings", False),
+        (b"ascii", "standard_conforming_strings", True),
+    ],
+)
+def test_text_is_read_alike_unless_what_decides_its_literals_changes(text, parameter, alike):
+    found = settings()
+    reading = found.reading
+    found.apply([(parameter, "x", False)])
+    assert found.reads_alike(text, reading) is alike
+    found.report(parameter, "x")
+    found.settle()
+    assert found.reads_alike(text, reading) is alike
+    found.report(parameter, REPORTED[parameter])
+    assert found.reads_alike(text, reading)
+
+
 def test_temporary_relations_shadow_until_they_are_discarded():
     found = settings()
     found.shadow(["a"])

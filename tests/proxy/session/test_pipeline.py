@@ -15,7 +15,7 @@ from proxy.session.pending_requests import (
     SyncRequest,
 )
 from proxy.session.pipeline import BYTE_LIMIT, MAX_BYTES, REQUEST_LIMIT, Desynchronized, Pipeline
-from proxy.session.prepared import PreparedStatement
+from proxy.session.prepared_objects import unseen_statement
 
 P, B, D, E, S, Q, F = "PBDESQF"
 """Requests by the first letter of their message."""
@@ -26,12 +26,12 @@ END = "end"
 def request(letter: str, size: int = 0) -> PendingRequest:
     head = (0, 0, size)
     made: dict[str, PendingRequest] = {
-        P: ParseRequest(*head, b"", PreparedStatement(None)),
+        P: ParseRequest(*head, b"", unseen_statement()),
         B: BindRequest(*head, b"", b"", None),
         D: DescribeRequest(*head, ord("P"), b""),
         E: ExecuteRequest(*head, b""),
         S: SyncRequest(*head),
-        Q: QueryRequest(*head, b"", (), ()),
+        Q: QueryRequest(*head, b"", (None, None), (), ()),
         F: FunctionCallRequest(*head),
     }
     return made[letter]

@@ -236,6 +236,83 @@ def test_prepared_text_that_a_new_encoding_makes_ambiguous_flushes():
     assert not d.session.blinded
 
 
+def setting(name, value):
+    """What a client and the server say when it sets a parameter."""
+    return (q(f"SET {name} = '{value}'"),), (
+        done("SET"),
+        backend.ParameterStatus(name.encode(), value.encode()),
+        ready(),
+    )
+
+
+def prepared_by_parse(d, text):
+    d.client(frontend.Parse(b"s", text), SYNC).server(PARSED, ready())
+
+
+def prepared_by_sql(d, text):
+    d.client(frontend.Query(b"PREPARE s AS " + text)).server(done("PREPARE"), ready())
+
+
+def prepared_by_portal(d, text):
+    d.client(frontend.Parse(b"", b"PREPARE s AS " + text), frontend.Bind(b"", b""), frontend.Execute(b""), SYNC)
+    d.server(PARSED, BOUND, done("PREPARE"), ready())
+
+
+@pytest.mark.parametrize("prepare", [prepared_by_parse, prepared_by_sql, prepared_by_portal])
+@pytest.mark.parametrize(
+    ("name", "values", "text", "stored"),
+    [
+        ("client_encoding", ("UTF8", "LATIN1"), b"'\xc3\xa9'", "é"),
+        ("standard_conforming_strings", ("on", "off"), rb"'a\\b'", r"a\\b"),
+    ],
+)
+def test_prepared_text_is_unknown_while_texts_are_read_otherwise_than_it_was(prepare, name, values, text, stored):
+    d = Dialogue()
+    prepare(d, b"UPDATE users SET name = " + text + b" WHERE id = 1")
+    for value, made in zip(values, (f"STORE users:1={stored}", "FLUSH "), strict=True):
+        sent, answered = setting(name, value)
+        d.client(*sent).server(*answered)
+        if prepare is prepared_by_parse:
+            d.client(frontend.Bind(b"", b"s"), frontend.Execute(b""), SYNC).server(BOUND, done("UPDATE 1"), ready())
+        else:
+            d.client(q("EXECUTE s")).server(done("UPDATE 1"), ready())
+        assert d.got() == [made]
+        d.learn()
+
+
+def test_prepared_text_without_backslash_in_ascii_is_known_whatever_is_set():
+    d = Dialogue()
+    prepared_by_parse(d, UPDATE)
+    for name, value in (("client_encoding", "SJIS"), ("standard_conforming_strings", "off")):
+        sent, answered = setting(name, value)
+        d.client(*sent).server(*answered)
+    d.client(frontend.Bind(b"", b"s"), frontend.Execute(b""), SYNC).server(BOUND, done("UPDATE 1"), ready())
+    assert d.got() == ["STORE users:1=a"]
+
+
+def test_text_that_is_parsed_behind_a_setting_in_the_same_pipeline_is_unknown():
+    d = Dialogue()
+    run = (frontend.Bind(b"", b""), frontend.Execute(b""))
+    d.client(frontend.Parse(b"", b"SET standard_conforming_strings = off"), *run)
+    d.client(frontend.Parse(b"", rb"UPDATE users SET name = 'a\\b' WHERE id = 1"), *run, SYNC)
+    d.server(PARSED, BOUND, done("SET"), PARSED, BOUND, done("UPDATE 1"))
+    d.server(backend.ParameterStatus(b"standard_conforming_strings", b"off"), ready())
+    assert d.got() == ["FLUSH "]
+
+
+def test_unnamed_statement_the_fast_path_has_parsed_is_unknown_after_its_encoding_changed():
+    d = Dialogue()
+    text = "SELECT id, name FROM users WHERE name = 'é'".encode()
+    answers = (*rows((1, b"ann")), done("SELECT 1"), ready())
+    run = (frontend.Bind(b"", b""), frontend.Describe(codes.PORTAL, b""), frontend.Execute(b""), SYNC)
+    d.client(frontend.Parse(b"", text), *run).server(PARSED, BOUND, *answers)
+    assert d.got() == ["FILL users:1=ann"]
+    d.client(frontend.Parse(b"x", b"SET client_encoding = LATIN1"), frontend.Bind(b"x", b"x"), frontend.Execute(b"x"))
+    d.client(SYNC).server(PARSED, BOUND, done("SET"), backend.ParameterStatus(b"client_encoding", b"LATIN1"), ready())
+    d.client(*run).server(BOUND, *answers)
+    assert d.got() == ["FLUSH "]
+
+
 def test_views_are_made_again_when_settings_or_the_catalog_change():
     d = Dialogue()
     objects = d.session._objects

@@ -195,6 +195,15 @@ def test_other_message_too_long_to_look_at_blinds_the_session():
     assert "where a short one was due" in blinded(d)
 
 
+def test_query_that_was_sent_before_texts_were_read_otherwise_is_read_again():
+    """A function may set a parameter unseen, so what is reported before the next Query is what counts."""
+    d = Dialogue()
+    d.client(q("SELECT unknown_function()"), q(r"UPDATE users SET name = 'a\\b' WHERE id = 1"))
+    d.server(*rows(), done("SELECT 1"), backend.ParameterStatus(b"standard_conforming_strings", b"off"), ready())
+    d.server(done("UPDATE 1"), ready())
+    assert d.got() == [r"STORE users:1=a\b"]
+
+
 def test_execution_runs_only_for_what_is_not_answered():
     d = Dialogue()
     d.client(q("UPDATE users SET name = 'a' WHERE id = 1; DELETE FROM users WHERE id = 2"), q("SELECT 1"))
