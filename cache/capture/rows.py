@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     ColumnLoader = tuple[int, Loader]
     """A column's position in the row, and what makes its value canonical text."""
     KeyedValue = tuple[bytes, Value | None]
-    """A Redis key and what Redis is to hold there: None for nothing."""
+    """A Redis key and the value it is to have there; None for no value."""
     ReadRow = Callable[[Sequence[bytes | None], Sequence[bytes | None]], KeyedValue | None]
     """From a row's values, and the key parts the statement fixes (None for the others), to the row's key and value;
     None for a row with a NULL in its key, which has no place in Redis, and UNREADABLE where a value is not certain."""

@@ -1,7 +1,7 @@
 """The fast path for most of the traffic: one statement that only reads, asked for in one chunk and answered in one.
 
 It is taken when nothing is outstanding and the client's chunk is exactly one Query, or Bind or Parse and Bind up to
-Sync for the unnamed portal, of a statement that is known to change nothing. The pipeline then holds nothing but the
+Sync for the unnamed portal, of a statement that is known to change nothing. The pipeline then has nothing but the
 chunk. If the server's next chunk is the whole of a plain answer, a successful one that leaves the transaction status as
 it was, the rows that concern a rule are read from it and the statement is over. If it is anything else, the client's
 chunk is taken apart into requests as if there were no fast path, and so is the answer.

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 CAPACITY = 262_144
-"""Longest message body that is looked at, in bytes; of a longer one only that much is ever held."""
+"""Longest message body that is looked at, in bytes; of a longer one only that much is ever kept."""
 EXPECTED = (ProtocolError, Desynchronized)
 """What the bytes of a peer can cause. Any other exception is a fault of Rowtap's own and is reported as one."""
 

@@ -67,9 +67,9 @@ def test_effect_as_json_has_its_keys_and_note():
 
 
 def test_statement_that_prepare_names_is_explained_within():
-    (held,) = explain("PREPARE q AS DELETE FROM users WHERE id = ANY ($1)", USERS, PUBLIC)
-    assert held.lines()[0] == "1. prepare: what it names does this when it runs:"
-    assert any("id = ANY($1)" in line for line in held.lines())
+    (prepared,) = explain("PREPARE q AS DELETE FROM users WHERE id = ANY ($1)", USERS, PUBLIC)
+    assert prepared.lines()[0] == "1. prepare: what it names does this when it runs:"
+    assert any("id = ANY($1)" in line for line in prepared.lines())
 
 
 def test_explanation_as_json_has_plain_values():

@@ -62,10 +62,10 @@ class Sink:
         self.changes += changes
 
     def block(self, changes):
-        raise AssertionError("nothing is held back here")
+        raise AssertionError("no chunk waits here")
 
     def release(self, block):
-        raise AssertionError("nothing is held back here")
+        raise AssertionError("no chunk waits here")
 
 
 def fault(where, error):

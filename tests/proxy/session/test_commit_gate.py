@@ -48,20 +48,20 @@ class Gated(Dialogue):
 
     def client(self, *messages):
         super().client(*messages)
-        self._held = []
+        self._waited_for = []
         if self.session.before_forwarding is not None:
             asyncio.run(self.session.before_forwarding)  # type: ignore[arg-type]  # a coroutine, as the relay awaits it
-            self._held = self.blocks[-1].keys
+            self._waited_for = self.blocks[-1].keys
         return self
 
-    def held(self):
+    def waited_for(self):
         """The keys the last chunk waited for."""
-        return self._held
+        return self._waited_for
 
 
 def test_write_outside_a_block_waits_for_its_key():
     d = Gated()
-    assert d.client(q("UPDATE users SET name = 'a' WHERE id = 1")).held() == ["users:1"]
+    assert d.client(q("UPDATE users SET name = 'a' WHERE id = 1")).waited_for() == ["users:1"]
     d.server(done("UPDATE 1"))
     assert not d.blocks[0].released
     d.server(ready())
@@ -71,20 +71,20 @@ def test_write_outside_a_block_waits_for_its_key():
 
 def test_read_does_not_wait():
     d = Gated()
-    assert d.client(q("SELECT id, name FROM users")).held() == []
+    assert d.client(q("SELECT id, name FROM users")).waited_for() == []
     d.server(*rows((1, b"a")), done("SELECT 1"), ready())
-    assert d.client(q("SELECT 1")).held() == []
+    assert d.client(q("SELECT 1")).waited_for() == []
 
 
 def test_commit_waits_for_all_its_block_wrote():
     d = Gated()
-    assert d.client(q("BEGIN")).held() == []
+    assert d.client(q("BEGIN")).waited_for() == []
     d.server(done("BEGIN"), ready("T"))
-    assert d.client(q("UPDATE users SET name = 'a' WHERE id = 1")).held() == []
+    assert d.client(q("UPDATE users SET name = 'a' WHERE id = 1")).waited_for() == []
     d.server(done("UPDATE 1"), ready("T"))
-    assert d.client(q("DELETE FROM users WHERE id = 2")).held() == []
+    assert d.client(q("DELETE FROM users WHERE id = 2")).waited_for() == []
     d.server(done("DELETE 1"), ready("T"))
-    assert d.client(q("COMMIT")).held() == ["users:1", "users:2"]
+    assert d.client(q("COMMIT")).waited_for() == ["users:1", "users:2"]
     d.server(done("COMMIT"), ready())
     assert d.got() == ["STORE users:1=a", "EVICT users:2"]
 
@@ -93,18 +93,18 @@ def test_rollback_does_not_wait():
     d = Gated()
     d.client(q("BEGIN")).server(done("BEGIN"), ready("T"))
     d.client(q("UPDATE users SET name = 'a' WHERE id = 1")).server(done("UPDATE 1"), ready("T"))
-    assert d.client(q("ROLLBACK")).held() == []
+    assert d.client(q("ROLLBACK")).waited_for() == []
 
 
 def test_write_to_an_unknown_key_waits_for_its_whole_rule():
-    assert Gated().client(q("UPDATE users SET name = 'a' WHERE name = 'b'")).held() == ["*"]
+    assert Gated().client(q("UPDATE users SET name = 'a' WHERE name = 'b'")).waited_for() == ["*"]
 
 
 def test_pipeline_waits_for_what_it_names_before_the_server_confirmed_any_of_it():
     d = Gated()
     text = b"UPDATE users SET name = $1 WHERE id = $2"
     d.client(frontend.Parse(b"s", text), frontend.Bind(b"", b"s", (), [b"new", b"3"]), frontend.Execute(b""))
-    assert d.client(frontend.Sync()).held() == ["users:3"]
+    assert d.client(frontend.Sync()).waited_for() == ["users:3"]
     d.server(PARSED, BOUND, done("UPDATE 1"), ready())
     assert d.got() == ["STORE users:3=new"]
     assert all(block.released for block in d.blocks)
