@@ -11,7 +11,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import authentication, backend, codes, frontend, startup
+from protocol import authentication, backend, codes, frontend, startup, tracing
 from protocol.copy_data import CopyData
 from proxy import logs
 from proxy.config.sections import LogSection
@@ -66,7 +66,8 @@ def test_each_message_has_a_line_with_direction_type_and_length(messages, lines)
 @given(st.lists(st.integers(1, 30), max_size=30))
 def test_lines_are_the_same_wherever_chunks_end(cuts):
     data = b"".join(bytes(backend.DataRow([b"x" * size])) for size in range(20)) + bytes(READY)
-    whole, split = [], []
+    whole: list[object] = []
+    split: list[object] = []
     for found, sizes in ((whole, [len(data)]), (split, [*cuts, len(data)])):
         with pytest.MonkeyPatch.context() as patch:
             capture = structlog.testing.LogCapture()
@@ -140,7 +141,7 @@ def test_fault_in_the_log_is_reported_once_and_stops_it(lines, monkeypatch):
         raise Fault("rendering")
 
     faults = []
-    monkeypatch.setattr(message_log.tracing, "render_frontend", fail)
+    monkeypatch.setattr(tracing, "render_frontend", fail)
     messages = MessageLog("client", lambda where, error: faults.append((where, str(error))))
     for _ in range(2):
         messages.frontend(frontend.SYNC_FRAME)

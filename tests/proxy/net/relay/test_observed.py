@@ -211,7 +211,7 @@ def test_chunk_of_many_requests_is_forwarded_in_slices(serve, database):
 @pytest.mark.parametrize("failing", ["is_bulk", "message_rest"])
 def test_fault_while_a_long_chunk_is_divided_is_reported_and_all_of_it_forwarded(serve, database, failing):
     observer = Limited()
-    observer.answers_due = observer.between_messages = False
+    observer.answers_due = observer.aligned = False
     server = serve(lambda *_facts: observer)
     with open_session(server, database) as connection:
         observer.failing = failing
