@@ -95,6 +95,27 @@ def test_session_that_does_not_end_at_the_deadline_is_cut(serve, database, recor
     assert observer.ended.wait(1)
 
 
+def test_session_of_a_server_that_does_not_react_is_cut(serve, recorder, monkeypatch):
+    monkeypatch.setattr(module, "END_TIMEOUT", 0.1)
+    observer = recorder()
+
+    def play(peer):
+        if isinstance(peer.accept_login(), startup.StartupMessage):
+            peer.expect(frontend.Query)
+            with contextlib.suppress(ConnectionResetError):
+                assert peer.socket.recv(1) == b""
+                time.sleep(0.5)
+
+    with FakeServer(play) as fake:
+        server = serve(lambda *_facts: observer, settings={"host": fake.host, "port": fake.port, "sslmode": "disable"})
+        with open_session(server, "anything") as connection:
+            connection.sendall(SELECT_1)
+            wait_for(lambda: observer.calls)
+            server.run(server.server.drain(0.05))
+            assert server.server.traffic.sessions == 0
+    assert observer.closings == [False], "what the server did with the statement is not known"
+
+
 def test_login_under_way_is_cut_by_close(serve):
     server = serve()
     with server.dial() as connection:

@@ -305,19 +305,20 @@ def test_session_that_has_ended_is_not_terminated(serve, database):
     assert relay.finished
 
 
-def test_session_is_terminated_whose_client_has_gone_already(serve, database, recorder, backends):
-    observer = recorder([b"SELECT pg_sleep(1)::text"])
-    server = serve(lambda *_facts: observer)
-    with server.dial() as connection:
-        connection.sendall(startup_packet(database))
-        assert server.wait(lambda server: server._relays)
-        time.sleep(0.1)
+def test_session_whose_client_has_gone_is_terminated_when_its_server_ends(serve, recorder):
+    observer = recorder()
+    with busy_server(after=0.6) as fake:
+        server = in_front_of(fake, serve, observer)
+        connection = open_session(server, "anything")
+        connection.sendall(bytes(frontend.Query(b"SELECT 1")))
+        wait_for(lambda: observer.calls)
         (relay,) = server.call(lambda: list(server.server._relays))
         reset(connection)
         assert server.wait(lambda _server: relay.client.lost)
         server.call(relay.terminate)
+        assert not relay.finished
     assert observer.ended.wait(8)
-    wait_for(lambda: backends() == 0)
+    assert observer.closings == [True]
 
 
 class Lingering:
