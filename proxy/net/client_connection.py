@@ -18,6 +18,7 @@ from protocol.fields import UINT32
 from protocol.message import HEADER
 from protocol.startup import packet_end
 from proxy import logs
+from proxy.config.os_errors import reason_of
 from proxy.net.dial import UnreachableError, receive
 from proxy.net.pending_connection import PendingConnection
 from proxy.net.relay.message_log import MessageLog
@@ -102,7 +103,7 @@ class Connection:
         except TimeoutError:
             log.info("connection refused", client=self._peer, reason="no startup packet in time")
         except OSError as error:
-            log.debug("connection lost before its startup packet", client=self._peer, reason=str(error))
+            log.debug("connection lost before its startup packet", client=self._peer, reason=reason_of(error))
         finally:
             self._close()
         return False
@@ -131,13 +132,6 @@ class Connection:
             raise _RefusedError("too many clients", fatal("53300", "sorry, too many clients already"))
         try:
             backend = await self._host.backend.connect(packet)
-            relay = Relay(
-                self._host,
-                parse(packet),
-                strip_channel_binding=backend.secure and not self._secure,
-                peer=self._peer,
-                messages=self._messages,
-            )
         except UnreachableError as error:
             self._host.leave()
             self._host.postgres_up = False
@@ -147,10 +141,22 @@ class Connection:
             self._host.leave()
             raise
         self._host.postgres_up = True
-        self._hand_over(relay, backend, early)
+        self._hand_over(packet, early, backend)
         return True
 
-    def _hand_over(self, relay: Relay, backend: BackendConnection, early: bytes) -> None:
+    def _hand_over(self, packet: bytes, early: bytes, backend: BackendConnection) -> None:
+        try:
+            relay = Relay(
+                self._host,
+                parse(packet),
+                strip_channel_binding=backend.secure and not self._secure,
+                peer=self._peer,
+                messages=self._messages,
+            )
+        except BaseException:
+            backend.pending.transport.abort()
+            self._host.leave()
+            raise
         pending, self._pending = self._pending, None
         assert pending is not None
         self._host.relaying(relay, backend.address)
@@ -274,11 +280,12 @@ class Connection:
         if self._pending is not None:
             if not self._pending.lost:
                 self._pending.transport.write(reply)
-        elif self._socket is not None:
-            try:
-                self._socket.send(reply)
-            except OSError as error:
-                log.debug("refusal not delivered", client=self._peer, reason=str(error))
+            return
+        assert self._socket is not None
+        try:
+            self._socket.send(reply)
+        except OSError as error:
+            log.debug("refusal not delivered", client=self._peer, reason=reason_of(error))
 
     def _close(self) -> None:
         if self._socket is not None:
@@ -297,5 +304,5 @@ def _wake(readable: asyncio.Future[None]) -> None:
 
 
 def _sqlstate(reply: bytes) -> str:
-    """The code of an error of our own, for counting; "garbage" where there was nobody to answer."""
+    """The code of an error of our own, for counting; "garbage" where nothing could be answered."""
     return ErrorResponse.decode(reply[HEADER.size :]).sqlstate.decode() if reply else "garbage"

@@ -35,7 +35,7 @@ def listen(addresses: Iterable[Address]) -> list[socket.socket]:
 
 
 def close(listeners: Iterable[socket.socket]) -> None:
-    """Close them, and take the files of Unix sockets away."""
+    """Close them, and remove the files of Unix sockets."""
     for listener in listeners:
         if listener.family == socket.AF_UNIX and listener.fileno() >= 0:
             name = listener.getsockname()
@@ -52,14 +52,12 @@ def _listen_tcp(address: Address) -> list[socket.socket]:
         raise ListenError(f"cannot listen on {address}: {reason_of(error)}; correct proxy.listen") from None
     opened: list[socket.socket] = []
     port = address.port
-    for family, kind, protocol, _, place in dict.fromkeys(found):
+    for family, kind, protocol, _, sockaddr in dict.fromkeys(found):
         try:
-            opened.append(_bind(socket.socket(family, kind, protocol), (place[0], port, *place[2:])))
+            opened.append(_bind(socket.socket(family, kind, protocol), (sockaddr[0], port, *sockaddr[2:])))
         except OSError as error:
             # A name may stand for an address family the machine has not; one that works is enough.
-            if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL) and len(found) > 1 and place != found[-1][4]:
-                continue
-            if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL) and opened:
+            if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL) and (opened or sockaddr != found[-1][4]):
                 continue
             close(opened)
             raise _refusal(address, error) from None
@@ -68,12 +66,12 @@ def _listen_tcp(address: Address) -> list[socket.socket]:
     return opened
 
 
-def _bind(listener: socket.socket, place: tuple[object, ...]) -> socket.socket:
+def _bind(listener: socket.socket, sockaddr: tuple[object, ...]) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if listener.family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind(place)
+        listener.bind(sockaddr)
         listener.listen(BACKLOG)
         listener.setblocking(False)
     except BaseException:
@@ -89,7 +87,7 @@ def _listen_unix(address: Address) -> list[socket.socket]:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(address.path)
-        # As PostgreSQL's: whoever may reach the directory may connect.
+        # As PostgreSQL's: the permissions of the directory decide who may connect.
         path.chmod(0o777)
         listener.listen(BACKLOG)
         listener.setblocking(False)
@@ -100,7 +98,7 @@ def _listen_unix(address: Address) -> list[socket.socket]:
 
 
 def _remove_stale(address: Address, path: Path) -> None:
-    """Take away a socket file that nobody listens on any more."""
+    """Remove a socket file that no process listens on any more."""
     if not path.is_socket():
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

@@ -61,12 +61,12 @@ from tests.protocol import samples, strategies
         (startup.SSLRequest(), "SSLRequest"),
     ],
 )
-def test_line_shows_names_and_sizes_only(message, line):
+def test_message_is_rendered_with_its_fields_and_no_value(message, line):
     assert tracing.render(message) == line
 
 
 @pytest.mark.parametrize("name", [b"a\nb", b"\x1b[31m", b"\xff\0'", b"n" * 64])
-def test_name_with_control_characters_stays_on_one_line(name):
+def test_name_of_any_bytes_stays_on_its_line(name):
     line = tracing.render(frontend.Close(codes.PORTAL, name))
     assert line.isascii() or line.endswith("…")
     assert line.isprintable()
@@ -118,7 +118,7 @@ def test_values_are_never_shown(message):
     assert "Xq7" not in tracing.render(message)
 
 
-def test_malformed_message_has_a_line_with_the_reason():
+def test_malformed_bytes_are_rendered_with_the_reason():
     assert (
         tracing.render_frontend(frontend.BIND, b"\0\0\0") == "malformed Bind of 3 bytes: ends within a count at byte 2"
     )
@@ -137,14 +137,23 @@ def test_malformed_message_has_a_line_with_the_reason():
     assert tracing.render_startup(b"GET / HTTP/1.1").startswith("malformed startup packet of 14 bytes: invalid length")
 
 
-def test_well_formed_frame_has_the_line_of_its_message():
+def test_bytes_are_rendered_like_the_message_they_hold():
     assert tracing.render_frontend(frontend.PASSWORD, b"pw\0") == "SASLResponse data=3 bytes"
     assert tracing.render_backend(backend.COMMAND_COMPLETE, b"BEGIN\0") == "CommandComplete tag='BEGIN'"
     assert tracing.render_startup(startup.SSL_REQUEST_FRAME) == "SSLRequest"
 
 
+def test_messages_are_named_by_their_type_byte():
+    assert tracing.name_frontend(frontend.BIND) == "Bind"
+    assert tracing.name_frontend(frontend.PASSWORD) == "SASLResponse"
+    assert tracing.name_frontend(frontend.PASSWORD, frontend.PasswordMessage) == "PasswordMessage"
+    assert tracing.name_backend(backend.DATA_ROW) == "DataRow"
+    assert tracing.name_backend(backend.AUTHENTICATION) == "Authentication"
+    assert tracing.name_backend(1) == "message of type 0x01"
+
+
 @given(st.integers(0, 255), st.binary(max_size=60))
-def test_arbitrary_bytes_have_one_line(kind, body):
+def test_no_bytes_raise(kind, body):
     for line in (
         tracing.render_frontend(kind, body),
         tracing.render_backend(kind, body),

@@ -26,11 +26,10 @@ class Recorder:
     space.
     """
 
-    over_limit: object = False
     before_commit = False
     before_forwarding: object = None
-    answers_due: object = True
-    between_messages: object = True
+    answers_due = True
+    aligned = True
     bulk = True
 
     def __init__(self, queries=(), failing=""):
@@ -49,6 +48,14 @@ class Recorder:
         if name in object.__getattribute__(self, "__dict__").get("failing", "").split():
             raise Fault(name)
         return object.__getattribute__(self, name)
+
+    @property
+    def over_limit(self):
+        return False
+
+    @property
+    def between_messages(self):
+        return self.aligned
 
     def is_bulk(self, data):
         return self.bulk

@@ -9,6 +9,7 @@ from proxy.commands import check as checkup
 from proxy.commands.check import Verdict
 from proxy.config import load as config
 from proxy.demo.servers import HOST, free_port
+from tests.script import FakeServer
 
 USERS = {"name": "users", "key": "id", "value": "name"}
 TABLE = "CREATE TABLE users (id bigint PRIMARY KEY, name text, email text UNIQUE)"
@@ -39,7 +40,7 @@ def bad(findings):
     ]
 
 
-def test_all_is_well(configure, connect, postgres):
+def test_working_configuration_has_no_bad_finding(configure, connect, postgres):
     connect().execute(TABLE)
     findings = list(checkup.examine(configure(), postgres.dsn()))
     assert bad(findings) == []
@@ -48,13 +49,13 @@ def test_all_is_well(configure, connect, postgres):
     assert findings[3].text.endswith(" answers")
 
 
-def test_without_a_login_tables_are_not_looked_at(configure):
+def test_tables_are_not_looked_at_without_a_login(configure):
     ((verdict, subject, text),) = bad(checkup.examine(configure(), None))
     assert (verdict, subject) == ("warning", "tables")
     assert "--dsn" in text
 
 
-def test_a_login_from_the_environment(configure, connect, monkeypatch):
+def test_login_is_taken_from_the_environment(configure, connect, monkeypatch):
     connect().execute(TABLE)
     monkeypatch.setenv("PGUSER", "scram_user")
     monkeypatch.setenv("PGPASSWORD", "secret")
@@ -64,7 +65,7 @@ def test_a_login_from_the_environment(configure, connect, monkeypatch):
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
-        (USERS | {"name": "nobody"}, "table public.nobody does not exist"),
+        (USERS | {"name": "absent"}, "table public.absent does not exist"),
         (
             USERS | {"value": "nam"},
             "column 'nam' of table public.users does not exist",
@@ -76,7 +77,7 @@ def test_a_login_from_the_environment(configure, connect, monkeypatch):
         (USERS | {"name": "people"}, "public.people is a view; name the table itself"),
     ],
 )
-def test_what_the_database_does_not_have(configure, connect, postgres, table, expected):
+def test_rule_that_does_not_fit_the_database_is_an_error(configure, connect, postgres, table, expected):
     connection = connect()
     connection.execute(TABLE)
     connection.execute("CREATE VIEW people AS SELECT * FROM users")
@@ -85,7 +86,7 @@ def test_what_the_database_does_not_have(configure, connect, postgres, table, ex
     assert text.startswith(expected)
 
 
-def test_triggers_are_mentioned(configure, connect, postgres):
+def test_triggers_are_named_where_writes_remove_keys(configure, connect, postgres):
     connection = connect()
     connection.execute(TABLE)
     connection.execute("CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
@@ -95,7 +96,7 @@ def test_triggers_are_mentioned(configure, connect, postgres):
     assert "because of UPDATE triggers" in findings[2].text
 
 
-def test_keys_that_meet_are_judged_by_their_types(configure, connect, postgres):
+def test_rules_whose_keys_can_meet_are_judged_by_column_types(configure, connect, postgres):
     connection = connect()
     connection.execute(TABLE)
     by_id = [USERS, USERS | {"value": "email", "redis_key": "users:{id}:email"}]
@@ -105,7 +106,7 @@ def test_keys_that_meet_are_judged_by_their_types(configure, connect, postgres):
     assert "error" in [verdict for verdict, _, _ in bad(checkup.examine(configure(by_text), postgres.dsn()))]
 
 
-def test_a_wrong_password_is_one_line(configure):
+def test_wrong_password_is_one_line(configure):
     ((verdict, _, text),) = bad(checkup.examine(configure(), "user=scram_user password=wrong"))
     assert verdict == "error"
     assert "password authentication failed" in text
@@ -113,20 +114,20 @@ def test_a_wrong_password_is_one_line(configure):
     assert "wrong" not in text
 
 
-def test_a_database_that_is_not_there(configure, postgres):
+def test_missing_database_is_an_error(configure, postgres):
     environment = {"ROWTAP_POSTGRES__DATABASE": "nowhere"}
     ((_, subject, text),) = bad(checkup.examine(configure(**environment), postgres.dsn()))
     assert subject == "nowhere"
     assert 'database "nowhere" does not exist' in text
 
 
-def test_the_unix_socket(configure, postgres):
+def test_unix_socket_is_reached(configure, postgres):
     findings = list(checkup.examine(configure(ROWTAP_POSTGRES__HOST=str(postgres.socket_dir)), None))
     assert findings[1].verdict is Verdict.OK
     assert str(postgres.socket_dir) in findings[1].text
 
 
-def test_nobody_there(configure):
+def test_refused_connections_are_errors_in_words(configure):
     environment = {
         "ROWTAP_POSTGRES__PORT": str(free_port()),
         "ROWTAP_REDIS__URL": f"redis://:geheim@{HOST}:{free_port()}/0",
@@ -138,14 +139,14 @@ def test_nobody_there(configure):
     assert "\n" not in found[1][2]
 
 
-def test_somebody_else_there(configure, valkey):
+def test_server_that_is_not_postgresql_is_an_error(configure, valkey):
     environment = {"ROWTAP_POSTGRES__PORT": str(valkey.port), "ROWTAP_POSTGRES__CONNECT_TIMEOUT": "200ms"}
     found = bad(checkup.examine(configure(**environment), None))
     assert found[0][:2] == ("error", "postgres")
 
 
-def test_a_server_that_says_nothing(configure):
-    # The kernel accepts for a listening socket; nobody ever reads.
+def test_server_that_says_nothing_is_given_up_in_time(configure):
+    # The kernel accepts for a listening socket; no process ever reads.
     with socket.create_server((HOST, 0)) as silent:
         environment = {
             "ROWTAP_POSTGRES__PORT": str(silent.getsockname()[1]),
@@ -156,14 +157,43 @@ def test_a_server_that_says_nothing(configure):
     assert "no answer within 0.05 s" in found[0][2]
 
 
-def test_tls_that_cannot_be(configure, tmp_path):
+@pytest.mark.parametrize(("answer", "verdict"), [(b"", "error"), (b"E", "error"), (b"S", "ok")])
+def test_answer_to_a_request_for_tls_decides_whether_it_is_postgresql(configure, answer, verdict):
+    def play(peer):
+        peer.read_packet()
+        peer.socket.sendall(answer)
+
+    with FakeServer(play) as server:
+        environment = {"ROWTAP_POSTGRES__PORT": str(server.port)}
+        finding = next(one for one in checkup.examine(configure(**environment), None) if one.subject == "postgres")
+    assert finding.verdict.value == verdict
+    assert ("with TLS" in finding.text) == (answer == b"S")
+
+
+def test_connection_that_is_reset_is_an_error_with_its_reason(configure):
+    def play(peer):
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+    with FakeServer(play) as server:
+        environment = {"ROWTAP_POSTGRES__PORT": str(server.port)}
+        finding = next(one for one in checkup.examine(configure(**environment), None) if one.subject == "postgres")
+    assert finding.verdict is Verdict.ERROR
+    assert "connection reset by peer" in finding.text
+
+
+def test_sslmode_that_demands_tls_is_an_error_without_it(configure, postgres):
+    found = bad(checkup.examine(configure(ROWTAP_POSTGRES__SSLMODE="require"), None))
+    assert ("error", "postgres") in [finding[:2] for finding in found]
+
+
+def test_unusable_tls_file_is_an_error_that_names_it(configure, tmp_path):
     missing = str(tmp_path / "server.crt")
     found = bad(checkup.examine(configure(ROWTAP_PROXY__TLS__CERT=missing, ROWTAP_PROXY__TLS__KEY=missing), None))
     assert found[0][:2] == ("error", "tls")
     assert missing in found[0][2]
 
 
-def test_a_replica_cannot_be_written_to(configure, valkey, redis_client):
+def test_redis_replica_is_an_error(configure, valkey, redis_client):
     redis_client.replicaof(HOST, str(free_port()))
     try:
         found = bad(checkup.examine(configure(), None))
@@ -173,7 +203,7 @@ def test_a_replica_cannot_be_written_to(configure, valkey, redis_client):
     assert "replica" in found[-1][2]
 
 
-def test_a_redis_that_may_fill_up_is_a_warning(configure, redis_client):
+def test_redis_that_may_evict_is_a_warning(configure, redis_client):
     redis_client.config_set("maxmemory", "100mb")
     try:
         found = bad(checkup.examine(configure(), None))
@@ -182,7 +212,7 @@ def test_a_redis_that_may_fill_up_is_a_warning(configure, redis_client):
     assert found[-1][:2] == ("warning", "redis")
 
 
-def test_the_report_is_plain_in_a_pipe(rowtap_command, postgres, database, connect, redis_url):
+def test_report_is_plain_in_a_pipe(rowtap_command, postgres, database, connect, redis_url):
     connect().execute(TABLE)
     sections = {
         "postgres": {"host": HOST, "port": postgres.port, "database": database},

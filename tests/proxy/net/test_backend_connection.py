@@ -1,6 +1,7 @@
 """A session's way to PostgreSQL: which attempts sslmode allows, TLS answers no server should give, cancelling."""
 
 import asyncio
+import socket
 
 import pytest
 
@@ -24,7 +25,7 @@ async def closing(found):
 
 
 @pytest.mark.parametrize("answer", [b"E", b"H", b""])
-async def test_answers_to_a_request_for_tls_that_no_postgresql_gives(answer):
+async def test_answer_to_a_request_for_tls_that_postgresql_never_gives_is_refused(answer):
     async def serve(reader, writer):
         await reader.read(8)
         writer.write(answer)
@@ -37,7 +38,7 @@ async def test_answers_to_a_request_for_tls_that_no_postgresql_gives(answer):
             await backend(port=port, sslmode="require").connect(PACKET)
 
 
-async def test_bytes_behind_the_answer_to_a_request_for_tls_are_not_taken_for_decrypted_ones():
+async def test_bytes_behind_the_answer_to_a_request_for_tls_are_not_taken_for_decrypted():
     async def serve(reader, writer):
         await reader.read(8)
         writer.write(b"S" + b"R\0\0\0\x08\0\0\0\0")
@@ -51,5 +52,26 @@ async def test_bytes_behind_the_answer_to_a_request_for_tls_are_not_taken_for_de
             await backend(port=port, sslmode="require").connect(PACKET)
 
 
-async def test_a_cancel_request_is_delivered_and_waited_for(postgres):
+async def test_cancel_request_is_delivered_and_waited_for(postgres):
     await asyncio.wait_for(backend(port=postgres.port).cancel(bytes(startup.CancelRequest(1, b"none"))), 5)
+
+
+@pytest.fixture
+def silent():
+    """The port of a server that accepts connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+async def test_server_that_keeps_clients_waiting_has_not_refused_the_first_attempt(silent):
+    found = await backend(port=silent, sslmode="allow", connect_timeout=0.05).connect(PACKET)
+    assert not found.secure
+    await closing(found)
+
+
+async def test_connect_that_is_cancelled_closes_its_socket(silent):
+    connecting = asyncio.create_task(backend(port=silent, sslmode="require").connect(PACKET))
+    await asyncio.sleep(0.05)
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting

@@ -26,7 +26,7 @@ async def pair():
         connection.close()
 
 
-async def test_it_reads_until_there_is_enough_and_then_no_more(pair):
+async def test_reading_stops_when_there_is_enough(pair):
     waiting, peer = await pair(lambda data: len(data) >= 4)
     peer.send(b"ab")
     await asyncio.sleep(0.02)
@@ -38,13 +38,13 @@ async def test_it_reads_until_there_is_enough_and_then_no_more(pair):
     assert not waiting.over
 
 
-async def test_what_had_begun_counts(pair):
+async def test_bytes_read_before_count_as_data(pair):
     waiting, _ = await pair(at_once, b"begun")
     await asyncio.wait_for(waiting.wait(), 2)
     assert waiting.data == b"begun"
 
 
-async def test_the_end_is_enough(pair):
+async def test_end_of_stream_ends_the_wait(pair):
     waiting, peer = await pair(never)
     peer.send(b"last words")
     peer.shutdown(socket.SHUT_WR)
@@ -52,7 +52,7 @@ async def test_the_end_is_enough(pair):
     assert (waiting.data, waiting.ended, waiting.over) == (b"last words", True, True)
 
 
-async def test_what_enough_raises_is_raised_to_who_waits(pair):
+async def test_error_raised_by_enough_is_raised_by_wait(pair):
     def refuse(_data):
         raise StartupError("invalid length")
 
@@ -62,7 +62,7 @@ async def test_what_enough_raises_is_raised_to_who_waits(pair):
         await asyncio.wait_for(waiting.wait(), 2)
 
 
-async def test_a_cancelled_wait_can_be_repeated(pair):
+async def test_cancelled_wait_can_be_repeated(pair):
     waiting, peer = await pair(at_once)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(waiting.wait(), 0.02)

@@ -29,7 +29,7 @@ def chunks(data, cuts):
 
 
 @given(st.lists(st.integers(0, 1000), max_size=6))
-def test_everything_passes_and_ready_is_kept_back_wherever_chunks_end(cuts):
+def test_all_messages_pass_and_ready_for_query_is_kept_back_wherever_chunks_end(cuts):
     follower = Startup()
     passed = b""
     data = b"".join(BEGIN) + READY + LATER
@@ -46,13 +46,13 @@ def test_everything_passes_and_ready_is_kept_back_wherever_chunks_end(cuts):
     assert follower.followed
 
 
-def test_whole_messages_are_not_delayed():
+def test_whole_messages_pass_at_once():
     follower = Startup()
     assert follower.backend(BEGIN[0] + BEGIN[1][:7]) == BEGIN[0]
     assert follower.backend(BEGIN[1][7:]) == BEGIN[1]
 
 
-def test_what_was_kept_back_is_released_at_the_end():
+def test_incomplete_message_is_released_at_the_end():
     follower = Startup()
     assert follower.backend(BEGIN[1][:9]) == b""
     assert follower.release() == BEGIN[1][:9]
@@ -71,7 +71,7 @@ def test_what_was_kept_back_is_released_at_the_end():
         b"N" + (MAX_MESSAGE + 1).to_bytes(4, "big") + b"x" * 100,
     ],
 )
-def test_what_makes_no_sense_passes_as_it_is(data):
+def test_bytes_that_are_no_startup_pass_as_they_are(data):
     follower = Startup()
     assert follower.backend(BEGIN[0] + data) == BEGIN[0] + data
     assert follower.lost
@@ -86,13 +86,13 @@ def test_channel_binding_is_stripped_and_the_length_corrected():
     assert Startup().backend(SASL) == SASL
 
 
-def test_channel_binding_stays_when_there_is_nothing_else():
+def test_channel_binding_stays_when_no_other_mechanism_is_offered():
     only = bytes(authentication.AuthenticationSASL((b"SCRAM-SHA-256-PLUS",)))
     assert Startup(strip_channel_binding=True).backend(only) == only
 
 
 @given(st.lists(st.integers(0, 1000), max_size=6))
-def test_what_a_client_sends_ahead_is_kept_without_its_password(cuts):
+def test_early_messages_are_kept_without_the_password(cuts):
     follower = Startup()
     for piece in chunks(PASSWORD + PASSWORD + QUERY + PASSWORD, cuts):
         follower.frontend(piece)
@@ -101,7 +101,7 @@ def test_what_a_client_sends_ahead_is_kept_without_its_password(cuts):
     assert follower.followed
 
 
-def test_half_an_authentication_message_at_ready_is_not_followed():
+def test_session_is_not_followed_when_ready_comes_amid_an_authentication_message():
     follower = Startup()
     follower.frontend(PASSWORD[:-1])
     follower.backend(READY)
@@ -109,7 +109,7 @@ def test_half_an_authentication_message_at_ready_is_not_followed():
 
 
 @pytest.mark.parametrize("data", [b"p\0\0\0\0", b"p\xff\xff\xff\xff", QUERY + b"x" * MAX_EARLY])
-def test_a_client_that_cannot_be_followed_is_not_observed(data):
+def test_client_whose_messages_cannot_be_read_is_not_followed(data):
     follower = Startup()
     follower.frontend(data)
     follower.frontend(QUERY)
@@ -119,14 +119,14 @@ def test_a_client_that_cannot_be_followed_is_not_observed(data):
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_of_either_side_raise_or_get_lost(data):
+def test_no_bytes_raise_and_none_are_lost(data):
     follower = Startup()
     passed = follower.backend(data) + (follower.ready or b"") + follower.rest + follower.release()
     assert passed == data
     follower.frontend(data)
 
 
-def test_parse_leaves_refusals_to_the_server():
+def test_malformed_startup_message_is_none():
     packet = bytes(startup.StartupMessage(codes.PROTOCOL_3_0, ((b"user", b"me"),)))
     found = parse(packet)
     assert found is not None
@@ -135,7 +135,7 @@ def test_parse_leaves_refusals_to_the_server():
     assert parse(b"\0\0\0\x08\0\2\0\0") is None
 
 
-def test_cancel_request_and_fatal_are_what_the_codec_reads():
+def test_cancel_request_and_fatal_are_encoded_as_the_codec_reads_them():
     request = startup.decode(cancel_request(b"\0\0\0\7" + b"k" * 32))
     assert request == startup.CancelRequest(7, b"k" * 32)
     report = backend.ErrorResponse.decode(fatal("53300", "sorry", hint="wait")[5:])

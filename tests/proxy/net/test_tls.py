@@ -50,7 +50,7 @@ def trusting(**options):
 
 
 @pytest.mark.parametrize("mode", ["disable", "prefer", "require", "verify-ca", "verify-full"])
-def test_a_client_with_any_sslmode_in_front_of_a_plain_server(serve, database, other, mode):
+def test_client_with_any_sslmode_works_in_front_of_a_plain_server(serve, database, other, mode):
     server = serve(tls=section(other))
     with server.connect(database, sslmode=mode, sslrootcert=other.ca, user="scram_user", password="secret") as client:
         assert client.pgconn.ssl_in_use == (mode != "disable")
@@ -58,7 +58,7 @@ def test_a_client_with_any_sslmode_in_front_of_a_plain_server(serve, database, o
         assert client.execute(SECURE).fetchone() == (False,)
 
 
-def test_tls_can_be_required(serve, database, other):
+def test_client_without_tls_is_refused_where_it_is_required(serve, database, other):
     server = serve(tls=section(other, required=True))
     with pytest.raises(psycopg.OperationalError, match="connection requires TLS"):
         server.connect(database, sslmode="disable")
@@ -66,7 +66,7 @@ def test_tls_can_be_required(serve, database, other):
         assert client.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_no_tls_is_a_plain_no(serve, database):
+def test_client_that_requires_tls_is_told_there_is_none(serve, database):
     with pytest.raises(psycopg.OperationalError, match="does not support SSL"):
         serve().connect(database, sslmode="require")
 
@@ -76,14 +76,14 @@ def direct(server, context):
     return context.wrap_socket(raw, server_hostname="localhost")
 
 
-def test_direct_tls(serve, database, other):
+def test_direct_tls_works_with_the_protocol_name(serve, database, other):
     with direct(serve(tls=section(other)), trusting(alpn="postgresql")) as client:
         client.sendall(greeting(database))
         assert client.recv(1) == b"R"
 
 
 @pytest.mark.parametrize("options", [{}, {"alpn": "http/1.1"}])
-def test_direct_tls_without_our_protocol_is_closed(serve, database, other, options):
+def test_direct_tls_without_the_protocol_name_is_closed(serve, database, other, options):
     with (
         capture_logs() as lines,
         contextlib.suppress(ConnectionError, ssl.SSLError),
@@ -105,14 +105,14 @@ def test_old_tls_is_refused(serve, other):
         direct(server, context)
 
 
-def test_a_request_for_encryption_within_tls_is_refused(serve, other):
+def test_request_for_encryption_within_tls_is_refused(serve, other):
     server = serve(tls=section(other))
     with direct(server, trusting(alpn="postgresql")) as client:
         client.sendall(bytes(startup.SSLRequest()))
         assert b"unsupported frontend protocol 1234.5679" in client.recv(1000)
 
 
-def test_a_broken_handshake_is_one_line(serve, other):
+def test_broken_handshake_is_logged_in_one_line(serve, other):
     server = serve(tls=section(other))
     with capture_logs() as lines, server.dial() as client:
         client.sendall(bytes(startup.SSLRequest()))
@@ -125,7 +125,7 @@ def test_a_broken_handshake_is_one_line(serve, other):
     assert len(lines) == 1
 
 
-def test_client_certificates(serve, database, other):
+def test_client_certificate_is_required_where_an_authority_is_configured(serve, database, other):
     server = serve(tls=section(other, ca=other.ca))
     with pytest.raises(psycopg.OperationalError):
         server.connect(database, sslmode="require")
@@ -133,7 +133,7 @@ def test_client_certificates(serve, database, other):
         assert client.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_a_client_that_vanishes_with_tls_leaves_no_session(serve, database, other):
+def test_client_that_vanishes_with_tls_leaves_no_session(serve, database, other):
     server = serve(tls=section(other))
     client = direct(server, trusting(alpn="postgresql"))
     client.sendall(greeting(database))
@@ -157,14 +157,14 @@ def test_a_client_that_vanishes_with_tls_leaves_no_session(serve, database, othe
         ("verify-full", True),
     ],
 )
-def test_a_plain_client_in_front_of_a_server_with_tls(serve, postgres_tls, database_tls, mode, secure):
+def test_client_without_tls_works_in_front_of_a_server_with_tls(serve, postgres_tls, database_tls, mode, secure):
     settings = {"sslmode": mode, "sslrootcert": postgres_tls.tls.ca if mode.startswith("verify") else None}
     server = serve(postgres=postgres_tls, settings=settings)
     with server.connect(database_tls, sslmode="disable", user="scram_user", password="secret") as client:
         assert client.execute(SECURE).fetchone() == (secure,)
 
 
-def test_asyncpg_in_front_of_a_server_with_tls(serve, postgres_tls, database_tls):
+def test_asyncpg_works_in_front_of_a_server_with_tls(serve, postgres_tls, database_tls):
     server = serve(postgres=postgres_tls, settings={"sslmode": "require"})
 
     async def work():
@@ -177,7 +177,7 @@ def test_asyncpg_in_front_of_a_server_with_tls(serve, postgres_tls, database_tls
     asyncio.run(work())
 
 
-def test_a_server_without_tls_and_every_mode(serve, database):
+def test_server_without_tls_is_refused_by_the_modes_that_demand_it(serve, database):
     for mode in ("disable", "allow", "prefer"):
         with serve(settings={"sslmode": mode}).connect(database) as client:
             assert client.execute("SELECT 1").fetchone() == (1,)
@@ -185,7 +185,7 @@ def test_a_server_without_tls_and_every_mode(serve, database):
         serve(settings={"sslmode": "require"}).connect(database)
 
 
-def test_authorities_and_names_are_checked(serve, postgres_tls, database_tls, other):
+def test_authorities_and_names_are_checked_as_sslmode_says(serve, postgres_tls, database_tls, other):
     def refused(**settings):
         server = serve(postgres=postgres_tls, settings=settings)
         with pytest.raises(psycopg.OperationalError, match="certificate was not accepted"):
@@ -206,7 +206,7 @@ def test_authorities_and_names_are_checked(serve, postgres_tls, database_tls, ot
         assert client.execute(SECURE).fetchone() == (False,)
 
 
-def test_a_refusal_of_one_kind_leads_to_the_other(serve, postgres_tls, database_tls):
+def test_refused_attempt_leads_to_the_other_kind(serve, postgres_tls, database_tls):
     """pg_hba.conf lets in only TLS, then only plain connections."""
     hba = postgres_tls.data_dir / "pg_hba.conf"
     before = hba.read_text()
@@ -235,7 +235,7 @@ def test_a_refusal_of_one_kind_leads_to_the_other(serve, postgres_tls, database_
         subprocess.run(["kill", "-HUP", str(postgres_tls.pid)], check=True)
 
 
-def test_cancel_over_tls_and_no_orphan_behind_it(serve, postgres_tls, database_tls):
+def test_cancel_over_tls_works_and_leaves_no_backend(serve, postgres_tls, database_tls):
     server = serve(postgres=postgres_tls, settings={"sslmode": "require"})
     with (
         server.connect(database_tls) as client,
@@ -258,7 +258,7 @@ def test_cancel_over_tls_and_no_orphan_behind_it(serve, postgres_tls, database_t
 # Both legs.
 
 
-def test_channel_binding_works_with_the_servers_own_certificate(serve, postgres_tls, database_tls):
+def test_channel_binding_works_with_the_certificate_of_the_server(serve, postgres_tls, database_tls):
     server = serve(postgres=postgres_tls, settings={"sslmode": "require"}, tls=section(postgres_tls.tls))
     with capture_logs() as lines:
         client = server.connect(
@@ -299,7 +299,7 @@ def encrypted(other, tmp_path_factory):
     return path
 
 
-def test_an_encrypted_key(other, encrypted):
+def test_encrypted_key_is_opened_with_its_passphrase_alone(other, encrypted):
     with pytest.raises(tls.TlsError, match=r"is encrypted; set proxy\.tls\.passphrase"):
         tls.client_context(usable(other, key=encrypted))
     with pytest.raises(tls.TlsError, match=r"proxy\.tls\.passphrase: does not open"):
@@ -307,7 +307,7 @@ def test_an_encrypted_key(other, encrypted):
     assert tls.client_context(usable(other, key=encrypted, passphrase=SecretStr("opened")))
 
 
-def test_files_that_cannot_be_used(other, postgres_tls, tmp_path):
+def test_unusable_files_are_named_with_the_reason(other, postgres_tls, tmp_path):
     nothing = tmp_path / "nothing.pem"
     rubbish = tmp_path / "rubbish.pem"
     rubbish.write_text("rubbish")
@@ -327,7 +327,15 @@ def test_files_that_cannot_be_used(other, postgres_tls, tmp_path):
         tls.backend_context(PostgresSection().model_copy(update={"sslmode": "verify-ca", "sslrootcert": nothing}))
 
 
-def test_no_context_where_there_is_no_tls(postgres):
+def test_system_authorities_are_trusted_where_they_are_configured():
+    settings = PostgresSection().model_copy(update={"sslmode": "verify-full", "sslrootcert": "system"})
+    context = tls.backend_context(settings)
+    assert context is not None
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+
+
+def test_no_context_is_made_where_tls_is_ruled_out(postgres):
     assert tls.backend_context(PostgresSection(sslmode="disable")) is None
     assert tls.backend_context(PostgresSection(host="/tmp", sslmode="require")) is None
     assert tls.backend_context(PostgresSection()) is not None

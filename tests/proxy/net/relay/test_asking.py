@@ -228,7 +228,7 @@ def test_fault_while_the_answer_is_read_is_reported_and_the_answer_still_kept_fr
     def script(peer):
         peer.send(notice)
         time.sleep(0.1)
-        peer.send(error, READY)
+        peer.send(notice + bytes(error) + bytes(READY))
         peer.receive_until(frontend.Sync)
         peer.send(backend.CloseComplete(), READY)
 
@@ -236,7 +236,7 @@ def test_fault_while_the_answer_is_read_is_reported_and_the_answer_still_kept_fr
         server = in_front_of(fake, serve, observer)
         with server.dial() as connection:
             connection.sendall(startup_packet("anything"))
-            assert read_until_ready(connection).endswith(notice + bytes(READY))
+            assert read_until_ready(connection).endswith(2 * notice + bytes(READY))
         assert observer.ended.wait(5)
     assert server.fault()[0] == "relay"
     assert observer.answers == [None]

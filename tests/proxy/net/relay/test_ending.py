@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from protocol import backend, frontend, startup
 from protocol.authentication import AuthenticationOk
 from proxy.net.relay import ending
+from tests.proxy.conftest import Recorder
 from tests.proxy.net.bare import RESET, open_session, read_to_end, reset, startup_packet, wait_for
 from tests.script import READY, FakeServer
 
@@ -158,7 +159,7 @@ def test_backend_that_does_not_end_after_its_client_is_cut(serve, recorder, monk
 def test_client_that_goes_while_its_half_closed_session_is_cancelled_does_not_cancel_again(serve, monkeypatch):
     monkeypatch.setattr(ending, "SILENCE", 0.1)
     monkeypatch.setattr(ending, "GONE_TIMEOUT", 5)
-    with busy_server(after=0.5) as fake:
+    with busy_server(bytes(READY), 0.5) as fake:
         server = in_front_of(fake, serve)
         connection = open_session(server, "anything")
         connection.sendall(bytes(frontend.Query(b"SELECT 1")))
@@ -241,8 +242,8 @@ def test_message_cut_short_by_a_server_that_ends_in_the_startup_reaches_the_clie
 
 
 @pytest.mark.parametrize("observed", [True, False])
-def test_terminated_session_over_its_limit_ends_without_what_waits(serve, database, recorder, backends, observed):
-    class Limited(recorder):  # type: ignore[misc, valid-type]  # the fixture is a class
+def test_terminated_session_over_its_limit_ends_without_what_waits(serve, database, backends, observed):
+    class Limited(Recorder):
         @property
         def over_limit(self):
             return self.outstanding
@@ -302,3 +303,50 @@ def test_session_that_has_ended_is_not_terminated(serve, database):
     server.call(relay.terminate)
     server.call(relay.abort)
     assert relay.finished
+
+
+def test_session_whose_client_has_gone_is_terminated_when_its_server_ends(serve, recorder):
+    observer = recorder()
+    with busy_server(after=0.6) as fake:
+        server = in_front_of(fake, serve, observer)
+        connection = open_session(server, "anything")
+        connection.sendall(bytes(frontend.Query(b"SELECT 1")))
+        wait_for(lambda: observer.calls)
+        (relay,) = server.call(lambda: list(server.server._relays))
+        reset(connection)
+        assert server.wait(lambda _server: relay.client.lost)
+        server.call(relay.terminate)
+        assert not relay.finished
+    assert observer.ended.wait(8)
+    assert observer.closings == [True]
+
+
+class Lingering:
+    """A client's leg whose transport reports one of `sizes` after the other as still to be sent."""
+
+    lost = False
+
+    def __init__(self, *sizes):
+        self.sizes = list(sizes)
+        self.cuts = 0
+        self.transport = self
+
+    def get_write_buffer_size(self):
+        return self.sizes.pop(0)
+
+    def close(self):
+        pass
+
+    def cut(self):
+        self.cuts += 1
+
+
+async def test_client_is_cut_when_it_has_read_nothing_for_a_while(monkeypatch):
+    monkeypatch.setattr(ending, "LINGER_TIMEOUT", 0.01)
+    client, server = Lingering(100, 60, 30, 30), Lingering()
+    story = ending.Ending(client, server, busy=lambda: False, cancel=lambda: None, peer="client")  # type: ignore[arg-type]  # as much of a leg as is used
+    story.note_server_end(clean=True)
+    story.server_first()
+    await asyncio.sleep(0.1)
+    assert client.sizes == []
+    assert client.cuts == 1

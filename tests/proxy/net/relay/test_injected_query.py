@@ -32,7 +32,7 @@ def stream(*messages):
 
 
 @given(st.lists(st.integers(1, 300), max_size=8))
-def test_answer_at_every_split(cuts):
+def test_answer_is_the_same_wherever_chunks_end(cuts):
     messages = answer(*ROWS)
     messages.insert(3, NOTIFICATION)
     messages.insert(9, STATUS)
@@ -48,14 +48,14 @@ def test_answer_at_every_split(cuts):
     assert asked.rest == b""
 
 
-def test_what_follows_is_handed_back():
+def test_bytes_behind_the_answer_are_handed_back():
     asked = InjectedQuery(b"SELECT 1")
     asked.feed(stream(*answer(*ROWS), NOTIFICATION) + b"Zhalf")
     assert asked.done
     assert asked.rest == stream(NOTIFICATION) + b"Zhalf"
 
 
-def test_an_error_is_no_answer_and_is_cleaned_up_after():
+def test_error_is_no_answer_and_the_statement_is_closed_after_it():
     asked = InjectedQuery(b"SELECT 1")
     assert b"SELECT 1\0" in asked.to_send
     asked.to_send = b""
@@ -70,7 +70,7 @@ def test_an_error_is_no_answer_and_is_cleaned_up_after():
     assert asked.to_send == b""
 
 
-def test_a_fatal_error_is_the_clients():
+def test_fatal_error_is_passed_to_the_client():
     asked = InjectedQuery(b"SELECT 1")
     error = backend.ErrorResponse.of("FATAL", "57P01", "terminating connection due to administrator command")
     assert asked.feed(stream(*SETTINGS, error)) == stream(error)
@@ -80,7 +80,7 @@ def test_a_fatal_error_is_the_clients():
 
 
 @pytest.mark.parametrize("severity", ["DEBUG", "LOG", "INFO"])
-def test_the_servers_remarks_on_our_statements_are_ours(severity):
+def test_notices_about_our_statements_are_kept_from_the_client(severity):
     asked = InjectedQuery(b"SELECT 1")
     assert asked.feed(stream(backend.NoticeResponse.of(severity, "00000", "parse"))) == b""
     warning = stream(backend.NoticeResponse.of("WARNING", "01000", "collation"))
@@ -88,9 +88,17 @@ def test_the_servers_remarks_on_our_statements_are_ours(severity):
 
 
 @pytest.mark.parametrize(
-    "data", [b"\0\0\0\0\0", b"G\0\0\0\7\0\0\0", b"Z\0\0\0\5x", b"D\0\0\0\6\0\1", b"C\xff\xff\xff\xff"]
+    "data",
+    [
+        b"\0\0\0\0\0",
+        b"G\0\0\0\7\0\0\0",
+        b"Z\0\0\0\5x",
+        b"Z\0\0\0\5T",
+        b"D\0\0\0\6\0\1",
+        b"C\xff\xff\xff\xff",
+    ],
 )
-def test_nonsense_is_handed_back_whole(data):
+def test_answer_that_cannot_be_read_is_handed_back_whole(data):
     asked = InjectedQuery(b"SELECT 1")
     assert asked.feed(data) == b""
     assert asked.done
@@ -99,7 +107,7 @@ def test_nonsense_is_handed_back_whole(data):
     assert asked.rest == data
 
 
-def test_too_long_an_answer_is_none_and_is_not_kept(monkeypatch):
+def test_answer_beyond_the_limit_is_none_and_is_not_kept(monkeypatch):
     monkeypatch.setattr(injected_query, "MAX_RESULT", 1000)
     big = stream(*SETTINGS, backend.ParseComplete(), backend.BindComplete(), backend.DataRow([b"x" * 5000]))
     asked = InjectedQuery(b"SELECT 1")

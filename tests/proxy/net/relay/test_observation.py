@@ -8,7 +8,8 @@ from protocol.startup import StartupMessage
 from proxy.net.relay.observation import Observation
 from proxy.net.startup import Startup
 from tests.proxy.conftest import Fault, Recorder
-from tests.proxy.net.bare import open_session, read_until_ready
+from tests.proxy.net.bare import open_session, read_to_end, read_until_ready, startup_packet
+from tests.script import FakeServer
 
 MESSAGE = StartupMessage(codes.PROTOCOL_3_0, ((b"user", b"\xff"), (b"database", b"app"), (b"DateStyle", b"ISO")))
 
@@ -94,3 +95,20 @@ def test_session_whose_observer_fails_at_its_end_ends_all_the_same(serve, databa
     assert server.wait(lambda server: server.traffic.sessions == 0)
     assert server.fault()[0] == "relay"
     assert len(observer.reasons) == 1
+
+
+def test_session_with_a_startup_that_cannot_be_read_is_cut_when_its_observer_cannot_be_made(serve):
+    def fail(*_facts):
+        raise Fault("observe")
+
+    def play(peer):
+        peer.read_packet()
+        peer.socket.sendall(b"\xff\0\0\0\4")
+        assert peer.socket.recv(1) == b""
+
+    with FakeServer(play) as fake:
+        server = serve(fail, settings={"host": fake.host, "port": fake.port, "sslmode": "disable"})
+        with server.dial() as connection:
+            connection.sendall(startup_packet("anything"))
+            read_to_end(connection)
+    assert server.fault()[0] == "relay"

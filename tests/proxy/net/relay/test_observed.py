@@ -54,7 +54,7 @@ def test_chunks_wait_for_what_the_observer_awaits_and_keep_their_order(serve, da
 def test_client_over_its_limit_waits_after_a_chunk_that_had_to_wait(serve, database):
     class Limited(Awaiting):
         @property
-        def over_limit(self):  # type: ignore[override]  # computed here
+        def over_limit(self):
             return self.outstanding
 
     observer = Limited()
@@ -180,7 +180,7 @@ class Limited(Recorder):
     bulk = False
 
     @property
-    def over_limit(self):  # type: ignore[override]  # computed here
+    def over_limit(self):
         return self.outstanding
 
 
@@ -211,7 +211,7 @@ def test_chunk_of_many_requests_is_forwarded_in_slices(serve, database):
 @pytest.mark.parametrize("failing", ["is_bulk", "message_rest"])
 def test_fault_while_a_long_chunk_is_divided_is_reported_and_all_of_it_forwarded(serve, database, failing):
     observer = Limited()
-    observer.answers_due = observer.between_messages = False
+    observer.answers_due = observer.aligned = False
     server = serve(lambda *_facts: observer)
     with open_session(server, database) as connection:
         observer.failing = failing
@@ -257,7 +257,7 @@ def test_message_is_sent_to_its_end_before_the_client_waits(serve, database):
         answers_due = False
 
         @property
-        def between_messages(self):  # type: ignore[override]  # computed here
+        def between_messages(self):
             return self.seen("frontend").endswith(b"'\0")
 
         def message_rest(self, data):

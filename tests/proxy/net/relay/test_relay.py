@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -16,6 +17,9 @@ import pytest
 from psycopg.rows import tuple_row
 
 from protocol import backend, codes, frontend, startup
+from proxy.metrics import Traffic
+from proxy.net.pending_connection import PendingConnection, never
+from proxy.net.relay.relay import Relay
 from tests.proxy.conftest import Recorder
 from tests.proxy.net.bare import open_session, read_to_end, read_until_ready, startup_packet
 
@@ -259,3 +263,71 @@ def test_pgbench_runs_without_a_failed_transaction(serve, database, postgres):
     run = [pgbench, "-n", "-S", "-c", "4", "-j", "1", "-t", "200", "-M", "prepared", *common]
     done = subprocess.run(run, check=True, capture_output=True, text=True, timeout=30)
     assert "number of failed transactions: 0" in done.stdout
+
+
+# A relay by itself.
+
+
+class Stub:
+    """A relay's host: what it was told, in order."""
+
+    def __init__(self):
+        self.traffic = Traffic()
+        self.told = []
+
+    def observe(self, *_facts):
+        self.told.append("observe")
+
+    def on_internal_error(self, _where, error):
+        raise error
+
+    def started(self, _relay, _key):
+        self.told.append("started")
+
+    def ended(self, _relay):
+        self.told.append("ended")
+
+
+async def waiting(connection):
+    found = PendingConnection(never)
+    await asyncio.get_running_loop().connect_accepted_socket(lambda: found, connection)
+    return found
+
+
+@pytest.fixture
+async def join():
+    """`await join(host)`: a relay between two socket pairs, both ends of which are returned, and what begins it."""
+    opened: list[socket.socket] = []
+
+    async def make(host):
+        pending, ends = [], []
+        for _ in range(2):
+            ours, theirs = socket.socketpair()
+            theirs.setblocking(False)
+            opened.append(theirs)
+            ends.append(theirs)
+            pending.append(await waiting(ours))
+        relay = Relay(host, None, strip_channel_binding=False, peer="client")
+        return relay, pending, ends
+
+    yield make
+    for connection in opened:
+        connection.close()
+
+
+async def test_server_that_ended_before_the_relay_began_is_not_written_to(join):
+    host = Stub()
+    relay, (client, backend_), (client_end, server_end) = await join(host)
+    server_end.send(b"E\0\0\0\5\0")
+    server_end.shutdown(socket.SHUT_WR)
+    await asyncio.wait_for(backend_.wait(), 5)
+    backend_.transport.pause_reading()
+    client.transport.pause_reading()
+    relay.begin(client, backend_, b"early")
+    async with asyncio.timeout(5):
+        while not relay.finished:
+            await asyncio.sleep(0.005)
+    assert client_end.recv(100) == b"E\0\0\0\5\0"
+    assert client_end.recv(100) == b""
+    assert server_end.recv(100) == b"", "nothing of what the client sent"
+    assert host.told == ["ended"]
