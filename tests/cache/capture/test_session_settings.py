@@ -102,7 +102,7 @@ def test_search_path_is_unknown_if_the_startup_message_set_a_role():
 
 def test_everything_is_unknown_after_something_unseen_until_ready_for_query():
     found = settings()
-    found.mark_uncertain()
+    found.run_unseen_code()
     assert found.scope.search_path is None
     assert found.values(float_digits_certain=True).client_encoding == ""
     assert found.readable(b"ascii")
@@ -121,7 +121,7 @@ def test_temporary_relations_shadow_until_they_are_discarded():
     found.shadow(["a"])
     found.shadow(["b"])
     assert found.scope.shadowed == {"a", "b"}
-    found.discard_temporary()
+    found.discard_all()
     assert found.scope.shadowed == frozenset()
 
 
