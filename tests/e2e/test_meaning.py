@@ -1,5 +1,4 @@
-"""What a name means in a session changes unseen: a RowDescription that was sent before does not speak for the rows that
-come after it, and a write by name does not store after code that cannot be seen."""
+"""A RowDescription that was sent before names came to mean something else does not speak for the rows that come after."""
 
 import asyncio
 
@@ -15,7 +14,6 @@ SCHEMA = """
     CREATE TABLE users (id int PRIMARY KEY, name text);
     CREATE SCHEMA acme;
     CREATE TABLE acme.users (id int PRIMARY KEY, name text);
-    CREATE FUNCTION two_schemas() RETURNS int LANGUAGE sql VOLATILE AS 'SELECT 1';
 """
 CONTENT = """
     DELETE FROM users; DELETE FROM acme.users;
@@ -24,12 +22,10 @@ CONTENT = """
 """
 RULES = [{"name": "users", "key": "id", "value": "name"}]
 SELECT = "SELECT id, name FROM users WHERE id = $1"
-CREATE_UNSEEN = "DO $$ BEGIN EXECUTE 'CREATE TEMP TABLE us'||'ers (id int PRIMARY KEY, name text)'; END $$"
 FILL_UNSEEN = (
     "DO $$ BEGIN EXECUTE 'CREATE TEMP TABLE us'||'ers (id int PRIMARY KEY, name text)';"
     " EXECUTE 'INSERT INTO pg_temp.us'||'ers VALUES (1, ''EVIL'')'; END $$"
 )
-EVIL = "UPDATE users SET name = 'EVIL' WHERE id = 1"
 
 
 @pytest.fixture(scope="module", params=["postgres", "postgres15"])
@@ -38,12 +34,12 @@ def running(request, valkey, tmp_path_factory):
     postgres = request.getfixturevalue(request.param)
     directory = tmp_path_factory.mktemp("meaning")
     with deploy(postgres, valkey, directory, schema=SCHEMA, rules=RULES, content=CONTENT) as found:
-        found.direct.simple(f"CREATE ROLE guest_{found.database} LOGIN; CREATE ROLE acme; GRANT acme TO postgres")
+        found.direct.simple("CREATE ROLE acme; GRANT acme TO postgres")
         found.direct.simple("GRANT USAGE ON SCHEMA acme TO acme; GRANT SELECT ON users, acme.users TO acme")
         try:
             yield found
         finally:
-            found.direct.simple(f"DROP OWNED BY acme; DROP ROLE guest_{found.database}, acme")
+            found.direct.simple("DROP OWNED BY acme; DROP ROLE acme")
 
 
 @pytest.fixture
@@ -200,57 +196,6 @@ def test_asyncpg_does_not_fill_a_row_of_another_schema(deployment):
     asyncio.run(talk())
     deployment.settle_and_check()
     assert len(held(deployment)) == 1
-
-
-# A write by name after code that cannot be seen
-
-
-@pytest.mark.parametrize("mode", ["simple", "text", "binary", "prepared", "pipelined"])
-@pytest.mark.parametrize("around", [("", ""), ("BEGIN", "COMMIT"), ("BEGIN", "ROLLBACK")])
-def test_guest_cannot_store_through_a_temporary_table_made_unseen(deployment, mode, around):
-    deployment.reset(warm=True)
-    session = deployment.connect(user=f"guest_{deployment.database}")
-    begin, end = around
-    run(session, *filter(None, [begin, CREATE_UNSEEN]))
-    run(session, "INSERT INTO pg_temp.users VALUES (1, 'x')")
-    answer = getattr(session, mode)(EVIL)
-    assert not answer.errors, answer
-    run(session, *filter(None, [end]))
-    deployment.settle_and_check()
-
-
-@pytest.mark.parametrize("end", ["", "; COMMIT", "; ROLLBACK"])
-def test_guest_cannot_store_through_a_temporary_table_made_in_the_same_query(deployment, end):
-    deployment.reset(warm=True)
-    session = deployment.connect(user=f"guest_{deployment.database}")
-    begin = "BEGIN; " if end else ""
-    run(session, f"{begin}{CREATE_UNSEEN}; INSERT INTO pg_temp.users VALUES (1, 'x'); {EVIL}{end}")
-    deployment.settle_and_check()
-
-
-def test_guest_cannot_store_after_unseen_code_that_committed_and_failed(deployment):
-    deployment.reset(warm=True)
-    session = deployment.connect(user=f"guest_{deployment.database}")
-    assert session.simple(CREATE_UNSEEN.replace("END $$", "COMMIT; RAISE 'failed'; END $$")).errors
-    run(session, "INSERT INTO pg_temp.users VALUES (1, 'x')", EVIL)
-    deployment.settle_and_check()
-
-
-def test_write_by_name_evicts_after_unseen_code_and_stores_again_after_discard_all(deployment):
-    deployment.reset(warm=True)
-    session = deployment.connect()
-    run(session, "SELECT two_schemas()", "UPDATE users SET name = 'new' WHERE id = 1")
-    assert set(held(deployment)) == {"users:2"}
-    run(session, "UPDATE public.users SET name = 'newer' WHERE id = 1")
-    assert held(deployment)["users:1"] == b"newer"
-    if deployment.postgres.version.startswith("15."):
-        return  # search_path is not reported, and two schemas have a table of that name: it always evicts
-    run(session, "DISCARD ALL", "SET search_path = public", "UPDATE users SET name = 'newest' WHERE id = 1")
-    assert held(deployment)["users:1"] == b"newest"
-    run(session, "SELECT pg_notify('a', 'b'), lastval() FROM (SELECT setseed(0)) s WHERE false")
-    run(session, "UPDATE users SET name = 'last' WHERE id = 1")
-    assert held(deployment)["users:1"] == b"last"
-    deployment.check()
 
 
 def test_write_after_set_local_has_ended_reaches_the_table_that_is_meant_again(deployment):
