@@ -23,6 +23,8 @@ _AMBIGUOUS = frozenset({"SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030
 _NAMING = frozenset({"search_path", "role", "session_authorization"})
 """Parameters that decide which relation a name means."""
 
+_WORD = re.compile(r"(?:[^\s\\]|\\.)+", re.DOTALL)
+"""A word of ``options``: a backslash makes white space a part of it."""
 _IDENTIFIER = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",\s]+))\s*(?:,|$)')
 
 
@@ -45,6 +47,39 @@ def parse_search_path(value: str, user: str | None) -> tuple[str, ...] | None:
         if name != "pg_catalog":
             schemas.append(name)
     return tuple(schemas)
+
+
+def login_settings(startup: Mapping[str, str]) -> dict[str, str] | None:
+    """The run-time parameters that a StartupMessage sets, by lower-case name; None when its ``options`` cannot be read.
+
+    PostgreSQL takes ``options`` first and then the message's own parameters; what comes last counts. In ``options`` a
+    name may be spelled with ``-`` for ``_`` (manual, "Parameter Interaction via the Shell"; ``-c name=value`` and
+    ``--name=value``). A name's case does not matter.
+    """
+    found: dict[str, str] = {}
+    words = [re.sub(r"\\(.)", r"\1", word, flags=re.DOTALL) for word in _WORD.findall(startup.get("options", ""))]
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        if word == "-c" and position < len(words):
+            word = words[position]
+            position += 1
+        elif word.startswith(("-c", "--")):
+            word = word[2:]
+        else:
+            return None
+        name, equals, value = word.partition("=")
+        if not equals:
+            return None
+        found[_parameter(name)] = value
+    for name, value in startup.items():
+        found[_parameter(name)] = value
+    return found
+
+
+def _parameter(name: str) -> str:
+    return name.replace("-", "_").lower()
 
 
 class Settings:
@@ -77,11 +112,10 @@ class Settings:
         ``float_digits_certain`` is the catalog's at that moment, whatever later ones say of later sessions."""
         self._parameters = dict(parameters)
         self._role = parameters.get("session_authorization") or startup.get("user")
-        asked = startup.get("extra_float_digits")
-        self._float_digits = float_digits_certain and (asked is None or _positive(asked))
-        if "extra_float_digits" in startup.get("options", ""):
-            self._float_digits = False
-        if "role" in startup or "role" in startup.get("options", ""):
+        asked = login_settings(startup)
+        digits = None if asked is None else asked.get("extra_float_digits", "1")
+        self._float_digits = float_digits_certain and digits is not None and _positive(digits)
+        if asked is None or asked.keys() & {"role", "session_authorization"}:
             self._role = None
         self.meaning = 0
         """Grows with everything that may change which relation a name means in this session, or what a prepared

@@ -1,4 +1,4 @@
-"""A RowDescription that was sent before names came to mean something else does not speak for the rows that come after."""
+"""A RowDescription sent before names came to mean something else does not speak for the rows that come after it."""
 
 import asyncio
 
