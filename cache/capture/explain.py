@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache.capture import constants
 from cache.sql.memo import PlanMemo
-from cache.sql.plans import Action, Command, OperandSource, Reason, Returning
+from cache.sql.plans import ANY_SETTING, RESET_ALL, Action, Command, OperandSource, Reason, Returning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,6 +164,6 @@ def _notes(plan: Plan) -> Iterator[str]:
     if plan.shadows:
         yield f"From now on the session's own temporary {', '.join(plan.shadows)} may be meant: writes evict."
     for name, value, local in plan.settings:
-        which = "some parameter" if name == "*" else name
+        which = "some parameter" if name in (ANY_SETTING, RESET_ALL) else name
         what = f"to {value}" if value is not None else "to what is not known here"
         yield f"It sets {which} {what}{' for the transaction' if local else ''}."

@@ -37,7 +37,7 @@ class Sink(Protocol):
 class Execution:
     """One statement while it runs."""
 
-    __slots__ = ("already_counted", "arguments", "collectors", "dirty", "plan", "refused", "sent_ns", "seq")
+    __slots__ = ("already_counted", "another", "arguments", "collectors", "dirty", "plan", "refused", "sent_ns", "seq")
 
     def __init__(self, plan: Plan, arguments: Arguments, seq: int, sent_ns: int) -> None:
         self.plan = plan
@@ -48,6 +48,8 @@ class Execution:
         self.dirty = False
         """Its rows may be what its own transaction had written when its snapshot was taken, whatever the transaction is
         now."""
+        self.another = False
+        """Its name may stand for another statement than ``plan``: its rows do not fill."""
         self.already_counted = False
         """The statement was counted when an earlier part of the same portal's rows came."""
         self.collectors: tuple[RowCollector, ...] = ()
@@ -90,6 +92,7 @@ class Outcomes:
             Command.COMMIT_PREPARED: self._commit_prepared,
             Command.ROLLBACK_PREPARED: self._rollback_prepared,
             Command.DISCARD_ALL: self._discard_all,
+            Command.DISCARD_TEMP: self._discard_temp,
         }
 
     # -- statements
@@ -216,11 +219,12 @@ class Outcomes:
             self.buffer.dirty = True
         if plan.opaque:
             self.buffer.dirty = True
-            self._settings.mark_uncertain()
+            self._settings.run_unseen_code()
             if plan.command is Command.UTILITY:
                 self.buffer.mark_uncertain()
         if plan.ddl:
             self.ddl_forwarded()
+            self._settings.change_names()
         if plan.shadows:
             self._settings.shadow(plan.shadows)
         if plan.settings:
@@ -228,12 +232,22 @@ class Outcomes:
 
     # -- transactions
 
-    def failed(self) -> None:
-        """ErrorResponse came."""
+    def failed(self, *, unseen_code: bool) -> None:
+        """ErrorResponse came. ``unseen_code``: for a statement that runs code which cannot be seen. That may have ended
+        transactions, and made prepared statements, which no rollback takes back."""
         self.buffer.fail()
+        if unseen_code:
+            self._settings.run_unseen_code()
+
+    def function_called(self) -> None:
+        """FunctionCallResponse came: which function it was is not known."""
+        self.buffer.mark_uncertain()
+        self._settings.run_unseen_code()
 
     def ready(self, status: int, *, at_rest: bool) -> None:
         """ReadyForQuery came; ``at_rest`` when the server owes nothing more."""
+        if status == codes.IDLE:
+            self._settings.transaction_ended()
         self._settings.settle()
         released = self.buffer.ready(status)
         if released:
@@ -252,6 +266,7 @@ class Outcomes:
         self._end(self.buffer.rollback(), execution)
 
     def _end(self, released: list[Change], execution: Execution) -> None:
+        self._settings.transaction_ended()
         if released:
             self._backlog.put(released)
         if execution.plan.chain:
@@ -265,9 +280,14 @@ class Outcomes:
 
     def _rollback_to(self, execution: Execution, tag: bytes) -> None:
         self.buffer.rollback_to(execution.plan.name or "")
+        self._settings.undone()
 
     def _discard_all(self, execution: Execution, tag: bytes) -> None:
-        self._settings.discard_temporary()
+        self._settings.discard_all()
+
+    def _discard_temp(self, execution: Execution, tag: bytes) -> None:
+        # It may be rolled back, so the names of temporary relations stay uncertain.
+        self._settings.change_names()
 
     # -- two-phase commit
 
@@ -275,6 +295,7 @@ class Outcomes:
         if tag == b"ROLLBACK":  # the block had failed
             self._end(self.buffer.rollback(), execution)
             return
+        self._settings.transaction_ended()
         changes = self.buffer.take()
         if not self._database.prepare(execution.plan.name or "", changes):
             self._backlog.put(without_values(changes))

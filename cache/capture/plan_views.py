@@ -89,6 +89,11 @@ class PlanView:
             shape = self._shapes[key] = self._make(description, formats)
         return shape
 
+    def refused(self, reason: str) -> ResultShape:
+        """The shape of a result of which no row may fill, for this reason."""
+        labels = dict.fromkeys(fill.bound.rule.label for fill in self.plan.fills)
+        return NOTHING_TO_READ._replace(refused=tuple((label, reason) for label in labels))
+
     def _make(self, description: bytes, result_formats: bytes | None) -> ResultShape:
         plan = self.plan
         if not plan.fills and not plan.writes:

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from cache.catalog.tables import Scope
+from cache.sql.plans import ANY_SETTING, RESET_ALL
 from cache.values.loading import ValueSettings
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ _AMBIGUOUS = frozenset({"", "SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB1
 """Encodings in which a byte that is a quote or backslash in ASCII may be the second half of a character, or of which
 that is not known."""
 
+_NAMING = frozenset({"search_path", "role", "session_authorization"})
+"""Parameters that decide which relation a name means."""
+
+_WORD = re.compile(r"(?:[^\s\\]|\\.)+", re.DOTALL)
+"""A word of ``options``: a backslash makes white space a part of it."""
 _IDENTIFIER = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",\s]+))\s*(?:,|$)')
 
 
@@ -56,6 +62,39 @@ def parse_search_path(value: str, user: str | None) -> tuple[str, ...] | None:
     return tuple(schemas)
 
 
+def login_settings(startup: Mapping[str, str]) -> dict[str, str] | None:
+    """The run-time parameters that a StartupMessage sets, by lower-case name; None when its ``options`` cannot be read.
+
+    PostgreSQL takes ``options`` first and then the message's own parameters; what comes last counts. In ``options`` a
+    name may be spelled with ``-`` for ``_`` (manual, "Parameter Interaction via the Shell"; ``-c name=value`` and
+    ``--name=value``). A name's case does not matter.
+    """
+    found: dict[str, str] = {}
+    words = [re.sub(r"\\(.)", r"\1", word, flags=re.DOTALL) for word in _WORD.findall(startup.get("options", ""))]
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        if word == "-c" and position < len(words):
+            word = words[position]
+            position += 1
+        elif word.startswith(("-c", "--")):
+            word = word[2:]
+        else:
+            return None
+        name, equals, value = word.partition("=")
+        if not equals:
+            return None
+        found[_parameter(name)] = value
+    for name, value in startup.items():
+        found[_parameter(name)] = value
+    return found
+
+
+def _parameter(name: str) -> str:
+    return name.replace("-", "_").lower()
+
+
 class Settings:
     """The parameters of one session: reported ones as they are, the others as far as statements show them.
 
@@ -64,14 +103,20 @@ class Settings:
 
     __slots__ = (
         "_float_digits",
+        "_may_revert",
         "_parameters",
+        "_path_at_default",
         "_role",
         "_scope",
+        "_set_in_transaction",
         "_shadowed",
+        "_temporary_unknown",
         "_unsettled",
         "_values",
         "changed",
+        "meaning",
         "reading",
+        "unseen_code",
     )
 
     def __init__(
@@ -81,12 +126,24 @@ class Settings:
         ``float_digits_certain`` is the catalog's at that moment, whatever later ones say of later sessions."""
         self._parameters = dict(parameters)
         self._role = parameters.get("session_authorization") or startup.get("user")
-        asked = startup.get("extra_float_digits")
-        self._float_digits = float_digits_certain and (asked is None or _positive(asked))
-        if "extra_float_digits" in startup.get("options", ""):
-            self._float_digits = False
-        if "role" in startup or "role" in startup.get("options", ""):
+        asked = login_settings(startup)
+        digits = None if asked is None else asked.get("extra_float_digits", "1")
+        self._float_digits = float_digits_certain and digits is not None and _positive(digits)
+        if asked is None or asked.keys() & {"role", "session_authorization"}:
             self._role = None
+        self.meaning = 0
+        """Grows with everything that may change which relation a name means in this session, or what a prepared
+        statement or cursor of some name is: what was learned under a smaller value may not be so any more."""
+        self.unseen_code = 0
+        """How often code ran that cannot be seen: a prepared statement or cursor may be another one of that name."""
+        self._may_revert = False
+        """The transaction has changed the meaning: its end, or a ROLLBACK TO, may change it back."""
+        self._set_in_transaction: set[str] = set()
+        """Reported parameters that a statement of the transaction has set."""
+        self._path_at_default = True
+        """RESET ALL leaves search_path as it is: nothing has set it since the login or DISCARD ALL."""
+        self._temporary_unknown = False
+        """Code ran that cannot be seen: there may be temporary relations of any name."""
         self._shadowed: frozenset[str] = frozenset()
         self._unsettled: set[str] = set()
         """Reported parameters that a statement has set since the last ReadyForQuery: only before the next one are their
@@ -111,6 +168,7 @@ class Settings:
             scope = self._scope = Scope(
                 search_path=None if path is None else parse_search_path(path, self._role),
                 shadowed=self._shadowed,
+                temporary_unknown=self._temporary_unknown,
                 conforming_strings=self._parameters.get("standard_conforming_strings") == "on",
             )
         return scope
@@ -138,6 +196,8 @@ class Settings:
 
     def report(self, name: str, value: str) -> None:
         """ParameterStatus."""
+        if name in _NAMING and self._parameters.get(name) != value:
+            self._new_meaning()
         self._parameters[name] = value
         if name == "session_authorization":
             self._role = value
@@ -146,19 +206,34 @@ class Settings:
     def apply(self, settings: Iterable[tuple[str, str | None, bool]]) -> None:
         """A statement that sets parameters ran: see ``Plan.settings``."""
         for name, value, _ in settings:
-            if name == "*":
-                self._unsettled.update(_REPORTED.values())
+            everything = name in {ANY_SETTING, RESET_ALL}
+            if everything:
+                self._set_in_transaction.update(_REPORTED.values())
             elif name in _REPORTED:
-                self._unsettled.add(_REPORTED[name])
-            if name == "*" or (name == "extra_float_digits" and not (value is not None and _positive(value))):
+                self._set_in_transaction.add(_REPORTED[name])
+            if everything or (name == "extra_float_digits" and not (value is not None and _positive(value))):
                 self._float_digits = False
-            if name in {"role", "session_authorization", "*"}:
+            if name in {"role", "session_authorization"} or everything:
                 self._role = None
+            if name == RESET_ALL:
+                # It leaves the role alone (manual, RESET). Pools of connections send it again and again.
+                if not self._path_at_default:
+                    self._new_meaning()
+            elif name == ANY_SETTING or name in _NAMING:
+                self._path_at_default = False
+                self._new_meaning()
+        self._unsettled |= self._set_in_transaction
         self._forget()
 
-    def mark_uncertain(self) -> None:
-        """Something ran that may have set anything."""
-        self.apply((("*", None, False),))
+    def run_unseen_code(self) -> None:
+        """Code ran that cannot be seen: it may have set anything, and made temporary relations."""
+        self.unseen_code += 1
+        self._temporary_unknown = True
+        self.apply(((ANY_SETTING, None, False),))
+
+    def change_names(self) -> None:
+        """A definition, or DISCARD TEMP, ran: names may mean other relations, known ones."""
+        self._new_meaning()
 
     def settle(self) -> None:
         """ReadyForQuery came: the server has reported the parameters that were set."""
@@ -166,15 +241,37 @@ class Settings:
             self._unsettled.clear()
             self._forget()
 
+    def transaction_ended(self) -> None:
+        """A transaction is over, committed or not: SET LOCAL ends, and what was rolled back is as it was."""
+        self.undone()
+        self._may_revert = False
+        self._set_in_transaction.clear()
+
+    def undone(self) -> None:
+        """ROLLBACK TO undid a part of the transaction. What parameters are now is reported before ReadyForQuery."""
+        if self._may_revert:
+            self.meaning += 1
+        if self._set_in_transaction:
+            self._unsettled |= self._set_in_transaction
+            self._forget()
+
     def shadow(self, names: Iterable[str]) -> None:
         """The session created temporary relations."""
         self._shadowed |= frozenset(names)
+        self._new_meaning()
         self._forget()
 
-    def discard_temporary(self) -> None:
-        """DISCARD ALL or DISCARD TEMP: no temporary relation is left."""
+    def discard_all(self) -> None:
+        """DISCARD ALL: no temporary relation is left, and parameters are as after the login."""
         self._shadowed = frozenset()
+        self._temporary_unknown = False
+        self._path_at_default = True
+        self._new_meaning()
         self._forget()
+
+    def _new_meaning(self) -> None:
+        self.meaning += 1
+        self._may_revert = True
 
     def _forget(self) -> None:
         self._scope = None

@@ -107,6 +107,8 @@ class Scope:
     """Schemas in order, "$user" resolved, pg_catalog left out; None when not known."""
     shadowed: frozenset[str] = frozenset()
     """Names of temporary relations that the session may have created."""
+    temporary_unknown: bool = False
+    """Code that cannot be seen may have created temporary relations of any name."""
     conforming_strings: bool = True
     """standard_conforming_strings."""
 
@@ -159,5 +161,5 @@ class Catalog:
             # In the path's order. The server skips a schema that the user may not use, so a later one may be meant.
             path = dict.fromkeys(scope.search_path)
             found = tuple(oid for entry in path for oid in candidates if self.relations[oid].schema == entry)
-            return Resolution(found, certain=len(found) <= 1)
-        return Resolution(candidates, certain=len(candidates) == 1)
+            return Resolution(found, certain=len(found) <= 1 and not scope.temporary_unknown)
+        return Resolution(candidates, certain=len(candidates) == 1 and not scope.temporary_unknown)

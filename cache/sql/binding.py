@@ -115,9 +115,9 @@ class _Binder:
 
     def _shadowed(self, statement: Statement) -> tuple[str, ...]:
         names = self._catalog.names
-        path = self._scope.search_path or ()
+        path = self._scope.search_path
         shadowed = [name for name in statement.temporary if name in names]
-        if any(entry.startswith("pg_temp") for entry in path):
+        if path is None or any(entry.startswith("pg_temp") for entry in path):
             shadowed += [name.name for name in statement.created if name.schema is None and name.name in names]
         return tuple(dict.fromkeys(shadowed))
 

@@ -119,7 +119,7 @@ class StatementReader:
                 write.rows = None
             # An UPDATE of the view pg_settings is a SET.
             if write.target.name == "pg_settings":
-                result.settings += (("*", None, False),)
+                result.settings += (set_commands.ANY,)
         if any(function.name == "set_config" for function in result.functions):
             result.settings += set_commands.of_calls(tokens)
             result.command = Command.SET
@@ -325,9 +325,11 @@ def _close(tokens: Sequence[Token]) -> Statement:
 
 
 def _discard(tokens: Sequence[Token]) -> Statement:
+    if is_at(tokens, 1, "temp") or is_at(tokens, 1, "temporary"):
+        return Statement(Command.DISCARD_TEMP)
     if not is_at(tokens, 1, "all"):
         return Statement(Command.UTILITY)
-    return Statement(Command.DISCARD_ALL, settings=(("*", None, False),))
+    return Statement(Command.DISCARD_ALL, settings=(set_commands.ANY,))
 
 
 # Settings
@@ -371,7 +373,7 @@ def _routine(tokens: Sequence[Token]) -> Statement:
     bodies = [token.text for token in tokens if token.kind == STRING]
     words = frozenset(word for body in bodies for word in re.findall(r"\w+", body))
     lower = frozenset(word.lower() for word in words)
-    settings = (("*", None, False),) if any(_SETTING_WORDS.search(body) for body in bodies) else ()
+    settings = (set_commands.ANY,) if any(_SETTING_WORDS.search(body) for body in bodies) else ()
     return Statement(
         Command.UTILITY,
         opaque=True,

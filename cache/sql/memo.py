@@ -7,15 +7,15 @@ it into template and literals; only a new template is parsed. A text that has no
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cache.catalog.tables import Scope
 from cache.sql import binding, canonical, commands, lexer, templates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cache.catalog.tables import Catalog
+    from cache.catalog.tables import Catalog, Scope
     from cache.counts import ErrorReport
     from cache.sql.lexer import Token
     from cache.sql.plans import Literals, Plan
@@ -168,11 +168,8 @@ class _CatalogPlans:
 
     def plans(self, scope: Scope) -> _ScopePlans:
         # A temporary relation whose name the catalog does not have makes no difference.
-        narrow = Scope(
-            scope.search_path,
-            frozenset(name for name in scope.shadowed if name in self._catalog.names),
-            scope.conforming_strings,
-        )
+        shadowed = frozenset(name for name in scope.shadowed if name in self._catalog.names)
+        narrow = replace(scope, shadowed=shadowed)
         found = self._by_scope.get(narrow)
         if found is None:
             if len(self._by_scope) >= MAX_SCOPES:

@@ -18,6 +18,12 @@ UNKNOWN = "unknown"
 """The declared type of a parameter whose type is left to the server."""
 
 
+ANY_SETTING = "*"
+"""Stands for a run-time parameter's name where it is not certain which, or how many, a statement sets."""
+RESET_ALL = "reset all"
+"""Stands for all run-time parameters that RESET ALL resets."""
+
+
 class OperandSource(Enum):
     """Where an operand's value is found."""
 
@@ -136,6 +142,7 @@ class Command(Enum):
     """FETCH and MOVE."""
     CLOSE = "close"
     DISCARD_ALL = "discard all"
+    DISCARD_TEMP = "discard temp"
     SET = "set"
     """SET, RESET, ALTER … SET, set_config(): ``settings`` says what is certain of it."""
     COPY = "copy"
@@ -255,8 +262,8 @@ class Plan:
     shadows: tuple[str, ...] = ()
     """Names of temporary relations it creates."""
     settings: tuple[tuple[str, str | None, bool], ...] = ()
-    """Run-time parameters it sets: lower-case name ("*" for RESET ALL, or when which is not certain), value (None when
-    not certain or reset), and whether only until the end of the transaction (SET LOCAL)."""
+    """Run-time parameters it sets: lower-case name (or ANY_SETTING, RESET_ALL), value (None when not certain or reset),
+    and whether only until the end of the transaction (SET LOCAL)."""
     labels: tuple[str, ...] = ()
     """Labels of the rules the statement concerns, to be counted under ``reason``; for a plan with neither fills nor
     writes nothing else would say so."""

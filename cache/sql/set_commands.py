@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 from cache.sql.canonical import closing
 from cache.sql.lexer import MARK, NAME, NUMBER, OPERATOR, STRING, WORD, Token
+from cache.sql.plans import ANY_SETTING, RESET_ALL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Setting = tuple[str, str | None, bool]
-"""Lower-case name ("*": any), value (None: not certain, or reset), and whether for the transaction only."""
+"""Lower-case name (or ANY_SETTING, RESET_ALL), value (None: not certain, or reset), whether SET LOCAL."""
 
-ANY: Setting = ("*", None, False)
+ANY: Setting = (ANY_SETTING, None, False)
+ALL: Setting = (RESET_ALL, None, False)
 
 _LISTS = frozenset(["search_path", "datestyle", "session_preload_libraries", "local_preload_libraries"])
 _QUOTED_LISTS = _LISTS - {"datestyle"}
@@ -44,7 +46,7 @@ def of_set(tokens: Sequence[Token]) -> tuple[Setting, ...]:
         return (("xmloption", None, local),)
     name, position = _name(tokens, position)
     if name is None or not _is_assignment(tokens, position):
-        return (("*", None, local),)
+        return ((ANY_SETTING, None, local),)
     return ((name, _value(name, tokens[position + 1 :]), local),)
 
 
@@ -52,7 +54,7 @@ def of_reset(tokens: Sequence[Token]) -> tuple[Setting, ...]:
     """The parameters that a RESET statement's tokens reset."""
     word = _word(tokens, 1)
     if word == "all":
-        return (ANY,)
+        return (ALL,)
     if word == "time":
         return (("timezone", None, False),)
     if word == "session":

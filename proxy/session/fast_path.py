@@ -24,7 +24,7 @@ from protocol import backend, codes, frontend
 from protocol.errors import ProtocolError
 from protocol.message import HEADER
 from proxy.session.prepared import Portal, PreparedStatement
-from proxy.session.prepared_objects import NO_ARGUMENTS
+from proxy.session.prepared_objects import MAY_BE_ANOTHER, NO_ARGUMENTS
 
 if TYPE_CHECKING:
     from cache.capture.database import Database
@@ -209,7 +209,7 @@ class FastPath:
             return True
         if self._parsed is not None:
             reading = self._objects.settings.reading
-            self._objects.statements[b""] = PreparedStatement(self._parsed, self._types, reading)
+            self._objects.prepared(b"", PreparedStatement(self._parsed, self._types, reading))
         if status != codes.IDLE:
             self._objects.portals[b""] = _SPENT
         return True
@@ -243,7 +243,7 @@ class FastPath:
             description = data[pos + HEADER.size : pos + length + 1]
             pos += length + 1
             kind, length = _header(data, pos)
-        shape = self._view.shape(description) if description is not None else self._shape(chunk)
+        shape = self._shape(chunk, description)
         row_plans, refused, needs_arguments, unknown_tables = shape
         if len(row_plans) > 1:
             return False
@@ -279,11 +279,21 @@ class FastPath:
             self._database.note_unknown_tables(unknown_tables)
         return True
 
-    def _shape(self, chunk: bytes) -> ResultShape:
-        """What to read from rows of which no description is due."""
-        if self._prepared is None or (description := self._objects.description(self._prepared)) is None:
+    def _shape(self, chunk: bytes, description: bytes | None) -> ResultShape:
+        """What to read from the rows; ``description`` is None where none was asked for."""
+        objects, prepared = self._objects, self._prepared if self._bind >= 0 else None
+        if prepared is not None and objects.may_be_another(prepared):
+            return self._view.refused(MAY_BE_ANOTHER)
+        if description is not None:
+            return self._view.shape(description)
+        if prepared is None:
             return NOTHING_TO_READ
-        return self._view.shape(description, frontend.bind_result_formats(chunk, *self._bind_body(chunk)))
+        return objects.shape(
+            self._view,
+            prepared,
+            objects.meaning,
+            lambda: frontend.bind_result_formats(chunk, *self._bind_body(chunk)),
+        )
 
     def _arguments(self, chunk: bytes) -> Arguments:
         """The statement's constants and parameters."""

@@ -18,13 +18,16 @@ class PreparedStatement:
 
     __slots__ = (
         "by_sql",
+        "described_object",
         "description",
         "description_catalog",
         "index",
         "literals",
+        "meaning",
         "reading",
         "text",
         "types",
+        "unseen_code",
         "view",
         "views",
     )
@@ -52,6 +55,13 @@ class PreparedStatement:
         """The RowDescription's body that Describe of the statement brought; its formats are not those of a portal."""
         self.description_catalog: Catalog | None = None
         """The catalog of that moment: under a newer one the column numbers may mean something else."""
+        self.described_object: PreparedStatement | Portal | None = None
+        """EXECUTE, FETCH: the prepared statement or cursor that it named when it was described."""
+        self.meaning = -1
+        """``Settings.meaning`` when the server analysed its text. Under a greater one its names may mean other
+        relations, and what Describe showed is not what is run; -1 where that was not seen."""
+        self.unseen_code = -1
+        """``Settings.unseen_code`` at that moment. Under a greater one the name may stand for another statement."""
         self.view: PlanView | None = None
         self.literals: Literals = ()
         self.views: PlanViews | None = None
@@ -65,15 +75,18 @@ class Portal:
         "already_counted",
         "arguments",
         "bind",
+        "described_object",
         "description",
         "dirty",
         "holdable",
         "literals",
+        "meaning",
         "plan",
         "prepared",
         "sent_ns",
         "seq",
         "settings",
+        "unseen_code",
     )
 
     def __init__(self, plan: Plan, seq: int, sent_ns: int) -> None:
@@ -93,6 +106,12 @@ class Portal:
         """None until they are asked for."""
         self.description: bytes | None = None
         """The RowDescription's body that Describe of the portal brought."""
+        self.described_object: PreparedStatement | Portal | None = None
+        """EXECUTE, FETCH: the prepared statement or cursor that it named then."""
+        self.meaning = -1
+        """``Settings.meaning`` at Bind, which decided what is run."""
+        self.unseen_code = -1
+        """That of the prepared statement; of a DECLARE, ``Settings.unseen_code`` when it ran."""
         self.already_counted = False
         """Some of its rows came, and the statement was counted for them."""
         self.dirty = False

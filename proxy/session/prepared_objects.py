@@ -6,21 +6,29 @@ from typing import TYPE_CHECKING
 
 from cache.capture.arguments import Arguments
 from cache.capture.outcomes import Execution
+from cache.capture.plan_views import NOTHING_TO_READ
 from cache.capture.rows import RowCollector
+from cache.changes import Kind
 from cache.sql.plans import EMPTY, Command
 from protocol import codes, frontend
+from proxy.session.pending_requests import QueryRequest
 from proxy.session.prepared import Portal, PreparedStatement
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cache.capture.database import Database
     from cache.capture.plan_views import PlanView, PlanViews, ResultShape
     from cache.capture.session_settings import Settings
     from cache.capture.transaction import TransactionBuffer
     from cache.sql.plans import Literals, Plan
     from cache.values.loading import ValueSettings
-    from proxy.session.pending_requests import BindRequest, ParseRequest
+    from proxy.session.pending_requests import BindRequest, ParseRequest, StatementRequest
 
 NO_ARGUMENTS = Arguments(())
+OUT_OF_DATE = "description out of date"
+MAY_BE_ANOTHER = "may be another statement"
+_NAMING = (Command.EXECUTE, Command.FETCH)
 
 
 class PreparedObjects:
@@ -79,12 +87,18 @@ class PreparedObjects:
 
     def parsed(self, request: ParseRequest) -> None:
         """ParseComplete came: there is a prepared statement."""
-        statement = self.statements[request.name] = request.statement
+        statement = request.statement
         reading = self.settings.reading
         if statement.reading is not reading:
             if statement.text is not None and not self.settings.reads_alike(statement.text, statement.reading):
                 statement.view = None  # it was sent before an earlier statement changed how texts are read
             statement.reading = reading
+        self.prepared(request.name, statement)
+
+    def prepared(self, name: bytes, prepared: PreparedStatement) -> None:
+        """There is a prepared statement now: by Parse, or by PREPARE."""
+        prepared.meaning, prepared.unseen_code = self.settings.meaning, self.settings.unseen_code
+        self.statements[name] = prepared
 
     def bound(self, request: BindRequest) -> None:
         """BindComplete came: there is a portal."""
@@ -96,6 +110,7 @@ class PreparedObjects:
         portal.prepared = prepared
         portal.bind, portal.literals, portal.settings = request.body, prepared.literals, self.views.settings
         portal.dirty = self._buffer.dirty
+        portal.meaning, portal.unseen_code = self.settings.meaning, prepared.unseen_code
 
     def closed(self, kind: int, name: bytes) -> None:
         """CloseComplete came for a prepared statement or a portal."""
@@ -106,12 +121,14 @@ class PreparedObjects:
         """RowDescription came for a prepared statement or a portal."""
         if kind == codes.PREPARED_STATEMENT:
             prepared = self.statements.get(name)
-            if prepared is not None and not self.view_of(prepared).trivial:
+            if prepared is not None and not (view := self.view_of(prepared)).trivial:
                 prepared.description, prepared.description_catalog = description, self._database.catalog
+                prepared.described_object = self._named_object(view.plan)
         else:
             portal = self.portals.get(name)
             if portal is not None and not portal.plan.trivial:
                 portal.description = description
+                portal.described_object = self._named_object(portal.plan)
 
     def counted(self, name: bytes) -> None:
         """PortalSuspended or CommandComplete came for a portal: its statement was counted. Run again, it goes on."""
@@ -136,7 +153,8 @@ class PreparedObjects:
             execution = Execution(plan, NO_ARGUMENTS, portal.seq, portal.sent_ns)
         else:
             execution = self._resolve(plan, self._arguments_of(portal), seq, sent_ns)
-        if plan.command not in (Command.EXECUTE, Command.FETCH):
+        execution.another = execution.another or self.may_be_another(portal)
+        if plan.command not in _NAMING:
             # Its snapshot is as old as its Bind.
             execution.seq, execution.sent_ns = portal.seq, portal.sent_ns
             execution.dirty = portal.dirty
@@ -160,8 +178,28 @@ class PreparedObjects:
             if portal is not None:
                 execution = Execution(portal.plan, self._arguments_of(portal), portal.seq, portal.sent_ns)
                 execution.dirty = portal.dirty
+                execution.another = self.may_be_another(portal)
                 return execution
         return Execution(plan, arguments, seq, sent_ns)
+
+    def _named_object(self, plan: Plan) -> PreparedStatement | Portal | None:
+        """The prepared statement that an EXECUTE names, or the cursor that a FETCH names."""
+        if plan.command is Command.EXECUTE:
+            return self.statements.get((plan.name or "").encode())
+        if plan.command is Command.FETCH:
+            return self.portals.get((plan.name or "").encode())
+        return None
+
+    def runs_unseen_code(self, request: StatementRequest) -> bool:
+        """The statement that is running for this request runs code that cannot be seen."""
+        if isinstance(request, QueryRequest):
+            plan = request.plans[min(request.current, len(request.plans) - 1)] if request.plans else EMPTY
+        else:
+            portal = self.portals.get(request.portal)
+            plan = EMPTY if portal is None else portal.plan
+        named = self._named_object(plan)
+        inner = self.view_of(named).plan if isinstance(named, PreparedStatement) else getattr(named, "plan", EMPTY)
+        return plan.opaque or inner.opaque
 
     def _resolve_execute(self, plan: Plan, arguments: Arguments, seq: int, sent_ns: int) -> Execution:
         prepared = self.statements.get((plan.name or "").encode())
@@ -171,7 +209,9 @@ class PreparedObjects:
         inner_arguments = Arguments(
             prepared.literals, types=prepared.types, settings=self.views.settings, outer=(arguments, plan.arguments)
         )
-        return Execution(inner, inner_arguments, seq, sent_ns)
+        execution = Execution(inner, inner_arguments, seq, sent_ns)
+        execution.another = self.may_be_another(prepared)
+        return execution
 
     # -- constants and rows
 
@@ -190,9 +230,29 @@ class PreparedObjects:
             portal.arguments = self.arguments(portal.literals, types, portal.bind, portal.settings)
         return portal.arguments
 
-    def description(self, prepared: PreparedStatement) -> bytes | None:
-        """What Describe of the statement showed, if the catalog is still the same."""
-        return prepared.description if prepared.description_catalog is self._database.catalog else None
+    @property
+    def meaning(self) -> int:
+        """``Settings.meaning``."""
+        return self.settings.meaning
+
+    def may_be_another(self, known: PreparedStatement | Portal) -> bool:
+        """Code that cannot be seen has run since then: the name may stand for another statement or cursor now."""
+        return known.unseen_code != self.settings.unseen_code
+
+    def shape(
+        self, view: PlanView, prepared: PreparedStatement, meaning: int, formats: Callable[[], bytes]
+    ) -> ResultShape:
+        """What to read from rows of which only Describe of the statement has shown the columns.
+
+        Args:
+            meaning: ``Settings.meaning`` when it was bound.
+            formats: Bind's result-column format codes as they were sent.
+        """
+        if prepared.description is None:
+            return NOTHING_TO_READ
+        if prepared.description_catalog is not self._database.catalog or prepared.meaning != meaning:
+            return view.refused(OUT_OF_DATE)
+        return view.shape(prepared.description, formats())
 
     def collect_rows(self, execution: Execution, description: bytes) -> None:
         """Rows of this RowDescription's body are to come: give the execution a collector for each rule they concern."""
@@ -204,20 +264,36 @@ class PreparedObjects:
         plan = execution.plan
         if not plan.fills and not plan.writes:
             return
-        description, formats = portal.description, None
-        if description is None and portal.prepared is not None and portal.bind is not None:
-            description = self.description(portal.prepared)
-            formats = frontend.bind_result_formats(portal.bind, 0, len(portal.bind))
-        if description is None:
-            return
-        shape = self.views.of(plan).shape(description, formats)
+        shape = self._portal_shape(self.views.of(plan), portal)
         if shape.needs_arguments and execution.arguments is NO_ARGUMENTS:
             execution.arguments = self._arguments_of(portal)
         self._collect(execution, shape)
 
+    def _portal_shape(self, view: PlanView, portal: Portal) -> ResultShape:
+        described, bind = portal if portal.description is not None else portal.prepared, portal.bind
+        if described is None or described.description is None:
+            return NOTHING_TO_READ
+        if portal.plan.command in _NAMING:
+            # What it names is run as it is now, not as it was at Bind.
+            named = self._named_object(portal.plan)
+            current = portal.meaning == self.settings.meaning and described.described_object is named
+            if isinstance(named, PreparedStatement):
+                current = current and named.meaning == portal.meaning
+            if not current:
+                return view.refused(OUT_OF_DATE)
+        if isinstance(described, Portal):
+            return view.shape(described.description)
+        if bind is None:
+            return NOTHING_TO_READ
+        return self.shape(view, described, portal.meaning, lambda: frontend.bind_result_formats(bind, 0, len(bind)))
+
     def _collect(self, execution: Execution, shape: ResultShape) -> None:
-        execution.collectors = tuple([RowCollector(row_plan, execution.arguments) for row_plan in shape.row_plans])
-        execution.refused = shape.refused
+        row_plans, refused = shape.row_plans, shape.refused
+        if execution.another:
+            row_plans = tuple(row_plan for row_plan in row_plans if row_plan.kind is not Kind.FILL)
+            refused = self.views.of(execution.plan).refused(MAY_BE_ANOTHER).refused
+        execution.collectors = tuple([RowCollector(row_plan, execution.arguments) for row_plan in row_plans])
+        execution.refused = refused
         if shape.unknown_tables:
             self._database.note_unknown_tables(shape.unknown_tables)
 
@@ -228,12 +304,13 @@ class PreparedObjects:
         plan = execution.plan
         command = plan.command
         if command is Command.PREPARE and plan.name is not None and prepared is not None:
-            self.statements[plan.name.encode()] = prepared
+            self.prepared(plan.name.encode(), prepared)
         elif command is Command.DECLARE and plan.name is not None and plan.inner is not None:
             portal = Portal(plan.inner, seq, sent_ns)
             portal.arguments = execution.arguments
             portal.dirty = self._buffer.dirty
             portal.holdable = plan.holdable
+            portal.meaning, portal.unseen_code = self.settings.meaning, self.settings.unseen_code
             self.portals[plan.name.encode()] = portal
         elif command is Command.DEALLOCATE:
             _forget(self.statements, plan.name)

@@ -154,13 +154,13 @@ class Replies:
             self._next(head)
             return
         execution = self._begin(head)
-        plan = execution.plan
+        plan, scope = execution.plan, self._settings.scope
         self._outcomes.finished(execution, buffer[start : end - 1])
         if plan.command is not Command.NONE:
             prepared = self._prepared(head) if plan.command is Command.PREPARE else None
             self._objects.finished(execution, head.seq, head.sent_ns, prepared)
         self._next(head)
-        if plan.settings or plan.shadows:
+        if self._settings.scope is not scope:
             self._requests.plan_again()
 
     def _prepared(self, request: StatementRequest) -> PreparedStatement:
@@ -195,7 +195,7 @@ class Replies:
 
     def _function_result(self, buffer: bytes, start: int, end: int) -> None:
         self._pipeline.expect(FunctionCallRequest, "FunctionCallResponse")
-        self._outcomes.buffer.mark_uncertain()
+        self._outcomes.function_called()
 
     # -- ends
 
@@ -207,7 +207,8 @@ class Replies:
         if failed is None:
             return
         self._outcomes.buffer.touch(failed.seq, failed.sent_ns)
-        self._outcomes.failed()
+        unseen = isinstance(failed, (QueryRequest, ExecuteRequest)) and self._objects.runs_unseen_code(failed)
+        self._outcomes.failed(unseen_code=unseen)
         if isinstance(failed, ParseRequest) and not failed.name:
             # The old unnamed statement is gone before the new one is read.
             self._objects.statements.pop(b"", None)

@@ -66,7 +66,7 @@ class Server:
         return self.told()
 
     def fail(self, status):
-        self.outcomes.failed()
+        self.outcomes.failed(unseen_code=False)
         self.ready(status)
         return self.told()
 

@@ -90,19 +90,107 @@ def test_parameters_that_are_not_reported_are_taken_from_statements():
         ({"extra_float_digits": "-1"}, False),
         ({"extra_float_digits": "many"}, False),
         ({"options": "-c extra_float_digits=0"}, False),
+        ({"options": "--extra-float-digits=-3"}, False),
+        ({"options": "-cExtra_Float_Digits=-3"}, False),
+        ({"options": "-c extra_float_digits=-3 --extra_float_digits=2"}, True),
+        ({"options": "-c extra_float_digits=2 -c extra-float-digits=0"}, False),
+        ({"options": "-c extra_float_digits=0", "Extra_Float_Digits": "3"}, True),
+        ({"options": "-c extra_float_digits=0", "extra_float_digits": "0"}, False),
+        ({"options": r"-c application_name=a\ --extra_float_digits=0"}, True),
+        ({"options": "-e"}, False),
+        ({"options": "-c"}, False),
+        ({"options": "--extra_float_digits"}, False),
     ],
 )
 def test_float_digits_are_certain_unless_the_startup_message_asked_for_fewer(startup, certain):
     assert settings(startup).values(float_digits_certain=True).float_digits_certain is certain
 
 
-def test_search_path_is_unknown_if_the_startup_message_set_a_role():
-    assert settings({"options": "-c role=x"}).scope.search_path is None
+@pytest.mark.parametrize(
+    "startup", [{"options": "-c role=x"}, {"Role": "x"}, {"options": "--ROLE=x"}, {"options": "-S 4 -c a=b"}]
+)
+def test_search_path_is_unknown_if_the_startup_message_set_a_role(startup):
+    assert settings(startup).scope.search_path is None
+
+
+@pytest.mark.parametrize("startup", [{"options": "-c my.role=x"}, {"application_name": "role"}])
+def test_search_path_is_known_if_the_startup_message_only_mentions_a_role(startup):
+    assert settings(startup).scope.search_path is not None
+
+
+def meanings(*steps):
+    """How much the meaning grows with each of the steps."""
+    found, grown = settings(), []
+    for step in steps:
+        before = found.meaning
+        step(found)
+        grown.append(found.meaning > before)
+    return grown
+
+
+def setting(name, value="x", *, local=False):
+    return lambda found: found.apply([(name, value, local)])
+
+
+@pytest.mark.parametrize("name", ["search_path", "role", "session_authorization", "*"])
+def test_meaning_grows_with_the_setting_and_with_the_end_of_its_transaction(name):
+    undone, ended = Settings.undone, Settings.transaction_ended
+    assert meanings(setting(name), undone, undone, ended, ended, undone) == [True, True, True, True, False, False]
+
+
+@pytest.mark.parametrize("name", ["datestyle", "extra_float_digits", "my.role"])
+def test_meaning_stays_with_settings_that_name_no_relation(name):
+    assert meanings(setting(name), Settings.undone, Settings.transaction_ended) == [False, False, False]
+
+
+def test_meaning_stays_with_reset_all_unless_the_search_path_was_set():
+    reset = setting("reset all", None)
+    steps = reset, setting("search_path"), reset, Settings.transaction_ended, reset, Settings.discard_all, reset
+    assert meanings(*steps) == [False, True, True, True, True, True, False]
+
+
+def test_meaning_grows_with_a_report_of_another_value_only():
+    def report(name, value):
+        return lambda found: found.report(name, value)
+
+    steps = report("search_path", "a"), report("search_path", "a"), report("session_authorization", "b")
+    assert meanings(*steps, report("TimeZone", "UTC")) == [True, False, True, False]
+
+
+def test_meaning_grows_with_temporary_relations_definitions_and_unseen_code():
+    steps = (lambda found: found.shadow(["a"])), Settings.change_names, Settings.run_unseen_code, Settings.discard_all
+    assert meanings(*steps) == [True, True, True, True]
+
+
+def test_temporary_relations_are_unknown_after_unseen_code_until_all_is_discarded():
+    found = settings()
+    assert not found.scope.temporary_unknown
+    found.run_unseen_code()
+    found.settle()
+    found.transaction_ended()
+    assert found.scope.temporary_unknown
+    found.discard_all()
+    assert not found.scope.temporary_unknown
+
+
+def test_reported_parameters_are_unknown_from_the_end_of_their_transaction_until_ready_for_query():
+    found = settings()
+    found.apply([("search_path", "acme", True)])
+    found.settle()
+    assert found.scope.search_path is not None
+    found.undone()
+    assert found.scope.search_path is None
+    found.settle()
+    found.transaction_ended()
+    assert found.scope.search_path is None
+    found.settle()
+    found.transaction_ended()
+    assert found.scope.search_path is not None
 
 
 def test_everything_is_unknown_after_something_unseen_until_ready_for_query():
     found = settings()
-    found.mark_uncertain()
+    found.run_unseen_code()
     assert found.scope.search_path is None
     assert found.values(float_digits_certain=True).client_encoding == ""
     assert found.readable(b"ascii")
@@ -154,7 +242,7 @@ def test_temporary_relations_shadow_until_they_are_discarded():
     found.shadow(["a"])
     found.shadow(["b"])
     assert found.scope.shadowed == {"a", "b"}
-    found.discard_temporary()
+    found.discard_all()
     assert found.scope.shadowed == frozenset()
 
 

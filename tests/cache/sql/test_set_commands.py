@@ -25,7 +25,7 @@ from tests.cache.catalogs import plan
         ("SET local = 4", (("local", "4", False),)),
         ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", ()),
         ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", ()),
-        ("RESET ALL", (("*", None, False),)),
+        ("RESET ALL", (("reset all", None, False),)),
         ("RESET search_path", (("search_path", None, False),)),
         ("RESET TIME ZONE", (("timezone", None, False),)),
         ("RESET SESSION AUTHORIZATION", (("session_authorization", None, False), ("role", None, False))),

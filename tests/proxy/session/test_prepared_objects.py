@@ -323,3 +323,126 @@ def test_views_are_made_again_when_settings_or_the_catalog_change():
     assert changed is not views
     d.database.configure(d.database.rules)
     assert objects.views is not changed
+
+
+# Descriptions and what they speak for
+
+UNSEEN = q("SELECT unknown_function()")
+
+
+def described(d, text, name=b"s", status="I"):
+    """Parse and Describe of a prepared statement."""
+    d.client(frontend.Parse(name, text), frontend.Describe(codes.PREPARED_STATEMENT, name), SYNC)
+    d.server(PARSED, backend.ParameterDescription(()), backend.RowDescription(FIELDS), ready(status))
+
+
+def run(d, *between, name=b"s", status="I", tag="SELECT 1"):
+    """Bind, what ``between`` are, and Execute; the answer is one row without a description."""
+    d.client(frontend.Bind(b"", name), *between, frontend.Execute(b""), SYNC)
+    answers = [backend.RowDescription(FIELDS) for one in between if isinstance(one, frontend.Describe)]
+    d.server(BOUND, *answers, backend.DataRow([b"1", b"ann"]), done(tag), ready(status))
+    return d.got()
+
+
+READ = b"SELECT id, name FROM users"
+
+
+def test_row_fills_by_the_description_of_its_statement_until_names_may_mean_something_else():
+    d = Dialogue()
+    described(d, READ)
+    assert run(d) == ["FILL users:1=ann"]
+    d.client(q("SET search_path = a, public")).server(done("SET"), ready())
+    assert run(d) == []
+    described(d, READ)
+    assert run(d) == ["FILL users:1=ann"]
+
+
+def test_row_fills_by_the_description_of_its_portal_whatever_names_mean():
+    d = Dialogue()
+    described(d, READ)
+    d.client(q("SET search_path = a, public")).server(done("SET"), ready())
+    assert run(d, frontend.Describe(codes.PORTAL, b"")) == ["FILL users:1=ann"]
+
+
+@pytest.mark.parametrize("portal", [b"", b"p"])
+def test_row_does_not_fill_by_a_statement_that_unseen_code_may_have_replaced(portal):
+    d = Dialogue()
+    described(d, READ)
+    d.client(UNSEEN).server(*rows((1, b"x")), done("SELECT 1"), ready())
+    bind = frontend.Bind(portal, b"s"), frontend.Describe(codes.PORTAL, portal), frontend.Execute(portal)
+    d.client(*bind, SYNC).server(BOUND, *rows((1, b"ann")), done("SELECT 1"), ready())
+    assert d.got() == []
+
+
+@pytest.mark.parametrize("unseen", [UNSEEN, frontend.FunctionCall(1, (), [], 0)])
+def test_row_of_a_cursor_declared_before_unseen_code_does_not_fill(unseen):
+    d = begun()
+    d.client(q("DECLARE c CURSOR FOR SELECT id, name FROM users")).server(done("DECLARE CURSOR"), ready("T"))
+    call = isinstance(unseen, frontend.FunctionCall)
+    d.client(unseen).server(backend.FunctionCallResponse(b"1") if call else done("SELECT 0"), ready("T"))
+    d.client(q("FETCH 1 FROM c")).server(*rows((1, b"ann")), done("FETCH 1"), ready("T"))
+    assert d.got() == []
+
+
+def test_row_fetched_by_a_description_fills_while_the_cursor_is_the_same_one():
+    d = begun()
+    declare = q("DECLARE c CURSOR FOR SELECT id, name FROM users")
+    d.client(declare).server(done("DECLARE CURSOR"), ready("T"))
+    described(d, b"FETCH 1 FROM c", status="T")
+    assert run(d, status="T", tag="FETCH 1") == ["FILL users:1=ann"]
+    d.client(q("CLOSE c")).server(done("CLOSE CURSOR"), ready("T"))
+    d.client(declare).server(done("DECLARE CURSOR"), ready("T"))
+    assert run(d, status="T", tag="FETCH 1") == []
+    assert run(d, frontend.Describe(codes.PORTAL, b""), status="T", tag="FETCH 1") == ["FILL users:1=ann"]
+
+
+def test_row_of_execute_fills_by_a_description_while_the_statement_is_the_same_one():
+    d = Dialogue()
+    prepare = q("PREPARE p AS SELECT id, name FROM users")
+    d.client(prepare).server(done("PREPARE"), ready())
+    described(d, b"EXECUTE p")
+    assert run(d) == ["FILL users:1=ann"]
+    d.client(q("DEALLOCATE p")).server(done("DEALLOCATE"), ready())
+    d.client(prepare).server(done("PREPARE"), ready())
+    assert run(d) == []
+    d.client(q("SET role = a")).server(done("SET"), ready())
+    described(d, b"EXECUTE p")
+    assert run(d) == [], "p was analysed under another role"
+
+
+def test_failed_code_that_cannot_be_seen_makes_names_uncertain():
+    for request in (q("DO $$ x $$"), q("EXECUTE p"), frontend.Execute(b"c")):
+        d = begun()
+        d.client(q("PREPARE p AS SELECT unknown_function()")).server(done("PREPARE"), ready("T"))
+        d.client(frontend.Parse(b"", b"SELECT unknown_function()"), frontend.Bind(b"c", b""), SYNC)
+        d.server(PARSED, BOUND, ready("T"))
+        d.client(request, *([SYNC] if isinstance(request, frontend.Execute) else [])).server(error(), ready("E"))
+        d.client(q("ROLLBACK")).server(done("ROLLBACK"), ready())
+        d.client(q(UPDATE.decode())).server(done("UPDATE 1"), ready())
+        assert d.got() == ["EVICT users:1"]
+
+
+@pytest.mark.parametrize("request_", [q("SELECT 1/0"), q(""), frontend.Execute(b"missing"), q("FETCH missing")])
+def test_other_errors_leave_names_certain(request_):
+    d = Dialogue()
+    d.client(request_, *([SYNC] if isinstance(request_, frontend.Execute) else [])).server(error(), ready())
+    d.client(q(UPDATE.decode())).server(done("UPDATE 1"), ready())
+    assert d.got() == ["STORE users:1=a"]
+
+
+def test_row_does_not_fill_by_a_description_from_before_discard_temp_or_drop():
+    for text, tag in ((b"DISCARD TEMP", "DISCARD TEMP"), (b"DROP TABLE users", "DROP TABLE")):
+        d = Dialogue()
+        described(d, READ)
+        d.client(q(text.decode())).server(done(tag), ready())
+        d.got()
+        assert run(d) == []
+
+
+def test_row_does_not_fill_where_bind_was_too_long_to_be_looked_at():
+    d = Dialogue()
+    described(d, READ)
+    assert run(d, name=b"s") == ["FILL users:1=ann"]
+    d.client(frontend.Bind(b"p", b"s", (), [bytes(300_000)]), frontend.Execute(b"p"), SYNC)
+    d.server(BOUND, backend.DataRow([b"1", b"ann"]), done("SELECT 1"), ready())
+    assert d.got() == []
