@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cache.capture.plan_views import PlanViews
 from cache.catalog import query as catalog_query
+from cache.catalog.facts import changed_rules
 from cache.catalog.tables import Catalog, Scope
+from cache.changes import Change, Kind
 from cache.sql import binding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from cache.changes import Change
     from cache.rules import TableRule
     from cache.sql.memo import PlanMemo
     from cache.sql.plans import Literals, Plan
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
 
 RETRY_NS = 1_000_000_000
 """Nanoseconds after a failed catalog query before a session asks again."""
-MAX_AGE_NS = 300_000_000_000
-"""Nanoseconds; a catalog older than this is asked for again: there may have been DDL this worker has not seen."""
+CATALOG_INTERVAL = 5.0
+"""Seconds; see ``Database.interval``."""
+_NEVER = 1 << 62
 MAX_UNKNOWN_TABLES = 10_000
 MAX_SETTINGS = 64
 """For how many different combinations of settings plan views are kept before all of them are forgotten."""
@@ -59,16 +62,23 @@ class Database:
         rules: Sequence[TableRule],
         statements: PlanMemo,
         *,
+        interval: float | None = CATALOG_INTERVAL,
         on_learned: Callable[[Catalog], None] | None = None,
+        on_changed: Callable[[list[TableRule]], None] | None = None,
         is_followed: Callable[[], bool] | None = None,
     ) -> None:
-        """``on_learned`` is called with each new catalog. ``is_followed`` says whether every session on the database is
-        observed: the first catalog is not asked for before that."""
+        """``on_learned`` is called with each new catalog, ``on_changed`` then with the rules that the former one was
+        wrong about: they are to be flushed. ``is_followed`` says whether every session on the database is observed: the
+        first catalog is not asked for before that."""
         self.name = name
         self.statements = statements
         self.prepared: dict[str, list[Change]] = {}
         """Changes of the transactions that PREPARE TRANSACTION left, by gid."""
+        self.interval = interval
+        """Seconds after which the catalog is asked for again: there may have been DDL this worker has not seen. None:
+        never for that reason."""
         self._on_learned = on_learned
+        self._on_changed = on_changed
         self._is_followed = is_followed
         self._generation = 0
         self._ddl_open = 0
@@ -80,6 +90,11 @@ class Database:
         self._unknown_tables: set[int] = set()
         """OIDs the catalog has been asked again for."""
         self._plan_views: dict[tuple[Scope, ValueSettings], PlanViews] = {}
+        self._former: Catalog | None = None
+        """The newest answer, also when the rules have changed since."""
+        self._wrong: dict[str, int] = {}
+        """When (``time.monotonic_ns()``) the catalog was last found to have been wrong about a rule, by its label."""
+        self._last_wrong = -1
         self.configure(rules)
 
     def configure(self, rules: Sequence[TableRule]) -> None:
@@ -131,22 +146,67 @@ class Database:
         """The answer to a catalog query that was made in ``generation``. It is not taken if DDL has begun or ended, or
         the rules have changed, since then."""
         self._asking = False
-        if payload is not None:
-            try:
-                catalog = catalog_query.parse(payload, self.name, self.rules)
-            except ValueError:
-                payload = None
-        if payload is None:
+        catalog = None if payload is None else self._read(payload)
+        if catalog is None:
             self._retry_at = time.monotonic_ns() + RETRY_NS
             return
         if generation != self._generation:
             return
-        self.catalog = catalog
-        self._plan_views.clear()
+        now, asked_after_ddl = time.monotonic_ns(), self.due_at == 0
         self.learned = True
-        self.due_at = time.monotonic_ns() + MAX_AGE_NS
+        self.due_at = _NEVER if self.interval is None else now + int(self.interval * 1e9)
+        if catalog is self.catalog:
+            if not asked_after_ddl:
+                return
+            # Something has changed that the facts do not tell. What was remembered under the former object goes.
+            catalog = replace(catalog)
+        former, self._former = self._former, catalog
+        self.catalog = catalog
+        self.question_text = catalog_query.text(self.rules, catalog.digest).encode()
+        self._plan_views.clear()
         if self._on_learned is not None:
             self._on_learned(catalog)
+        if former is not None and (wrong := changed_rules(former, catalog)):
+            self._was_wrong_about(wrong, now)
+
+    def _read(self, payload: bytes) -> Catalog | None:
+        """The catalog that ``payload`` describes: ``self.catalog`` itself if nothing has changed; None if it makes no
+        sense."""
+        try:
+            answer = catalog_query.read(payload)
+            if answer.digest != self.catalog.digest:
+                return catalog_query.catalog_of(answer, self.name, self.rules)
+        except ValueError:
+            return None
+        catalog = self.catalog
+        certain = answer.float_digits is True and not catalog.float_digits_by_role
+        if answer.float_digits is not None and certain != catalog.float_digits_certain:
+            return replace(catalog, float_digits_certain=certain)
+        return catalog
+
+    def _was_wrong_about(self, rules: list[TableRule], now: int) -> None:
+        """Statements were planned by another catalog than the one that counted: what they did to ``rules`` is unknown.
+
+        Everything that is committed is covered by the Flush of ``on_changed``; transactions that are open, or prepared,
+        flush when they commit (``wrong_since``).
+        """
+        self._last_wrong = now
+        self._wrong.update((rule.label, now) for rule in rules)
+        for changes in self.prepared.values():
+            changes += self._flushes(rules, (0, now))
+        if self._on_changed is not None:
+            self._on_changed(rules)
+
+    def wrong_since(self, stamp: tuple[int, int]) -> list[Change]:
+        """Flushes of the rules about which the catalog has been found wrong since the date and instant ``stamp``, at
+        which a transaction that has written, or may have, began."""
+        if stamp[1] > self._last_wrong:
+            return []
+        return self._flushes([rule for rule in self.rules if self._wrong.get(rule.label, -1) >= stamp[1]], stamp)
+
+    @staticmethod
+    def _flushes(rules: Iterable[TableRule], stamp: tuple[int, int]) -> list[Change]:
+        return [Change(Kind.FLUSH, rule, b"", None, *stamp) for rule in rules]
 
     def note_unknown_tables(self, oids: Iterable[int]) -> None:
         """Rows came of tables that the catalog does not have, for a statement with a configured name in it: the table

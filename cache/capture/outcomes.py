@@ -115,7 +115,7 @@ class Outcomes:
             self.count(plan_views.reasons(plan), execution.refused, tag)
         self._fill(execution)
         self._write(execution, row_count(tag))
-        self._effects(plan)
+        self._effects(execution)
         handler = self._on_end.get(plan.command)
         if handler is not None:
             handler(execution, tag)
@@ -130,7 +130,7 @@ class Outcomes:
         self._fill(execution)
         if changes := self._possible_writes(execution):
             self.buffer.add(changes)
-        self._effects(execution.plan)
+        self._effects(execution)
 
     def count(self, reasons: Reasons, refused: Reasons, tag: bytes) -> None:
         """Count a finished statement under its reason, and the rows that could not fill under theirs."""
@@ -195,7 +195,7 @@ class Outcomes:
 
     def possible_changes(self, outstanding: Sequence[Execution]) -> list[Change]:
         """What may have become true once ``outstanding`` are answered. Not to be put: only the keys are of use."""
-        changes = list(self.buffer.pending)
+        changes = [*self.buffer.pending, *self._unforeseen()]
         for execution in outstanding:
             changes += self._possible_writes(execution)
         return changes
@@ -214,7 +214,12 @@ class Outcomes:
             changes += changes_of_write(write, execution.arguments, None, None, stamp, certain=False)
         return without_values(changes)
 
-    def _effects(self, plan: Plan) -> None:
+    def _effects(self, execution: Execution) -> None:
+        plan = execution.plan
+        if (plan.modifies or plan.opaque) and (
+            flushes := self._database.wrong_since((execution.seq, execution.sent_ns))
+        ):
+            self.buffer.add(flushes)
         if plan.modifies:
             self.buffer.dirty = True
         if plan.opaque:
@@ -231,6 +236,16 @@ class Outcomes:
             self._settings.apply(plan.settings)
 
     # -- transactions
+
+    def _unforeseen(self) -> list[Change]:
+        """Flushes of the rules whose rows this transaction may have changed though no plan said so: since it began,
+        the catalog has been found wrong about them."""
+        buffer = self.buffer
+        return self._database.wrong_since(buffer.start) if buffer.dirty and buffer.start is not None else []
+
+    def _add_unforeseen(self) -> None:
+        if flushes := self._unforeseen():
+            self.buffer.add(flushes)
 
     def failed(self, *, unseen_code: bool) -> None:
         """ErrorResponse came. ``unseen_code``: for a statement that runs code which cannot be seen. That may have ended
@@ -249,6 +264,8 @@ class Outcomes:
         if status == codes.IDLE:
             self._settings.transaction_ended()
         self._settings.settle()
+        if status == codes.IDLE:
+            self._add_unforeseen()
         released = self.buffer.ready(status)
         if released:
             self._backlog.put(released)
@@ -260,7 +277,11 @@ class Outcomes:
         self._database.ddl_ended()
 
     def _commit(self, execution: Execution, tag: bytes) -> None:
-        self._end(self.buffer.rollback() if tag == b"ROLLBACK" else self.buffer.commit(), execution)
+        if tag == b"ROLLBACK":
+            self._end(self.buffer.rollback(), execution)
+        else:
+            self._add_unforeseen()
+            self._end(self.buffer.commit(), execution)
 
     def _rollback(self, execution: Execution, tag: bytes) -> None:
         self._end(self.buffer.rollback(), execution)
@@ -296,6 +317,7 @@ class Outcomes:
             self._end(self.buffer.rollback(), execution)
             return
         self._settings.transaction_ended()
+        self._add_unforeseen()
         changes = self.buffer.take()
         if not self._database.prepare(execution.plan.name or "", changes):
             self._backlog.put(without_values(changes))
@@ -330,6 +352,7 @@ class Outcomes:
             may_commit_later: the server may still run and commit them, so nothing that is read meanwhile may fill.
         """
         try:
+            self._add_unforeseen()
             changes = self.buffer.lost(unanswered=bool(outstanding))
             for execution in outstanding:
                 changes += self._possible_writes(execution)

@@ -8,6 +8,7 @@ hexadecimal digits, which are the same in every client encoding. Works from Post
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cache.builtin_types import ANYENUM
@@ -20,47 +21,63 @@ if TYPE_CHECKING:
     from cache.keys import KeyTemplate
     from cache.rules import TableRule
 
+# The relations whose writes may change rows of relation ``r.oid``. Each line is one lookup in an index: how many other
+# relations the database has does not matter.
+_EDGES = """
+    SELECT inhrelid AS written, 'child' AS how, NULL::oid AS con FROM pg_inherits WHERE inhparent = r.oid
+    UNION ALL SELECT inhparent, 'parent', NULL FROM pg_inherits WHERE inhrelid = r.oid
+    UNION ALL SELECT w.ev_class, 'view', NULL FROM pg_depend d JOIN pg_rewrite w ON w.oid = d.objid
+      WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = r.oid AND d.classid = 'pg_rewrite'::regclass
+        AND w.ev_class <> r.oid
+    UNION ALL SELECT confrelid, 'cascade', oid FROM pg_constraint
+      WHERE conrelid = r.oid AND contype = 'f'
+        AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))"""
+
 # A relation is related when a write on it may change rows of a configured table: partitions and children, ancestors,
 # anything whose rewrite rules mention it (views too), and what its foreign keys cascade from; all of these repeatedly.
+# ``LATERAL (... OFFSET 0)`` keeps a lookup by index from becoming a join over the whole catalog. Everything is ordered,
+# so that two answers are equal if, and only if, the facts are.
 _TEXT = """
 WITH RECURSIVE
-configured AS (
-  SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE (n.nspname, c.relname) IN ({configured}) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')),
-edge AS (
-  SELECT inhparent AS target, inhrelid AS written, 'child' AS how, NULL::oid AS con FROM pg_inherits
-  UNION ALL SELECT inhrelid, inhparent, 'parent', NULL FROM pg_inherits
-  UNION ALL SELECT d.refobjid, r.ev_class, 'view', NULL
-    FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
-    WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND r.ev_class <> d.refobjid
-  UNION ALL SELECT conrelid, confrelid, 'cascade', oid FROM pg_constraint
-    WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))),
+configured AS MATERIALIZED (
+  SELECT DISTINCT c.oid FROM (VALUES {configured}) v(nspname, relname) CROSS JOIN LATERAL (
+    SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relname = v.relname AND n.nspname = v.nspname AND c.relkind IN ('r', 'p', 'v', 'm', 'f') OFFSET 0) c),
 related(oid) AS (
   SELECT oid FROM configured
-  UNION SELECT e.written FROM related r JOIN edge e ON e.target = r.oid),
+  UNION SELECT e.written FROM related r CROSS JOIN LATERAL ({edges} OFFSET 0) e),
+edge AS MATERIALIZED (
+  SELECT DISTINCT r.oid AS target, e.written, e.how, e.con FROM related r CROSS JOIN LATERAL ({edges} OFFSET 0) e),
 column_type(oid) AS (
-  SELECT a.atttypid FROM pg_attribute a
-  WHERE a.attrelid IN (SELECT oid FROM configured) AND a.attnum > 0 AND NOT a.attisdropped
-  UNION SELECT i.oid FROM column_type c JOIN pg_type t ON t.oid = c.oid CROSS JOIN LATERAL (
+  SELECT a.atttypid FROM configured f JOIN pg_attribute a ON a.attrelid = f.oid
+  WHERE a.attnum > 0 AND NOT a.attisdropped
+  UNION SELECT i.oid FROM column_type c CROSS JOIN LATERAL (
+    SELECT * FROM pg_type t WHERE t.oid = c.oid OFFSET 0) t CROSS JOIN LATERAL (
     SELECT t.typbasetype AS oid WHERE t.typtype = 'd'
     UNION ALL SELECT t.typelem WHERE t.typcategory = 'A' AND t.typelem <> 0
     UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE t.oid IN (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)
     UNION ALL SELECT a.atttypid FROM pg_attribute a
       WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) i),
-relation AS (
-  SELECT c.*, n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE c.oid IN (SELECT oid FROM related) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')),
-answer AS (SELECT json_build_object(
+relation AS MATERIALIZED (
+  SELECT c.* FROM related r CROSS JOIN LATERAL (
+    SELECT c.oid, c.relname, c.relkind, n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = r.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f') OFFSET 0) c),
+facts AS MATERIALIZED (SELECT convert_to(json_build_object(
+  'started', extract(epoch FROM pg_postmaster_start_time())::numeric::text,
   'relations', (SELECT coalesce(json_agg(json_build_object(
       'oid', c.oid::int8, 'schema', c.nspname, 'name', c.relname, 'kind', c.relkind::text,
-      'rewritten', EXISTS (SELECT FROM pg_rewrite w WHERE w.ev_class = c.oid AND w.rulename <> '_RETURN'
-                           AND w.ev_enabled <> 'D'),
-      'partition', EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid),
-      'inherited', c.relkind <> 'p' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid),
-      'triggers', (SELECT coalesce(json_agg(t.tgtype), '[]') FROM pg_trigger t
+      'rewritten', (SELECT count(*) > 0 FROM pg_rewrite w WHERE w.ev_class = c.oid AND w.rulename <> '_RETURN'
+                    AND w.ev_enabled <> 'D'),
+      'rules', (SELECT coalesce(json_agg(json_build_array(w.oid::int8, w.xmin::text) ORDER BY w.oid), '[]')
+                FROM pg_rewrite w WHERE w.ev_class = c.oid),
+      'partition', (SELECT count(*) > 0 FROM pg_inherits i WHERE i.inhrelid = c.oid),
+      'inherited', c.relkind <> 'p' AND (SELECT count(*) > 0 FROM pg_inherits i WHERE i.inhparent = c.oid),
+      'triggers', (SELECT coalesce(json_agg(t.tgtype ORDER BY t.oid), '[]') FROM pg_trigger t
                    WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'),
-      'unique', (SELECT coalesce(json_agg((SELECT json_agg(a.attname) FROM pg_attribute a WHERE a.attrelid = c.oid
-                    AND a.attnum = ANY ((string_to_array(i.indkey::text, ' ')::int2[])[1:i.indnkeyatts]))), '[]')
+      'unique', (SELECT coalesce(json_agg((SELECT json_agg(a.attname ORDER BY a.attnum) FROM pg_attribute a
+                    WHERE a.attrelid = c.oid
+                    AND a.attnum = ANY ((string_to_array(i.indkey::text, ' ')::int2[])[1:i.indnkeyatts]))
+                    ORDER BY i.indexrelid), '[]')
                  FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indislive
                    AND i.indpred IS NULL AND i.indexprs IS NULL),
       'columns', CASE WHEN c.oid IN (SELECT oid FROM configured) THEN (
@@ -70,39 +87,47 @@ answer AS (SELECT json_build_object(
             'deterministic', coalesce((SELECT l.collisdeterministic FROM pg_collation l WHERE l.oid = a.attcollation),
                                       true)) ORDER BY a.attnum), '[]')
         FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
-      ELSE '[]' END)), '[]') FROM relation c),
+      ELSE '[]' END) ORDER BY c.oid), '[]') FROM relation c),
   'edges', (SELECT coalesce(json_agg(json_build_object(
       'target', e.target::int8, 'written', e.written::int8, 'how', e.how,
       'on_delete', coalesce((SELECT k.confdeltype IN ('c', 'n', 'd') FROM pg_constraint k WHERE k.oid = e.con), true),
-      'on_update', (SELECT json_agg(a.attname) FROM pg_constraint k JOIN pg_attribute a
+      'on_update', (SELECT json_agg(a.attname ORDER BY a.attnum) FROM pg_constraint k JOIN pg_attribute a
                       ON a.attrelid = k.confrelid AND a.attnum = ANY (k.confkey)
-                    WHERE k.oid = e.con AND k.confupdtype IN ('c', 'n', 'd')))), '[]')
-    FROM edge e WHERE e.target IN (SELECT oid FROM related) AND e.written IN (SELECT oid FROM relation)),
+                    WHERE k.oid = e.con AND k.confupdtype IN ('c', 'n', 'd')))
+      ORDER BY e.target, e.written, e.how, e.con), '[]')
+    FROM edge e WHERE e.written IN (SELECT oid FROM relation)),
   'types', (SELECT coalesce(json_agg(json_build_object(
       'oid', t.oid::int8, 'kind', t.typtype::text, 'name', t.typname, 'base', t.typbasetype::int8,
       'element', CASE WHEN t.typcategory = 'A' THEN t.typelem::int8 ELSE 0 END,
       'subtype', (SELECT r.rngsubtype::int8 FROM pg_range r
                   WHERE t.oid IN (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)),
-      'attributes', (SELECT coalesce(json_agg(a.atttypid::int8), '[]') FROM pg_attribute a
-                     WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped))), '[]')
-    FROM pg_type t WHERE t.oid IN (SELECT oid FROM column_type)),
+      'attributes', (SELECT coalesce(json_agg(a.atttypid::int8 ORDER BY a.attnum), '[]') FROM pg_attribute a
+                     WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped))
+      ORDER BY t.oid), '[]')
+    FROM column_type c CROSS JOIN LATERAL (SELECT * FROM pg_type t WHERE t.oid = c.oid OFFSET 0) t),
   'homonyms', (SELECT coalesce(json_agg(json_build_object(
-      'oid', c.oid::int8, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind::text)), '[]')
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relname IN (SELECT relname FROM relation) AND c.oid NOT IN (SELECT oid FROM relation)
+      'oid', c.oid::int8, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind::text) ORDER BY c.oid), '[]')
+    FROM (SELECT DISTINCT relname FROM relation) r CROSS JOIN LATERAL (
+      SELECT c.oid, c.relname, c.relkind, c.relnamespace FROM pg_class c WHERE c.relname = r.relname OFFSET 0) c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid NOT IN (SELECT oid FROM relation)
       AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname !~ '^pg_(toast|temp)'),
   'volatile', (SELECT coalesce(json_agg(DISTINCT p.proname), '[]') FROM pg_proc p
     WHERE p.provolatile = 'v' AND p.prokind <> 'a' AND EXISTS (
       SELECT FROM pg_proc b WHERE b.proname = p.proname AND b.pronamespace = 'pg_catalog'::regnamespace)),
-  'harmless', (SELECT coalesce(json_agg(f.proname), '[]') FROM (
+  'harmless', (SELECT coalesce(json_agg(f.proname ORDER BY f.proname), '[]') FROM (
     SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
     WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
     GROUP BY p.proname HAVING bool_and(p.provolatile <> 'v' AND p.prokind IN ('f', 'w'))) f),
-  'float_digits', (SELECT s.setting::int >= 1 AND s.source IN ('default', 'configuration file', 'command line')
-                     FROM pg_settings s WHERE s.name = 'extra_float_digits')
-                  AND NOT EXISTS (SELECT FROM pg_db_role_setting r
+  'float_digits_by_role', EXISTS (SELECT FROM pg_db_role_setting r
                                   WHERE array_to_string(r.setconfig, ',') LIKE '%extra_float_digits%')
-) AS document)
+)::text, 'UTF8') AS document),
+answer AS (SELECT json_build_object(
+  'digest', encode(sha256(document), 'hex'),
+  'float_digits', (SELECT s.setting::int >= 1 FROM pg_settings s WHERE s.name = 'extra_float_digits'
+                     AND s.source IN ('default', 'configuration file', 'command line')),
+  'facts', CASE WHEN encode(sha256(document), 'hex') <> {known} THEN convert_from(document, 'UTF8')::json END
+) AS document FROM facts)
 SELECT encode(convert_to(document::text, 'UTF8'), 'hex') FROM answer
 """
 
@@ -110,10 +135,27 @@ _EVENTS = ((4, "INSERT"), (8, "DELETE"), (16, "UPDATE"), (32, "TRUNCATE"))
 """TRIGGER_TYPE_* bits of pg_trigger.tgtype."""
 
 
-def text(rules: Iterable[TableRule]) -> str:
-    """The query for all ``rules`` of one database: one SELECT with one row of one column."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back."""
+
+    digest: str
+    """``Catalog.digest``."""
+    facts: dict[str, Any] | None
+    """None: the digest is the one the query was asked with."""
+    float_digits: bool | None
+    """The server starts sessions with extra_float_digits of at least 1; None where the session that was asked hides it
+    by a setting of its own."""
+
+
+def text(rules: Iterable[TableRule], known: str = "") -> str:
+    """The query for all ``rules`` of one database: one SELECT with one row of one column.
+
+    ``known`` is the digest of the catalog that is here already: if it still holds, the answer is short.
+    """
     names = sorted({(rule.schema, rule.table) for rule in rules})
-    return _TEXT.format(configured=", ".join(f"({_quote(schema)}, {_quote(table)})" for schema, table in names))
+    configured = ", ".join(f"({_quote(schema)}::name, {_quote(table)}::name)" for schema, table in names)
+    return _TEXT.format(configured=configured, edges=_EDGES, known=_quote(known))
 
 
 def _quote(name: str) -> str:
@@ -122,20 +164,45 @@ def _quote(name: str) -> str:
     return f"E'{escaped}'"
 
 
-def parse(payload: bytes, database: str, rules: Sequence[TableRule]) -> Catalog:
-    """The catalog that the answer ``payload`` (hexadecimal digits) describes.
+def read(payload: bytes) -> Answer:
+    """The answer ``payload`` (hexadecimal digits).
 
     Raises:
         ValueError: the payload is not an answer to ``text``.
     """
     try:
         document = json.loads(bytes.fromhex(payload.decode("ascii")))
-        return _catalog(document, database, rules)
+        return Answer(str(document["digest"]), document["facts"], document["float_digits"])
     except (KeyError, TypeError) as error:
-        raise ValueError(f"not an answer to the catalog query: {error!r}") from error
+        raise _no_answer(error) from error
 
 
-def _catalog(document: dict[str, Any], database: str, rules: Sequence[TableRule]) -> Catalog:
+def parse(payload: bytes, database: str, rules: Sequence[TableRule]) -> Catalog:
+    """The catalog that the whole answer ``payload`` describes, as asked for without a known digest.
+
+    Raises:
+        ValueError: the payload is not such an answer.
+    """
+    return catalog_of(read(payload), database, rules)
+
+
+def catalog_of(answer: Answer, database: str, rules: Sequence[TableRule]) -> Catalog:
+    """The catalog that ``answer`` describes.
+
+    Raises:
+        ValueError: its facts are not what ``text`` asks for, or it has none.
+    """
+    try:
+        return _catalog(answer, answer.facts or {}, database, rules)
+    except (KeyError, TypeError) as error:
+        raise _no_answer(error) from error
+
+
+def _no_answer(error: Exception) -> ValueError:
+    return ValueError(f"not an answer to the catalog query: {error!r}")
+
+
+def _catalog(answer: Answer, document: dict[str, Any], database: str, rules: Sequence[TableRule]) -> Catalog:
     edges = [_edge(entry) for entry in document["edges"]]
     types = Types(document["types"])
     relations = {entry["oid"]: _relation(entry, types) for entry in document["relations"]}
@@ -145,6 +212,7 @@ def _catalog(document: dict[str, Any], database: str, rules: Sequence[TableRule]
     links = links_to(bound, edges)
     for entry in document["homonyms"]:
         relations[entry["oid"]] = Relation(entry["oid"], entry["schema"], entry["name"], entry["kind"], {})
+    by_role = bool(document["float_digits_by_role"])
     return Catalog(
         database=database,
         bound=tuple(bound),
@@ -154,7 +222,10 @@ def _catalog(document: dict[str, Any], database: str, rules: Sequence[TableRule]
         names=_names(relations, links, rules),
         volatile=frozenset(document["volatile"]),
         harmless=frozenset(document["harmless"]),
-        float_digits_certain=bool(document["float_digits"]),
+        float_digits_certain=answer.float_digits is True and not by_role,
+        float_digits_by_role=by_role,
+        started=document["started"],
+        digest=answer.digest,
     )
 
 
@@ -293,6 +364,7 @@ def _relation(entry: dict[str, Any], types: Types) -> Relation:
         rewritten=entry["rewritten"],
         inherited=entry["inherited"],
         partition=entry["partition"],
+        rules=tuple((oid, version) for oid, version in entry["rules"]),
     )
 
 
@@ -338,4 +410,5 @@ def _with_descendants(relation: Relation, relations: Mapping[int, Relation], edg
         rewritten=rewritten,
         inherited=relation.inherited,
         partition=relation.partition,
+        rules=relation.rules,
     )

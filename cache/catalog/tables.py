@@ -60,6 +60,8 @@ class Relation:
     """Has plain (not partition) inheritance children, so no unique index spans its rows."""
     partition: bool = False
     """Is a partition of, or inherits from, another table."""
+    rules: tuple[tuple[int, str], ...] = ()
+    """OID and version (xmin) of each of its rewrite rules, a view's query among them."""
 
 
 class LinkType(Enum):
@@ -144,6 +146,12 @@ class Catalog:
     """Names of functions outside pg_catalog whose overloads are all immutable or stable."""
     float_digits_certain: bool = False
     """Sessions of every role start with extra_float_digits of at least 1, so the text of a float is exact."""
+    float_digits_by_role: bool = False
+    """ALTER ROLE or ALTER DATABASE has set extra_float_digits for some sessions."""
+    started: str = ""
+    """When the postmaster was started (seconds since 1970), as the server writes it."""
+    digest: str = ""
+    """Equal for two catalogs of the same rules exactly if all facts in them are."""
 
     def resolve(self, schema: str | None, name: str, scope: Scope) -> Resolution:
         """Which known relations ``schema.name`` may mean for a session with this ``scope``."""

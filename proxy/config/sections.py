@@ -42,6 +42,10 @@ def _positive(value: float) -> float:
     return value
 
 
+def _optional_timeout(value: Any) -> float | None:
+    return None if value == "off" else _positive(_seconds(value))
+
+
 def _address(value: Any) -> Address:
     return units.address(_text(value, 'an address such as "127.0.0.1:6432"'))
 
@@ -142,6 +146,8 @@ class PostgresSection(Section):
     sslrootcert: Annotated[Path | Literal["system"] | None, BeforeValidator(_roots)] = None
     """A file, or the certificates that this machine's operating system trusts."""
     connect_timeout: Timeout = 10.0
+    catalog_interval: Annotated[float | None, BeforeValidator(_optional_timeout)] = 5.0
+    """Seconds after which a worker looks for DDL that it has not seen; None ("off" in the file): never."""
 
     @field_validator("host")
     @classmethod

@@ -197,11 +197,14 @@ class Worker:
                     name,
                     its_rules,
                     PlanMemo(self.config.cache.statements, self.internal_error),
+                    interval=self.config.postgres.catalog_interval,
                     on_learned=self._catalog_learned,
+                    on_changed=self._catalog_was_wrong,
                     # A session that is not followed may write unseen: nothing fills while there is one.
                     is_followed=lambda name=name: name not in self._unobserved,  # type: ignore[misc]  # no type for the default
                 )
             else:
+                database.interval = self.config.postgres.catalog_interval
                 database.configure(its_rules)
 
     def _catalog_learned(self, catalog: Catalog) -> None:
@@ -215,6 +218,12 @@ class Worker:
                 self.backlog.flush([rule.label])
         for bound in catalog.bound:
             self._uncaptured.pop(bound.rule.label, None)
+
+    def _catalog_was_wrong(self, rules: Sequence[TableRule]) -> None:
+        """Flush the rules that statements were planned for by facts that did not hold any more."""
+        labels = [rule.label for rule in rules]
+        log.info("the definition of tables has changed: their keys are removed", tables=", ".join(labels))
+        self.backlog.flush(labels)
 
     def _observe(self, name: str, user: str, parameters: dict[str, str], startup: dict[str, str]) -> Observer | None:
         database = self._databases.get(name)

@@ -20,9 +20,34 @@ SERVER_TIMEOUT = "4s"
 MAX_RESULT = 67_108_864
 """Bytes of answer that are kept; a longer one counts as none."""
 
+_PLANNER = (
+    *("bitmapscan", "gathermerge", "hashagg", "hashjoin", "indexonlyscan", "indexscan", "material", "mergejoin"),
+    *("nestloop", "seqscan", "sort", "tidscan"),
+)
+_LOCAL = {
+    "search_path": "pg_catalog, pg_temp",
+    "statement_timeout": SERVER_TIMEOUT,
+    "jit": "off",
+    **{f"enable_{node}": "on" for node in _PLANNER},
+    "max_parallel_workers_per_gather": "0",
+    "work_mem": "16MB",
+    "seq_page_cost": "1",
+    "random_page_cost": "1.1",
+    "cpu_tuple_cost": "0.01",
+    "cpu_index_tuple_cost": "0.005",
+    "cpu_operator_cost": "0.0025",
+    "effective_cache_size": "4GB",
+    "from_collapse_limit": "8",
+    "join_collapse_limit": "8",
+    "geqo": "on",
+    "geqo_threshold": "12",
+    "plan_cache_mode": "auto",
+}
+"""What the client may have set otherwise, by names that PostgreSQL 12 to 18 know. With some of these settings the
+catalog query takes minutes."""
 _SETTINGS = (
-    b"SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true), "
-    b"pg_catalog.set_config('statement_timeout', '%s', true)" % SERVER_TIMEOUT.encode()
+    b"SELECT pg_catalog.set_config(name, value, true) FROM (VALUES %s) AS local (name, value)"
+    % ", ".join(f"('{name}', '{value}')" for name, value in _LOCAL.items()).encode()
 )
 _CLEAN_UP = bytes(Close(codes.PREPARED_STATEMENT, NAME)) + bytes(Sync())
 

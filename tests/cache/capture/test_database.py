@@ -1,5 +1,8 @@
 """When the catalog is asked for, whose answer counts, and when it is certain."""
 
+import json
+import time
+
 import pytest
 
 from cache.capture import database
@@ -10,7 +13,7 @@ from cache.keys import KeyTemplate
 from cache.rules import TableRule
 from cache.sql.memo import PlanMemo
 from cache.values.loading import CANONICAL
-from tests.cache.catalog_answers import payload
+from tests.cache.catalog_answers import payload, short
 
 SCOPE = Scope(search_path=("public",))
 TEXT = b"SELECT id, name FROM users WHERE id = 1"
@@ -164,15 +167,197 @@ def test_answer_that_was_asked_for_before_ddl_that_has_ended_is_not_taken(learne
     assert not learned.certain
 
 
-def test_old_catalog_is_asked_for_again_and_stays_certain(make, monkeypatch):
-    monkeypatch.setattr(database, "MAX_AGE_NS", 0)
-    found = make(rule())
+def test_catalog_is_asked_for_again_after_the_interval_and_stays_certain(make):
+    found = make(rule(), interval=0)
     found.question().answer(payload("users"))
     question = found.question()
     assert question is not None
     assert found.certain, "age alone proves nothing"
     question.answer(payload("users", oid=9))
     assert oid(found) == 9
+
+
+def test_catalog_is_not_asked_for_again_without_an_interval(make):
+    found = make(rule(), interval=None)
+    found.question().answer(payload("users"))
+    assert found.due_at - time.monotonic_ns() > 1e18
+    assert found.question() is None
+    found.ddl_began()
+    found.ddl_ended()
+    assert found.question() is not None
+
+
+# -- an answer that differs
+
+
+@pytest.fixture
+def wrong(make):
+    """A database whose catalog is always asked for again, with two rules, and the labels that it reported as wrong."""
+    labels: list[list[str]] = []
+    found = make(
+        rule("users"),
+        rule("orders"),
+        interval=0,
+        on_changed=lambda rules: labels.append([each.label for each in rules]),
+    )
+    found.question().answer(payload("users", "orders"))
+    return found, labels
+
+
+def relations(*changed):
+    """Facts of the relations, with ``changed`` in those of users."""
+    document = json.loads(bytes.fromhex(payload("users", "orders").decode()))["facts"]["relations"]
+    document[0] |= dict(changed)
+    return {"relations": document}
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_unchanged_answer_keeps_the_catalog_and_flushes_nothing(wrong, whole):
+    found, labels = wrong
+    before = found.catalog
+    answer = payload("users", "orders")
+    found.question().answer(answer if whole else short(answer))
+    assert found.catalog is before
+    assert found.certain
+    assert labels == []
+
+
+def test_question_names_the_digest_of_the_catalog(wrong):
+    found, _ = wrong
+    assert found.catalog.digest.encode() in found.question().query
+
+
+def test_short_answer_about_another_catalog_is_none(wrong):
+    found, _ = wrong
+    before = found.catalog
+    found.ddl_began()
+    found.ddl_ended()
+    found.question().answer(short(payload("users")))
+    assert found.catalog is before
+    assert not found.certain
+
+
+def test_unchanged_answer_after_ddl_makes_a_new_catalog_and_flushes_nothing(wrong):
+    found, labels = wrong
+    before = found.catalog
+    found.ddl_began()
+    found.ddl_ended()
+    found.question().answer(short(payload("users", "orders")))
+    assert found.catalog is not before, "a view may read other columns now"
+    assert found.certain
+    assert labels == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        relations(("triggers", [4])),
+        relations(("unique", [["id"], ["name"]])),
+        relations(("rewritten", True)),
+        relations(("rules", [[1, "750"]])),
+        relations(("oid", 4711)),
+        relations(("partition", True)),
+        {"edges": [{"target": 16384, "written": 4712, "how": "cascade", "on_delete": True, "on_update": None}]}
+        | {"relations": [*relations()["relations"], {**relations()["relations"][0], "oid": 4712, "name": "owners"}]},
+        {"homonyms": [{"oid": 4713, "schema": "acme", "name": "users", "kind": "r"}]},
+    ],
+)
+def test_rule_is_flushed_when_its_facts_change_and_the_other_is_not(wrong, other):
+    found, labels = wrong
+    found.question().answer(payload("users", "orders", other=other))
+    assert labels == [["app.public.users"]]
+    assert found.certain
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"started": "1700000001.5"}, {"float_digits_by_role": True}, {"volatile": ["lower"]}],
+)
+def test_all_rules_are_flushed_when_a_fact_of_the_whole_database_changes(wrong, other):
+    found, labels = wrong
+    found.question().answer(payload("users", "orders", other=other))
+    assert labels == [["app.public.users", "app.public.orders"]]
+
+
+def test_all_rules_are_flushed_when_a_function_is_not_harmless_any_more(wrong):
+    found, labels = wrong
+    found.question().answer(payload("users", "orders", other={"harmless": ["f"]}))
+    assert labels == [], "statements that called it were held to change anything"
+    found.question().answer(payload("users", "orders"))
+    assert labels == [["app.public.users", "app.public.orders"]]
+
+
+def columns(*names):
+    document = relations()
+    text = document["relations"][0]["columns"][1]
+    key = document["relations"][0]["columns"][0]
+    document["relations"][0]["columns"] = [key, *({**text, "name": name, "number": number} for name, number in names)]
+    return document
+
+
+def test_column_behind_those_of_the_rule_flushes_nothing(wrong):
+    found, labels = wrong
+    found.question().answer(payload("users", "orders", other=columns(("name", 2), ("mail", 3))))
+    assert labels == []
+    assert list(found.catalog.bound[0].relation.columns) == ["id", "name", "mail"]
+
+
+def test_columns_renamed_crosswise_flush_the_rule(wrong):
+    found, labels = wrong
+    found.question().answer(payload("users", "orders", other=columns(("name", 2), ("title", 3))))
+    found.question().answer(payload("users", "orders", other=columns(("title", 2), ("name", 3))))
+    assert labels == [["app.public.users"]]
+
+
+def test_column_before_those_of_the_rule_that_is_dropped_flushes_the_rule(wrong):
+    found, labels = wrong
+    found.question().answer(payload("users", "orders", other=columns(("gone", 2), ("name", 3))))
+    found.question().answer(payload("users", "orders", other=columns(("name", 3))))
+    assert labels == [["app.public.users"]] * 2, "an INSERT without a column list means other columns"
+
+
+def test_answer_to_other_rules_is_compared_with_the_answer_before_them(wrong):
+    found, labels = wrong
+    found.configure([rule("users"), rule("orders")])
+    assert b"<> E''" in found.question_text, "the whole answer is asked for"
+    found.question().answer(payload("users", "orders", other=relations(("triggers", [4]))))
+    assert labels == [["app.public.users"]], "the file was read again between the DDL and the question"
+
+
+def test_table_that_is_gone_is_not_reported_as_changed(wrong):
+    found, labels = wrong
+    found.question().answer(payload("orders", oid=16385))
+    assert labels == [], "on_learned says why it is not captured"
+    found.question().answer(payload("users", "orders"))
+    assert labels == [["app.public.users"]]
+
+
+def test_transactions_from_before_the_change_flush_the_rule_and_later_ones_do_not(wrong):
+    found, _ = wrong
+    before = (7, time.monotonic_ns())
+    assert found.wrong_since(before) == []
+    found.question().answer(payload("users", "orders", other=relations(("triggers", [4]))))
+    found.configure([rule("users"), rule("orders")])
+    assert [(each.kind, each.rule, each.seq) for each in found.wrong_since(before)] == [(Kind.FLUSH, found.rules[0], 7)]
+    assert found.wrong_since((8, time.monotonic_ns() + 1)) == []
+
+
+def test_prepared_transaction_gets_a_flush_of_the_rule_about_which_the_catalog_was_wrong(wrong):
+    found, _ = wrong
+    assert found.prepare("g", [])
+    found.question().answer(payload("users", "orders", other=relations(("triggers", [4]))))
+    assert [(each.kind, each.rule.label) for each in found.prepared["g"]] == [(Kind.FLUSH, "app.public.users")]
+
+
+@pytest.mark.parametrize(("first", "then", "certain"), [(None, True, True), (True, False, False), (True, None, True)])
+def test_float_digits_follow_the_newest_session_that_shows_the_server_s(make, first, then, certain):
+    found = make(rule(), interval=0)
+    answer = payload("users")
+    document = json.loads(bytes.fromhex(answer.decode()))
+    found.question().answer(json.dumps(document | {"float_digits": first}).encode().hex().encode())
+    assert found.catalog.float_digits_certain is bool(first)
+    found.question().answer(short(answer, float_digits=then))
+    assert found.catalog.float_digits_certain is certain
 
 
 def test_catalog_is_asked_for_once_for_each_unknown_table(learned):

@@ -317,3 +317,120 @@ def test_unanswered_commit_prepared_may_make_what_was_prepared_true():
     assert [(change.kind, change.key) for change in possible] == [(Kind.EVICT, b"users:1"), (Kind.FLUSH, b"")]
     (prepared,) = server.database.prepared["g"]
     assert prepared.kind is Kind.STORE, "what is remembered stays as it was"
+
+
+# -- the catalog was wrong
+
+
+def find_wrong(server, *, since):
+    """A newer catalog says that statements sent at ``since`` and before were planned by facts that did not hold."""
+    server.database._was_wrong_about(list(server.database.rules), since)
+
+
+def delete_of_a_parent(server, status=None):
+    """By the catalog it reaches no rule."""
+    return server.run("DELETE FROM owners WHERE id = 1", "DELETE 1", status=status)
+
+
+def flushes(server, seq):
+    return [f"FLUSH @{seq}" for _ in server.database.rules]
+
+
+def test_write_that_was_under_way_when_the_catalog_was_found_wrong_flushes_the_rule():
+    server = Server()
+    execution = server.execution("DELETE FROM owners WHERE id = 1")
+    find_wrong(server, since=execution.sent_ns)
+    server.outcomes.finished(execution, b"DELETE 1")
+    server.ready(IDLE)
+    assert server.told() == flushes(server, 1)
+
+
+def test_write_after_the_catalog_was_found_wrong_flushes_nothing():
+    server = Server()
+    find_wrong(server, since=9)
+    assert delete_of_a_parent(server, IDLE) == []
+
+
+def test_read_that_was_under_way_when_the_catalog_was_found_wrong_flushes_nothing():
+    server = Server()
+    find_wrong(server, since=10)
+    assert server.run("SELECT 1", "SELECT 1", status=IDLE) == []
+
+
+@pytest.mark.parametrize(("tag", "flushed"), [("COMMIT", True), ("ROLLBACK", False)])
+def test_block_that_wrote_before_the_catalog_was_found_wrong_flushes_when_it_commits(tag, flushed):
+    server = Server()
+    server.begin()
+    delete_of_a_parent(server, IN_TRANSACTION)
+    find_wrong(server, since=25)
+    assert server.told() == []
+    assert server.run("SELECT 1", "SELECT 1", status=IN_TRANSACTION) == []
+    assert server.run("COMMIT", tag, status=IDLE) == (flushes(server, 1) if flushed else [])
+    assert delete_of_a_parent(server, IDLE) == []
+
+
+def test_implicit_transaction_of_several_statements_flushes_at_its_end():
+    server = Server()
+    delete_of_a_parent(server)
+    find_wrong(server, since=15)
+    server.run("SELECT 1", "SELECT 1")
+    server.ready(IDLE)
+    assert server.told() == flushes(server, 1)
+
+
+def test_block_that_only_read_before_the_catalog_was_found_wrong_flushes_nothing():
+    server = Server()
+    server.begin()
+    server.select(IN_TRANSACTION)
+    find_wrong(server, since=25)
+    assert server.run("COMMIT", "COMMIT", status=IDLE) == []
+
+
+def test_flush_for_a_wrong_catalog_is_undone_with_its_savepoint():
+    server = Server()
+    server.begin()
+    server.run("SAVEPOINT s", "SAVEPOINT", status=IN_TRANSACTION)
+    delete_of_a_parent(server, IN_TRANSACTION)
+    server.run("ROLLBACK TO s", "ROLLBACK", status=IN_TRANSACTION)
+    find_wrong(server, since=45)
+    assert server.run("COMMIT", "COMMIT", status=IDLE) == []
+
+
+def test_commit_of_a_block_that_wrote_under_a_wrong_catalog_is_announced():
+    server = Server()
+    server.begin()
+    delete_of_a_parent(server, IN_TRANSACTION)
+    find_wrong(server, since=25)
+    found = server.outcomes.possible_changes([])
+    assert [change.kind for change in found] == [Kind.FLUSH for _ in server.database.rules]
+
+
+def test_transaction_prepared_after_the_catalog_was_found_wrong_flushes_when_it_is_committed():
+    server = Server()
+    server.begin()
+    delete_of_a_parent(server, IN_TRANSACTION)
+    find_wrong(server, since=25)
+    assert server.run("PREPARE TRANSACTION 'g'", "PREPARE TRANSACTION", status=IDLE) == []
+    assert server.run("COMMIT PREPARED 'g'", "COMMIT PREPARED", status=IDLE) == flushes(server, 1)
+
+
+def test_transaction_prepared_before_the_catalog_was_found_wrong_flushes_when_it_is_committed():
+    server = Server()
+    server.begin()
+    delete_of_a_parent(server, IN_TRANSACTION)
+    server.run("PREPARE TRANSACTION 'g'", "PREPARE TRANSACTION", status=IDLE)
+    find_wrong(server, since=45)
+    assert server.told() == []
+    assert server.run("COMMIT PREPARED 'g'", "COMMIT PREPARED", status=IDLE) == flushes(server, 0)
+
+
+@pytest.mark.parametrize("unanswered", [False, True])
+def test_session_lost_in_a_block_that_wrote_under_a_wrong_catalog(unanswered):
+    server = Server()
+    server.begin()
+    delete_of_a_parent(server, IN_TRANSACTION)
+    find_wrong(server, since=25)
+    outstanding = [server.execution("COMMIT")] if unanswered else []
+    server.outcomes.lost(outstanding, may_commit_later=unanswered)
+    assert all(change.may_commit_later for change in server.sink.changes)
+    assert server.told() == (flushes(server, 1) if unanswered else [])

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import psycopg
 import pytest
 
 from cache.catalog import query as catalog_query
+from cache.catalog.facts import changed_rules
 from cache.catalog.tables import Catalog, LinkType, Scope
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
+from proxy.net.relay.injected_query import _SETTINGS
 
 
 def rule(
@@ -316,3 +321,112 @@ def test_float_digits_are_certain_unless_a_role_or_database_sets_them(connection
 def test_payload_that_is_no_answer_is_refused(payload):
     with pytest.raises(ValueError):
         catalog_query.parse(payload, "app", [rule("users")])
+
+
+# -- whatever the session's settings, and however many relations there are
+
+HOSTILE = "; ".join(
+    [
+        *(f"SET enable_{node} = off" for node in ("nestloop", "hashjoin", "mergejoin", "seqscan", "indexscan")),
+        *(f"SET enable_{node} = off" for node in ("indexonlyscan", "bitmapscan", "hashagg", "material", "sort")),
+        "SET work_mem = '64kB'; SET cpu_tuple_cost = 1000; SET jit_above_cost = 0; SET jit_optimize_above_cost = 0",
+        "SET join_collapse_limit = 1; SET from_collapse_limit = 1",
+    ]
+)
+MANY = """
+    DO $$ BEGIN FOR i IN 1..200 LOOP
+      EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY, up int REFERENCES t%s ON DELETE CASCADE)', i, i);
+    END LOOP; END $$;
+    CREATE TABLE users (id int PRIMARY KEY, name text, owner int REFERENCES t1 ON DELETE CASCADE)
+"""
+
+
+def seconds(connection: psycopg.Connection, query: str) -> float:
+    """What the query takes with the settings that go before it."""
+    with connection.transaction():
+        connection.execute(_SETTINGS)
+        began = time.perf_counter()
+        connection.execute(query.encode())
+        return time.perf_counter() - began
+
+
+def test_query_takes_no_longer_under_hostile_planner_settings(connection):
+    connection.execute(MANY)
+    query = catalog_query.text([rule("users")])
+    usual = min(seconds(connection, query) for _ in range(3))
+    connection.execute(HOSTILE)
+    assert min(seconds(connection, query) for _ in range(3)) < 3 * usual + 0.05
+    assert reached(learn(connection, rule("users"))) == {"users": "self", "t1": "cascade"}
+
+
+def test_query_reads_no_catalog_of_relations_from_end_to_end(connection):
+    """Every table that grows with the number of relations is read by an index."""
+    connection.execute(MANY)
+    connection.execute("VACUUM ANALYZE")
+    with connection.transaction():
+        connection.execute(_SETTINGS)
+        plan = connection.execute(b"EXPLAIN " + catalog_query.text([rule("users")]).encode()).fetchall()
+    scanned = {match[1] for (line,) in plan if (match := re.search(r"Seq Scan on (\w+)", line))}
+    assert not scanned & {"pg_class", "pg_depend", "pg_constraint", "pg_attribute", "pg_type", "pg_index", "pg_trigger"}
+
+
+def test_answer_to_a_known_digest_is_short_until_a_fact_changes(connection):
+    connection.execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
+    catalog = learn(connection, rule("users"))
+
+    def ask():
+        with connection.transaction():
+            connection.execute(_SETTINGS)
+            row = connection.execute(catalog_query.text([rule("users")], catalog.digest).encode()).fetchone()
+        assert row is not None
+        return catalog_query.read(row[0].encode())
+
+    connection.execute("INSERT INTO users VALUES (1, 'x'); ANALYZE users; CREATE TABLE others (id int PRIMARY KEY)")
+    assert ask() == catalog_query.Answer(catalog.digest, None, float_digits=True)
+    connection.execute("SET extra_float_digits = -3; SET timezone = 'Asia/Tokyo'; SET client_encoding = latin1")
+    assert ask() == catalog_query.Answer(catalog.digest, None, float_digits=None)
+    connection.execute("ALTER TABLE users ADD COLUMN mail text")
+    answer = ask()
+    assert answer.digest != catalog.digest
+    assert answer.facts is not None
+
+
+@pytest.mark.parametrize("facts", [None, {}, {"relations": [1]}])
+def test_answer_without_its_facts_is_refused(facts):
+    with pytest.raises(ValueError, match="not an answer"):
+        catalog_query.catalog_of(catalog_query.Answer("", facts, None), "app", [])
+
+
+CHANGES = {
+    "trigger": "CREATE TRIGGER t BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION"
+    " suppress_redundant_updates_trigger()",
+    "rename crosswise": "ALTER TABLE users RENAME name TO x; ALTER TABLE users RENAME title TO name;"
+    "ALTER TABLE users RENAME x TO title",
+    "cascade": "ALTER TABLE users ADD FOREIGN KEY (owner) REFERENCES owners ON DELETE CASCADE",
+    "homonym": "CREATE SCHEMA acme; CREATE TABLE acme.users (id int)",
+    "view": "CREATE VIEW seen AS SELECT id, name FROM users",
+    "view redefined": "CREATE OR REPLACE VIEW v AS SELECT id, title AS name FROM users",
+    "child": "CREATE TABLE low () INHERITS (users)",
+    "retyped": "DROP VIEW v; ALTER TABLE users ALTER name TYPE varchar(9)",
+    "unique index": "CREATE UNIQUE INDEX ON users (name)",
+    "made again": "DROP TABLE users CASCADE; CREATE TABLE users (id int PRIMARY KEY, name text)",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_change_of_a_table_changes_the_facts_of_its_rule_alone(connection, change):
+    connection.execute("""
+        CREATE TABLE owners (id int PRIMARY KEY);
+        CREATE TABLE users (id int PRIMARY KEY, name text, title text, owner int);
+        CREATE TABLE orders (id int PRIMARY KEY, name text);
+        CREATE VIEW v AS SELECT id, name FROM users
+    """)
+    rules = [rule("users"), rule("orders")]
+    before = learn(connection, *rules)
+    connection.execute("CREATE TABLE unrelated (id int PRIMARY KEY); ALTER TABLE users ADD COLUMN mail text")
+    assert changed_rules(before, learn(connection, *rules)) == []
+    connection.execute(CHANGES[change])
+    newer = learn(connection, *rules)
+    expected = [] if change == "child" else rules[:1]  # a table with children cannot be captured
+    assert changed_rules(before, newer) == expected
+    assert [each for each, _ in newer.unbound] == (rules[:1] if change == "child" else [])

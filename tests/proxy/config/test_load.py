@@ -253,6 +253,7 @@ def test_reload_reads_the_changed_file_under_the_same_flags(configured, tmp_path
                 " such as \"30s\", not '30'"
             ),
         ),
+        ("[postgres]\ncatalog_interval = '0s'", "2: postgres.catalog_interval: must be longer than nothing"),
         ("[postgres]\nconnect_timeout = '0s'", "2: postgres.connect_timeout: must be longer than nothing"),
         ("[proxy]\nworkers = 0", "2: proxy.workers: must be a number from 1 to 1024, or \"auto\", not 0"),
         ("[proxy]\nlisten = []", '2: proxy.listen: needs at least one address, such as "127.0.0.1:6432"'),
@@ -352,3 +353,10 @@ def test_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path):
 
 def test_variable_below_a_key_that_is_no_section_leaves_the_fault_to_the_file(refusals):
     assert refusals("postgres = 5", ROWTAP_POSTGRES__PORT="1") == ["1: postgres: must be a section [postgres], not 5"]
+
+
+def test_catalog_interval_is_seconds_or_off(configured):
+    text = "[[table]]\nname = 'users'\nkey = 'id'\nvalue = 'name'\ndatabase = 'app'\n[postgres]\n"
+    assert configured(text).postgres.catalog_interval == 5.0
+    assert configured(text + "catalog_interval = '2s'").postgres.catalog_interval == 2.0
+    assert configured(text + "catalog_interval = 'off'").postgres.catalog_interval is None

@@ -9,7 +9,6 @@ import pytest
 import redis.asyncio
 import structlog
 
-from cache.capture import database
 from cache.delivery.writer import Writer
 from proxy import logs
 from proxy.config.load import load
@@ -18,7 +17,7 @@ from proxy.net import listeners
 from proxy.process import internal_errors, worker
 from proxy.process.worker import Worker
 from tests.fix_postgres import fresh_database
-from tests.fix_proxy import toml
+from tests.fix_proxy import merged, toml
 
 USERS = {"name": "users", "key": "id", "value": "name", "redis_key": "users:{id}"}
 MAILS = USERS | {"value": "mail", "redis_key": "mails:{id}"}
@@ -107,7 +106,7 @@ async def start(tmp_path, postgres, database, redis_url, connect):
             "admin": {"listen": "off"},
             "table": list(tables),
         }
-        found = Running(tmp_path / "config.toml", defaults | sections, client)
+        found = Running(tmp_path / "config.toml", merged(defaults, sections), client)
         running.append(found)
         await found.until(lambda: found.worker.writer.connected or "redis" in sections)
         await found.settle()
@@ -295,9 +294,8 @@ async def test_each_database_fills_the_keys_of_its_own_rules(start, postgres):
         found.connections.clear()
 
 
-async def test_table_that_can_no_longer_be_captured_is_flushed_once(start, connect, logged, monkeypatch):
-    monkeypatch.setattr(database, "MAX_AGE_NS", 0)
-    found = await start()
+async def test_table_that_can_no_longer_be_captured_is_flushed_once(start, connect, logged):
+    found = await start(postgres={"catalog_interval": "1ms"})
     connection = await found.connect()
     await connection.execute(READ, (1,))
     assert await get(found, "users:1") == b"name 1"
@@ -312,14 +310,35 @@ async def test_table_that_can_no_longer_be_captured_is_flushed_once(start, conne
     await asked_again()
     assert await get(found, "users:1") is None
     flushes = next(iter(found.worker.snapshot()["rules"].values()))["flushes"]
-    await asked_again()
-    await asked_again()
+    for column in ("one", "two"):
+        connect().execute(f"ALTER TABLE users ADD COLUMN {column} int")
+        await asked_again()
     assert next(iter(found.worker.snapshot()["rules"].values()))["flushes"] == flushes
     (entry,) = [entry for entry in logged if entry.get("event") == "table is not captured"]
     assert entry["reason"].startswith("no unique index")
     connect().execute("ALTER TABLE users ADD PRIMARY KEY (id)")
     await asked_again()
     assert await filled(found, connection, 1, "users:1") == b"name 1"
+
+
+async def test_rule_is_flushed_when_its_table_was_changed_on_another_road_and_the_other_is_not(start, connect, logged):
+    connect().execute("CREATE TABLE orders (id int PRIMARY KEY, name text); INSERT INTO orders VALUES (1, 'order')")
+    entry = {"name": "orders", "key": "id", "value": "name"}
+    found = await start(
+        postgres={"catalog_interval": "1ms"}, table=[{"name": "users", "key": "id", "value": "name"}, entry]
+    )
+    connection = await found.connect()
+    assert await filled(found, connection, 1, "users:1") == b"name 1"
+    await connection.execute("SELECT id, name FROM orders")
+    assert await get(found, "orders:1") == b"order"
+    connect().execute("ALTER TABLE users RENAME name TO was; ALTER TABLE users ADD COLUMN name text DEFAULT 'other'")
+    while "the definition of tables has changed: their keys are removed" not in [
+        entry.get("event") for entry in logged
+    ]:
+        await connection.execute("SELECT 1")
+    assert await get(found, "users:1") is None
+    assert await get(found, "orders:1") == b"order"
+    assert await filled(found, connection, 1, "users:1") == b"other"
 
 
 async def test_keys_an_earlier_run_left_of_a_table_that_cannot_be_captured_are_removed(start, connect):
