@@ -1,4 +1,4 @@
-"""A connection nobody serves yet: keeps what arrives, and what becomes of it, until a relay takes it over."""
+"""A connection that no relay has taken over yet: keeps what arrives on it, and what becomes of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 class PendingConnection(asyncio.Protocol):
-    """Reads until ``enough`` says so, then not a byte more than the last chunk brought."""
+    """Reads until ``enough`` is true of what has arrived, and not beyond the chunk that made it so.
+
+    ``begun`` is what was read of the connection before.
+    """
 
     __slots__ = ("_enough", "_woken", "data", "ended", "error", "lost", "transport")
 
@@ -74,7 +77,7 @@ class PendingConnection(asyncio.Protocol):
 
 
 def never(_data: bytearray) -> bool:
-    """Wait for the end."""
+    """Read until the end of the stream."""
     return False
 
 

@@ -1,6 +1,6 @@
-"""The sockets of one worker: accepts, keeps every session and task in one register, and ends them in good order.
+"""The sockets of one worker: accepts connections, registers every session and task, and ends them in order.
 
-What a session's traffic means is not known here; ``observe`` makes what does.
+What a session's traffic means is not known here: ``observe`` makes the observer that knows.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Server:
             self._listen()
 
     def stop_accepting(self) -> None:
-        """Leave new connections to others; those that are here go on."""
+        """Accept no more; sessions go on. Another process may accept from the same listeners."""
         if self._accepting:
             self._accepting = False
             self._listen_no_more()
@@ -130,7 +130,7 @@ class Server:
             await self.close()
 
     async def close(self) -> None:
-        """Cut everything now, and do not leave statements running that nobody waits for any more."""
+        """Cut all sessions and logins now, and cancel the statements that are left without a client."""
         self.stop_accepting()
         cut = list(self._relays.items())
         for relay, _ in cut:

@@ -127,3 +127,15 @@ def test_fault_that_escapes_a_callback_of_the_event_loop_is_reported_and_cuts_it
     assert other.execute("SELECT 1").fetchone() == (1,)
     wait_until(lambda: proxy.status()["sessions"] == 1)
     assert_reported(proxy, "startup", "event_loop")
+
+
+@pytest.mark.parametrize("proxy", [{"cache": {"before_commit": True}}], indirect=True)
+def test_write_sent_with_the_startup_packet_leaves_no_stale_key_and_no_warning(proxy, connect, redis_client):
+    """It is forwarded before it can be shown, so it does not wait for Redis."""
+    client, packet = begin_login(proxy)
+    with client:
+        update = frontend.Query(b"UPDATE users SET name = 'new' WHERE id = 1")
+        client.socket.sendall(packet + bytes(update) + frontend.TERMINATE_FRAME)
+        assert b"UPDATE 1" in read_to_end(client.socket)
+    wait_until(lambda: proxy.status()["sessions"] == 0)
+    assert_no_stale_key(proxy, connect, redis_client)

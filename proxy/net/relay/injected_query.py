@@ -1,8 +1,9 @@
-"""One question of our own over a client's session, without any I/O.
+"""One query of our own over a client's session, without any I/O.
 
-The question goes by the extended protocol under a name of its own, because a simple Query would drop the client's
-unnamed prepared statement. Everything is one implicit transaction that ends with our Sync; settings made for it are
-local to it. The client sees nothing of it but what the server would have told it anyway.
+It goes by the extended protocol under a statement name of its own, because a simple Query would drop the client's
+unnamed prepared statement. All of it is one implicit transaction that ends with our Sync; settings made for it are
+local to that. The client gets nothing of it but what the server would have sent without it: notices, notifications,
+changed parameters.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from __future__ import annotations
 from protocol import backend, codes
 from protocol.errors import MessageError, ProtocolError
 from protocol.fields import MAXIMUM_LENGTH
-from protocol.frontend import Bind, Close, Execute, Parse, Sync
+from protocol.frontend import SYNC_FRAME, Bind, Close, Execute, Parse
 from protocol.message import HEADER
 from proxy.net.startup import message_end
 
 NAME = b"rowtap.question"
 SERVER_TIMEOUT = "4s"
-"""statement_timeout of the question: the server gives up before we do."""
+"""statement_timeout of the query: the server gives up before we do."""
 MAX_RESULT = 67_108_864
-"""Bytes of answer that are kept; a longer one counts as none."""
+"""Bytes of the answer that are kept; a longer one counts as none."""
 
 _PLANNER = (
     *("bitmapscan", "gathermerge", "hashagg", "hashjoin", "indexonlyscan", "indexscan", "material", "mergejoin"),
@@ -49,9 +50,9 @@ _SETTINGS = (
     b"SELECT pg_catalog.set_config(name, value, true) FROM (VALUES %s) AS local (name, value)"
     % ", ".join(f"('{name}', '{value}')" for name, value in _LOCAL.items()).encode()
 )
-_CLEAN_UP = bytes(Close(codes.PREPARED_STATEMENT, NAME)) + bytes(Sync())
+_CLEAN_UP = bytes(Close(codes.PREPARED_STATEMENT, NAME)) + SYNC_FRAME
 
-# The server adds these on behalf of our statements; what else comes meanwhile is meant for the client.
+# Notices of these severities are about our statements; others are meant for the client.
 _OURS = frozenset((b"DEBUG", b"DEBUG1", b"DEBUG2", b"DEBUG3", b"DEBUG4", b"DEBUG5", b"LOG", b"INFO"))
 _FATAL = frozenset((b"FATAL", b"PANIC"))
 _SILENT = frozenset((backend.BIND_COMPLETE, backend.CLOSE_COMPLETE, backend.COMMAND_COMPLETE))
@@ -70,14 +71,14 @@ def request(query: bytes) -> bytes:
             Close(codes.PREPARED_STATEMENT, NAME),
         ):
             message.append_to(buffer)
-    Sync().append_to(buffer)
+    buffer += SYNC_FRAME
     return bytes(buffer)
 
 
 class InjectedQuery:
-    """Reads the answer to one ``request`` out of what the backend sends.
+    """Reads the answer to one ``request`` out of what the server sends.
 
-    The session must be idle when the request goes out, and the request must be the next thing the backend reads.
+    The session must be idle when the request is sent, and the request must be the next the server reads.
     """
 
     __slots__ = (
@@ -102,14 +103,14 @@ class InjectedQuery:
         self._failed = False
         self._cleaned = False
         self.to_send = request(query)
-        """What the backend is to get now; the caller empties it."""
+        """What is to be sent to the server now; the caller empties it."""
         self.done = False
         self.rest = b""
-        """What followed the answer, to be treated as if this exchange had never been."""
+        """What followed the answer in its chunk: it belongs to the session."""
         self.fatal = False
-        """The backend ended the session instead; its words are the client's."""
+        """The server ended the session instead of answering; its error is for the client."""
         self.lost = False
-        """The answer cannot be followed: ``rest`` is what could not be read."""
+        """The answer cannot be read: ``rest`` is where that begins."""
 
     @property
     def result(self) -> bytes | None:
@@ -119,7 +120,7 @@ class InjectedQuery:
         return b"".join(self._rows)
 
     def feed(self, data: bytes) -> bytes:
-        """Take a chunk of the backend; returns what of it is for the client."""
+        """Take a chunk of the server's; returns what of it is for the client."""
         buffer = self._buffer
         buffer += data
         output = bytearray()
@@ -137,13 +138,13 @@ class InjectedQuery:
         return bytes(output)
 
     def _next(self, start: int) -> int | None:
-        """Where the next message to look at ends; None while more of it is needed. Of a row too long to keep, what is
-        here is thrown away."""
+        """Where the next message to look at ends; None while more of it is needed. What is here of a row too long to
+        keep is dropped."""
         buffer = self._buffer
         while True:
-            gone = min(self._skip, len(buffer) - start)
-            del buffer[start : start + gone]
-            self._skip -= gone
+            dropped = min(self._skip, len(buffer) - start)
+            del buffer[start : start + dropped]
+            self._skip -= dropped
             if len(buffer) - start < HEADER.size:
                 return None
             kind, length = HEADER.unpack_from(buffer, start)
@@ -169,7 +170,7 @@ class InjectedQuery:
         elif kind in (backend.PARAMETER_STATUS, backend.NOTIFICATION_RESPONSE):
             return message
         elif kind not in _SILENT:
-            raise MessageError(f"message of type 0x{kind:02x} answers a question")
+            raise MessageError(f"message of type 0x{kind:02x} in the answer to a query")
         return b""
 
     def _keep(self, values: list[bytes | None]) -> None:
@@ -192,7 +193,7 @@ class InjectedQuery:
 
     def _ready(self, status: int) -> None:
         if status != codes.IDLE:
-            raise MessageError("a question left a transaction open")
+            raise MessageError("a query of ours left a transaction open")
         if self._failed and not self._cleaned:
             self._cleaned = True
             self.to_send = _CLEAN_UP

@@ -165,6 +165,19 @@ class ObservedBeforeForwarding(Observed):
             self._gate.close()
             self._relay.spawn(self._forward_after(awaited, data), "before forwarding")
 
+    def show_early(self, data: bytes) -> None:
+        super().show_early(data)
+        awaited = self._observer.before_forwarding
+        if awaited is not None:
+            # The bytes went with the startup packet, so nothing waits for it.
+            self._relay.spawn(self._finish(awaited), "before forwarding")
+
+    async def _finish(self, awaited: Awaitable[object]) -> None:
+        try:
+            await awaited
+        except Exception as error:  # noqa: BLE001 - observation may fail in any way, relaying goes on
+            self._relay.observation_failed(error)
+
     def _forward(self, data: bytes) -> None:
         self._backend.write(data)
         try:

@@ -68,6 +68,29 @@ def test_client_over_its_limit_waits_after_a_chunk_that_had_to_wait(serve, datab
     assert order[:3] == [("frontend", False), ("backend", False), ("frontend", True)]
 
 
+@pytest.mark.parametrize("fault", ["", "awaited"])
+def test_what_is_awaited_for_early_chunks_holds_nothing_up_and_is_awaited_all_the_same(serve, database, fault):
+    class Early(Awaiting):
+        def __init__(self):
+            super().__init__()
+            self.ends = []
+
+        async def awaited(self):
+            await asyncio.sleep(0.1)
+            self.ends.append("awaited")
+            if fault:
+                raise Fault(fault)
+
+    observer = Early()
+    server = serve(lambda *_facts: observer)
+    with server.dial() as connection:
+        connection.sendall(startup_packet(database) + query("SELECT 'held'"))
+        assert b"held" in read_until_ready(connection, 2)
+        wait_for(lambda: observer.ends)
+    if fault:
+        assert_reported_and_only_relayed(server, observer, fault)
+
+
 @pytest.mark.parametrize("failing", ["frontend", "before_forwarding", "over_limit"])
 def test_fault_before_a_chunk_is_forwarded_is_reported_and_the_session_only_relayed(serve, database, failing):
     observer = Awaiting()
