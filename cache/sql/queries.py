@@ -16,6 +16,7 @@ from sqlglot.errors import SqlglotError
 from cache.sql import canonical
 from cache.sql.canonical import CALL_PREFIX, CURRENT_OF
 from cache.sql.expressions import (
+    Condition,
     FromClause,
     assigned_column,
     conflict_columns,
@@ -170,10 +171,10 @@ class _QueryReader:
         source = node.args.get("from_")
         if source is not None:
             self._item(source.this, clause, ctes)
-        self._joins(node.args.get("joins"), clause, ctes)
+        self._joins(node.args.get("joins"), clause, ctes, 0)
         where = node.args.get("where")
         if where is not None:
-            clause.conditions.append(where.this)
+            clause.conditions.append(Condition(where.this))
         self._expressions(
             node, ("expressions", "distinct", "where", "group", "having", "windows", "order", "limit", "offset"), ctes
         )
@@ -189,6 +190,7 @@ class _QueryReader:
 
     def _item(self, node: exp.Expr, clause: FromClause, ctes: _Ctes) -> None:
         """One item of a FROM clause, with the joins that hang on it."""
+        first = len(clause.named)
         if isinstance(node, (exp.Table, exp.Values)) and (found := constant_list_in(node)) is not None:
             clause.constant_lists[found[0]] = found[1]
         if isinstance(node, exp.Table):
@@ -206,7 +208,7 @@ class _QueryReader:
             self._query(node, ctes)
         else:
             raise UnreadError(f"FROM holds a {type(node).__name__}")
-        self._joins(node.args.get("joins"), clause, ctes)
+        self._joins(node.args.get("joins"), clause, ctes, first)
 
     def _table(self, node: exp.Table, clause: FromClause, ctes: _Ctes) -> None:
         if not isinstance(node.this, exp.Identifier):
@@ -245,7 +247,8 @@ class _QueryReader:
             for reference in clause.named[first:]:
                 reference.renamed = True
 
-    def _joins(self, joins: Sequence[exp.Join] | None, clause: FromClause, ctes: _Ctes) -> None:
+    def _joins(self, joins: Sequence[exp.Join] | None, clause: FromClause, ctes: _Ctes, first: int) -> None:
+        """Reads joins; ``clause.named[first:]`` are the relations of their left side."""
         for join in joins or ():
             self._only(join, _JOIN_PARTS)
             side, kind = str(join.args.get("side") or "").upper(), str(join.args.get("kind") or "").upper()
@@ -253,6 +256,8 @@ class _QueryReader:
             known = side in ("", "LEFT", "RIGHT", "FULL") and kind in ("", "INNER", "CROSS", "OUTER")
             if not known or method not in ("", "NATURAL"):  # pragma: no cover - a kind of join of another dialect
                 raise UnreadError(f"a {method} {side} {kind} join")
+            if not any(join.args.get(part) for part in ("side", "kind", "method", "on", "using")):
+                first = len(clause.named)  # a comma: the conditions of the joins after it do not see what is before it
             before = len(clause.visible)
             if side in ("RIGHT", "FULL"):
                 for reference in clause.visible:
@@ -270,7 +275,7 @@ class _QueryReader:
             if condition is not None:
                 self._expression(condition, ctes)
                 if not side:
-                    clause.conditions.append(condition)
+                    clause.conditions.append(Condition(condition, first, len(clause.named)))
 
     # Data-modifying statements
 
@@ -374,7 +379,7 @@ class _QueryReader:
         where = node.args.get("where")
         if where is not None:
             self._expression(where.this, ctes)
-            clause.conditions.append(where.this)
+            clause.conditions.append(Condition(where.this))
         clause.attach_equalities()
         return other_references
 
