@@ -243,11 +243,11 @@ def simplified(tokens: Sequence[Token]) -> list[Token]:
             next_words[0] == "overriding" and next_words[1] in ("system", "user") and next_words[2] == "value"
         ):
             position += 3
-        elif next_words[0] == "tablesample":
-            position = closing(tokens, position + 1) + 1
+        elif next_words[0] == "tablesample" and (start := _arguments(tokens, position + 1)):
+            position = _after_constants(tokens, start)
             if position < count and tokens[position].text == "repeatable":
-                position = closing(tokens, position) + 1
-        elif next_words[0] == "operator" and called:
+                position = _after_constants(tokens, position + 1)
+        elif next_words[0] == "operator" and called and tokens[closing(tokens, position) - 1].kind == OPERATOR:
             position = closing(tokens, position) + 1
             result.append(Token(OPERATOR, _PREFIX))
         elif next_words[0] == "only" and called:
@@ -258,6 +258,27 @@ def simplified(tokens: Sequence[Token]) -> list[Token]:
             result.append(token)
             position += 1
     return result
+
+
+def _arguments(tokens: Sequence[Token], start: int) -> int:
+    """Where the parenthesis opens after a sampling method's name, which may be qualified; 0 if there is no such name,
+    because TABLESAMPLE is a label here."""
+    for position in range(start, len(tokens)):
+        token = tokens[position]
+        if token.kind == MARK and token.text == "(":
+            return position if position > start else 0
+        named = token.kind == NAME or (token.kind == WORD and token.text not in _KEY_WORDS)
+        if not named and (token.kind != MARK or token.text != "."):
+            break
+    return 0
+
+
+def _after_constants(tokens: Sequence[Token], start: int) -> int:
+    """What follows the parenthesis at ``start``, in which nothing may be called or selected."""
+    end = closing(tokens, start)
+    if any(token.kind == MARK and token.text == "(" for token in tokens[start + 1 : end]):
+        raise LexicalError("TABLESAMPLE of an expression")
+    return end + 1
 
 
 def closing(tokens: Sequence[Token], start: int) -> int:

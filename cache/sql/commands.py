@@ -93,6 +93,7 @@ class StatementReader:
         if canonical.depth(tokens) > canonical.MAX_DEPTH:
             raise UnreadError("nested too deeply")
         ignores_keys = any(is_at(tokens, position, "overriding", "user") for position in range(len(tokens)))
+        parameters = [int(token.text) - 1 for token in tokens if token.kind == PARAMETER]
         tokens = canonical.simplified(tokens)
         shorter = canonical.shortened(tokens) if tokens[0].text == "insert" else None
         tokens = tokens if shorter is None else shorter
@@ -104,10 +105,8 @@ class StatementReader:
             raise UnreadError("too many statements in one text")
         self._queries_left -= 1
         result = queries.read_query(tokens, aliases)
-        for token in tokens:
-            if token.kind == PARAMETER:
-                index = int(token.text) - 1
-                result.parameters[index] = result.parameters.get(index, 0) + 1
+        for index in parameters:
+            result.parameters[index] = result.parameters.get(index, 0) + 1
         if result.created:  # SELECT INTO
             if temporary:
                 result.temporary = tuple(name.name for name in result.created)
