@@ -325,7 +325,7 @@ def render_for_parser(tokens: Sequence[Token]) -> str:
                 continue
             out.append(_identifier(token, before, after, typed=typed))
         elif token.kind == OPERATOR:
-            out.append(_operator(token.text, before))
+            out.append(_operator(token.text, before, after))
         elif token.kind == PARAMETER:
             out.append("$" + token.text)
         elif token.kind == MARK:
@@ -400,16 +400,16 @@ def _is_key_word(word: str, before: Token | None, after: Token | None, *, typed:
 _FOLLOWS_AS = word_set("materialized not select with values table")
 
 
-def _operator(text: str, before: Token | None) -> str:
-    if text in _KNOWN_OPERATORS or text == "=>":
-        return text
-    if before is None:
-        return _PREFIX
-    infix = (
+def _operator(text: str, before: Token | None, after: Token | None) -> str:
+    infix = before is not None and (
         before.kind in (NAME, STRING, NUMBER, PARAMETER, BIT_STRING)
         or (before.kind == MARK and before.text in ")]")
         or (before.kind == WORD and (before.text not in _KEY_WORDS or before.text in _ENDS_OPERAND))
     )
+    if text == "+" and not infix and (after is None or after.kind != NUMBER):
+        return _PREFIX  # the parser drops it, but of a type that has no such operator it may be the user's
+    if text in _KNOWN_OPERATORS or text == "=>":
+        return text
     return _INFIX if infix else _PREFIX
 
 

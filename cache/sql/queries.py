@@ -448,6 +448,8 @@ class _QueryReader:
                 continue
             if isinstance(current, (*_MODIFYING, exp.Command, exp.Table)):
                 raise UnreadError(f"a {type(current).__name__} within an expression")
+            if isinstance(current, exp.Fetch) and current.arg_key != "limit":
+                raise UnreadError("FETCH in parentheses, for which the parser forgets what stands before it")
             if isinstance(current, exp.Anonymous):
                 parent = current.parent
                 schema = parent.this if isinstance(parent, exp.Dot) and parent.expression is current else None

@@ -97,6 +97,11 @@ READS = [
     ("SELECT id AS tablesample, mine(), name FROM users", "", "volatile-function"),
     ("SELECT name FROM users AS operator (name, id) WHERE id = 4", "fill", "fill"),
     ("SELECT id, name, o.operator (mine()) FROM users", "", "volatile-function"),
+    ("SELECT id, name, ARRAY((SELECT mine()) FETCH FIRST ROW ONLY) FROM users", "", "opaque"),
+    ("SELECT id, name, EXISTS ((SELECT 1 FROM mine()) FETCH FIRST 2 ROWS ONLY) FROM users", "", "opaque"),
+    ("SELECT id, name FROM users WHERE ((SELECT calm()) FETCH FIRST ROW ONLY) = 4", "fill", "fill"),
+    ("SELECT name FROM users WHERE id = +4", "fill 4", "fill-fixed-key"),
+    ("SELECT name FROM users WHERE +id = 4", "fill", "fill"),
     ("SELECT id, name FROM ONLY (users) WHERE id = 4 AND n OPERATOR(pg_catalog.=) 4", "fill 4", "fill-fixed-key"),
     ("SELECT id, name FROM users WHERE id = 4 AND data->'a'->>'b' = 'x' AND tags @> '{a}' AND d ? 'k'", "fill 4", None),
 ]
