@@ -408,7 +408,7 @@ def _operator(text: str, before: Token | None, after: Token | None) -> str:
     )
     if text == "+" and not infix and (after is None or after.kind != NUMBER):
         return _PREFIX  # the parser drops it, but of a type that has no such operator it may be the user's
-    if text in _KNOWN_OPERATORS or text == "=>":
+    if text in _KNOWN_OPERATORS:
         return text
     return _INFIX if infix else _PREFIX
 

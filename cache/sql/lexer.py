@@ -132,7 +132,7 @@ def tokenize(text: str, conforming_strings: bool = True) -> list[Token]:
         elif kind == "operator":
             spelled = _operator(spelled)
             position = match.start() + len(spelled)
-            tokens.append(Token(OPERATOR, spelled))
+            tokens.append(Token(MARK if spelled == "=>" else OPERATOR, spelled))
         elif kind == "comment":
             position = _after_comment(text, position)
         else:

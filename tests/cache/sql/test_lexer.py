@@ -29,6 +29,8 @@ def read(text, conforming=True):
         ("a+/*x*/b", [(WORD, "a"), (OPERATOR, "+"), (WORD, "b")]),
         ("a!=b", [(WORD, "a"), (OPERATOR, "<>"), (WORD, "b")]),
         ("a=>b", [(WORD, "a"), (MARK, "=>"), (WORD, "b")]),
+        ("a=>/*c*/b", [(WORD, "a"), (MARK, "=>"), (WORD, "b")]),
+        ("a=>--c\nb", [(WORD, "a"), (MARK, "=>"), (WORD, "b")]),
         ("a=>>b", [(WORD, "a"), (OPERATOR, "=>>"), (WORD, "b")]),
         ("/* a /* b */ ' */ c", [(WORD, "c")]),
         ("B'01' X'fF'", [(BIT_STRING, "01"), (BIT_STRING, "fF")]),
