@@ -189,7 +189,7 @@ def _opaque(text: bytes, catalog: Catalog) -> Plan:
         return binding.plan_of_whole_text(catalog, (), ddl=ddl)
     lower = text.lower()
     temporary = b"temp" in lower
-    if b"u&" in lower:  # a name may be spelled in escapes
+    if b"u&" in lower or b"prepared" in lower:  # a name may be spelled in escapes; COMMIT PREPARED names no table
         return binding.plan_of_whole_text(catalog, None, ddl=ddl, temporary=temporary)
     readable = _is_utf8(text)
     return binding.plan_of_whole_text(

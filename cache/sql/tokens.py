@@ -27,11 +27,12 @@ def identifier(token: Token) -> str:
     return token.text
 
 
-def string(tokens: Sequence[Token], position: int) -> str:
+def string(tokens: Sequence[Token], position: int) -> str | None:
+    """The value of the string constant at ``position``; None if it is not certain."""
     token = tokens[position]
-    if token.kind != STRING or not token.certain:
+    if token.kind != STRING:
         raise UnreadError("a string was expected")
-    return token.text
+    return token.text if token.certain else None
 
 
 def identifiers_in(tokens: Sequence[Token]) -> frozenset[str]:
