@@ -113,7 +113,6 @@ _INFIX = "<->"
 """Written for every infix operator but the known ones."""
 _PREFIX = "~"
 """Written for every prefix operator."""
-# A word that ends an operand: an operator after it has a left side.
 _ENDS_OPERAND = word_set("null true false end default current_date current_time current_timestamp current_user")
 
 
@@ -239,6 +238,7 @@ def simplified(tokens: Sequence[Token]) -> list[Token]:
         token = tokens[position]
         next_words = [other.text if other.kind == WORD else "" for other in tokens[position : position + 3]] + ["", ""]
         called = position + 1 < count and tokens[position + 1].kind == MARK and tokens[position + 1].text == "("
+        called = called and not (position and tokens[position - 1].text == ".")
         if (next_words[0] in ("with", "without") and next_words[1:3] == ["time", "zone"]) or (
             next_words[0] == "overriding" and next_words[1] in ("system", "user") and next_words[2] == "value"
         ):
@@ -309,6 +309,8 @@ def render_for_parser(tokens: Sequence[Token]) -> str:
             out.append(f'"{CURRENT_OF}" ( )')
             position += 3
             continue
+        if _is_rows_from(tokens, position):
+            raise LexicalError("ROWS FROM after a comma, which the parser takes for another FROM clause")
         if token.kind == MARK and token.text == "(":
             calls.append(_is_word(before, "cast") or _is_word(before, "treat"))
         elif token.kind == MARK and token.text == ")" and calls:
@@ -336,6 +338,12 @@ def render_for_parser(tokens: Sequence[Token]) -> str:
             out.append(_constant(token))
         position += 1
     return " ".join(out)
+
+
+def _is_rows_from(tokens: Sequence[Token], position: int) -> bool:
+    """``, ROWS FROM (f (…)``; the same after FROM, JOIN and LATERAL is known to the parser."""
+    words = [token.text if token.kind in (WORD, MARK) else "" for token in tokens[position : position + 6]]
+    return words[:4] == [",", "rows", "from", "("] and words[5:] in (["("], ["."])
 
 
 def _names_constant(token: Token, before: Token | None, after: Token | None) -> bool:
@@ -381,6 +389,10 @@ def _is_key_word(word: str, before: Token | None, after: Token | None, *, typed:
         return before is not None and before.kind == STRING
     if word == "rows" and _is_word(after, "from"):
         return _is_word(before, "from") or _is_word(before, "join") or _is_word(before, "lateral")
+    if called and word in ("join", "like", "filter") and not _continues(word, before):
+        return False
+    if word == "current_schema":
+        return not called
     if word in _TYPE_KEY_WORDS:
         return typed or (after is not None and after.kind == STRING) or (word == "time" and _is_word(before, "at"))
     if not typed and _is_word(before, "as") and word not in _FOLLOWS_AS:
@@ -400,12 +412,29 @@ def _is_key_word(word: str, before: Token | None, after: Token | None, *, typed:
 _FOLLOWS_AS = word_set("materialized not select with values table")
 
 
-def _operator(text: str, before: Token | None, after: Token | None) -> str:
-    infix = before is not None and (
-        before.kind in (NAME, STRING, NUMBER, PARAMETER, BIT_STRING)
-        or (before.kind == MARK and before.text in ")]")
-        or (before.kind == WORD and (before.text not in _KEY_WORDS or before.text in _ENDS_OPERAND))
+def _continues(word: str, before: Token | None) -> bool:
+    """``word`` belongs to what stands before it, so that it is not the name of a function."""
+    if before is None:
+        return False
+    if word == "filter":
+        return before.kind == MARK and before.text == ")"
+    return _ends_operand(before) or (before.kind == WORD and before.text in _BEFORE_JOIN_OR_LIKE)
+
+
+_BEFORE_JOIN_OR_LIKE = word_set("not left right full inner cross outer natural")
+
+
+def _ends_operand(token: Token) -> bool:
+    """An operator after it has a left side."""
+    return (
+        token.kind in (NAME, STRING, NUMBER, PARAMETER, BIT_STRING)
+        or (token.kind == MARK and token.text in ")]")
+        or (token.kind == WORD and (token.text not in _KEY_WORDS or token.text in _ENDS_OPERAND))
     )
+
+
+def _operator(text: str, before: Token | None, after: Token | None) -> str:
+    infix = before is not None and _ends_operand(before)
     if text == "+" and not infix and (after is None or after.kind != NUMBER):
         return _PREFIX  # the parser drops it, but of a type that has no such operator it may be the user's
     if text in _KNOWN_OPERATORS:

@@ -51,6 +51,16 @@ _SELECT_PARTS = frozenset(
 _SUBQUERY_PARTS = frozenset(("this", "alias", "joins", *_QUERY_PARTS))
 _TABLE_PARTS = frozenset(["this", "alias", "db", "catalog", "joins", "only", "ordinality", "rows_from"])
 _JOIN_PARTS = frozenset(["this", "side", "kind", "method", "on", "using"])
+_CALLED_BY_KEY_WORDS: dict[type[exp.Expr], str] = {
+    exp.Collation: "collation",
+    exp.Overlay: "overlay",
+    exp.Substring: "substring",
+}
+"""Nodes of their own that are calls of functions, which may be the user's."""
+_CONSTRUCTS = canonical.word_set(
+    "all any json_array json_arrayagg json_exists json_query json_scalar row some treat xmlconcat xmlforest"
+)
+"""What the parser takes for functions although PostgreSQL's grammar does not: no function is called by these words."""
 _INSERT_PARTS = frozenset(["with_", "this", "expression", "default", "conflict", "returning"])
 _UPDATE_PARTS = frozenset(["with_", "this", "expressions", "from_", "where", "returning"])
 _DELETE_PARTS = frozenset(["with_", "this", "using", "where", "returning"])
@@ -171,6 +181,8 @@ class _QueryReader:
         source = node.args.get("from_")
         if source is not None:
             self._item(source.this, clause, ctes)
+        elif node.args.get("joins"):
+            raise UnreadError("a join of nothing: JOIN is a function's or a type's name")
         self._joins(node.args.get("joins"), clause, ctes, 0)
         where = node.args.get("where")
         if where is not None:
@@ -446,7 +458,7 @@ class _QueryReader:
             if isinstance(current, _QUERY):
                 self._query(current, ctes)
                 continue
-            if isinstance(current, (*_MODIFYING, exp.Command, exp.Table)):
+            if isinstance(current, (*_MODIFYING, exp.Command, exp.Table, exp.Aliases)):
                 raise UnreadError(f"a {type(current).__name__} within an expression")
             if isinstance(current, exp.Fetch) and current.arg_key != "limit":
                 raise UnreadError("FETCH in parentheses, for which the parser forgets what stands before it")
@@ -455,6 +467,8 @@ class _QueryReader:
                 schema = parent.this if isinstance(parent, exp.Dot) and parent.expression is current else None
                 self._function(current, schema, ctes)
                 continue
+            if (called := _CALLED_BY_KEY_WORDS.get(type(current))) is not None:
+                self._functions.add(Name(None, called))
             waiting.extend(current.iter_expressions())
 
     def _function(self, node: exp.Anonymous, schema: Any, ctes: _Ctes) -> None:
@@ -465,6 +479,8 @@ class _QueryReader:
             name = node.this.this.removeprefix(CALL_PREFIX)
             if CALL_PREFIX + name != CURRENT_OF:
                 self._functions.add(Name(qualifier, name))
+        elif node.name.lower() not in _CONSTRUCTS:
+            self._functions.add(Name(None, node.name.lower()))  # a key word that may name a function
         self._expressions(node, ("expressions",), ctes)
 
     def _only(self, node: exp.Expr, known: frozenset[str]) -> None:

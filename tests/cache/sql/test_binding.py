@@ -3,6 +3,7 @@
 import pytest
 
 from cache.catalog.tables import Link, LinkType, Scope
+from cache.sql.canonical import word_set
 from cache.sql.plans import Reason
 from tests.cache.catalogs import PUBLIC, USERS, USERS_COLUMNS, bound, catalog, effects, plan, relation
 
@@ -102,6 +103,23 @@ READS = [
     ("SELECT id, name FROM users WHERE ((SELECT calm()) FETCH FIRST ROW ONLY) = 4", "fill", "fill"),
     ("SELECT name FROM users WHERE id = +4", "fill 4", "fill-fixed-key"),
     ("SELECT name FROM users WHERE +id = 4", "fill", "fill"),
+    *[
+        (f"SELECT id, name, {word}(1, id) FROM users", "", "volatile-function")
+        for word in sorted(
+            word_set("by conflict filter ilike isnull like matched merge similar skip substring without")
+        )
+    ],
+    ("SELECT id, name, collation(id) FROM users", "", "volatile-function"),
+    ("SELECT id, name, cube(id) FROM users", "", "opaque"),
+    ("SELECT id, name, s.only(id), s.operator(*) FROM users", "", "volatile-function"),
+    ("SELECT id, name FROM users, join(1) j", "", "volatile-function"),
+    ("SELECT id, name FROM users GROUP BY join(id), id", "", "volatile-function"),
+    ("SELECT join(id), id, name FROM users", "", "volatile-function"),
+    ("SELECT join 'x', id, name FROM users", "", "opaque"),
+    ("SELECT id, name, overlay(name PLACING 'x' FROM 1) FROM users", "", "volatile-function"),
+    ("SELECT name FROM users WHERE current_schema = 4", "fill", "fill"),
+    ("SELECT id, name FROM users LEFT JOIN (SELECT 1) j ON name LIKE ('x') AND id NOT LIKE (name)", "fill", "fill"),
+    ("SELECT id, count(*) FILTER (WHERE id > 1) OVER (), name FROM users", "fill", "fill"),
     ("SELECT id, name FROM ONLY (users) WHERE id = 4 AND n OPERATOR(pg_catalog.=) 4", "fill 4", "fill-fixed-key"),
     ("SELECT id, name FROM users WHERE id = 4 AND data->'a'->>'b' = 'x' AND tags @> '{a}' AND d ? 'k'", "fill 4", None),
 ]
@@ -109,7 +127,9 @@ READS = [
 
 @pytest.mark.parametrize(("text", "effect", "reason"), READS)
 def test_read_has_the_effect_and_the_reason_of_the_manual(text, effect, reason):
-    where = catalog(harmless=frozenset(["calm"]), volatile=frozenset(["random", "query_to_xml"]))
+    where = catalog(
+        harmless=frozenset(["calm"]), volatile=frozenset(["random", "query_to_xml", "like", "substring", "overlay"])
+    )
     assert effects(text, where) == effect
     assert reason is None or plan(text, where).reason.value == reason
 
@@ -201,6 +221,7 @@ def test_write_elsewhere_is_not_trivial():
         ("(SELECT * INTO TEMP users FROM o CROSS APPLY f())", ("users",)),
         ("EXPLAIN ANALYZE SELECT * INTO LOCAL TEMP users FROM o CROSS APPLY f()", ("users",)),
         ("SELECT * INTO TEMP temp FROM o", ()),
+        ("CREATE TEMP TABLE materialized (id int)", ()),
         ("CREATE TEMP TABLE users AS SELECT B'1'\n'0'", ("users",)),
         ("SELECT U&'\\D83D\\DE00' INTO TEMPORARY TABLE users", ("users",)),
         ("SELECT B'1'\n'0' INTO o FROM users", ()),

@@ -173,6 +173,7 @@ def test_hostile_text_is_planned_within_five_seconds(text, writes):
 def test_random_words_never_raise():
     pieces = ["SELECT", "users", "(", ")", "'", '"', "$1", "$$", "E'", ";", "--", "/*", "*/", "UPDATE", "SET", "=", ","]
     pieces += ["WITH", "AS", "FROM", "WHERE", "id", "1", "RETURNING", "INTO", "VALUES", "CREATE", "PREPARE", "EXPLAIN"]
+    pieces += ["DECLARE", "MATERIALIZED", "TABLE", "TEMP", "ROWS", "TABLESAMPLE", "COMMIT PREPARED"]
     state = 12345
     for _ in range(3000):
         chosen = []

@@ -61,6 +61,8 @@ WRITES = [
     ("UPDATE users SET name = 'x' WHERE id IN (1, n)", "flush", "flush-unknown-key"),
     ("UPDATE users SET name = 'x' WHERE id IN (SELECT 1)", "flush", "flush-unknown-key"),
     ("UPDATE users SET name = 'x' FROM o WHERE o.id = 1", "flush", "flush-unknown-key"),
+    ("UPDATE users SET name = 'x' FROM users v, ROWS FROM (f()) r RETURNING v.id, v.name", "flush uncounted", "opaque"),
+    ("DELETE FROM users USING o, ROWS FROM (s.f()) r WHERE users.id = 4", "flush uncounted", "opaque"),
     ("UPDATE users SET name = 'x' WHERE CURRENT OF c", "flush", "flush-unknown-key"),
     ("UPDATE users SET name = 'x' WHERE n = 1 RETURNING id, name", "flush returning store", "store-returning"),
     ("UPDATE users SET name = 'x' WHERE n = 1 RETURNING new.*", "flush returning store", "store-returning"),
