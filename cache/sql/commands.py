@@ -241,7 +241,17 @@ def _is_into(tokens: Sequence[Token], position: int) -> bool:
     if not is_at(tokens, position, "into") or position == 0:
         return False
     before = tokens[position - 1]
-    return before.kind not in (WORD, MARK) or before.text not in ("insert", "merge", "as", ".")
+    if before.kind == WORD and before.text in ("insert", "merge"):
+        return not _begins_statement(tokens, position - 1)
+    return before.kind not in (WORD, MARK) or before.text not in ("as", ".")
+
+
+def _begins_statement(tokens: Sequence[Token], position: int) -> bool:
+    """INSERT or MERGE, and no column or label that is called so."""
+    if position == 0 or tokens[0].text not in ("select", "with", "("):
+        return True
+    before = tokens[position - 1]
+    return before.kind == MARK and (before.text == "(" or (before.text == ")" and tokens[0].text == "with"))
 
 
 def _into_target(tokens: Sequence[Token], position: int) -> tuple[int, bool]:

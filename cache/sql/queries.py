@@ -268,8 +268,12 @@ class _QueryReader:
             known = side in ("", "LEFT", "RIGHT", "FULL") and kind in ("", "INNER", "CROSS", "OUTER")
             if not known or method not in ("", "NATURAL"):  # pragma: no cover - a kind of join of another dialect
                 raise UnreadError(f"a {method} {side} {kind} join")
-            if not any(join.args.get(part) for part in ("side", "kind", "method", "on", "using")):
+            conditional = bool(join.args.get("on") or join.args.get("using"))
+            if not (conditional or side or kind or method):
                 first = len(clause.named)  # a comma: the conditions of the joins after it do not see what is before it
+            elif conditional is (kind == "CROSS" or method == "NATURAL"):
+                # a LEFT JOIN b CROSS JOIN c ON …: the parser gives the condition to the wrong join.
+                raise UnreadError("a condition of another join")
             before = len(clause.visible)
             if side in ("RIGHT", "FULL"):
                 for reference in clause.visible:
