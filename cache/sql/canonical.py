@@ -309,8 +309,6 @@ def render_for_parser(tokens: Sequence[Token]) -> str:
             out.append(f'"{CURRENT_OF}" ( )')
             position += 3
             continue
-        if _is_rows_from(tokens, position):
-            raise LexicalError("ROWS FROM after a comma, which the parser takes for another FROM clause")
         if token.kind == MARK and token.text == "(":
             calls.append(_is_word(before, "cast") or _is_word(before, "treat"))
         elif token.kind == MARK and token.text == ")" and calls:
@@ -338,12 +336,6 @@ def render_for_parser(tokens: Sequence[Token]) -> str:
             out.append(_constant(token))
         position += 1
     return " ".join(out)
-
-
-def _is_rows_from(tokens: Sequence[Token], position: int) -> bool:
-    """``, ROWS FROM (f (…)``; the same after FROM, JOIN and LATERAL is known to the parser."""
-    words = [token.text if token.kind in (WORD, MARK) else "" for token in tokens[position : position + 6]]
-    return words[:4] == [",", "rows", "from", "("] and words[5:] in (["("], ["."])
 
 
 def _names_constant(token: Token, before: Token | None, after: Token | None) -> bool:

@@ -81,7 +81,22 @@ def read_query(tokens: Sequence[Token], aliases: ReturningAliases) -> Statement:
         raise UnreadError(str(error)) from error
     if len(parsed) != 1 or parsed[0] is None:
         raise UnreadError("not one statement")
+    if _count_names(parsed[0]) != text.count('"') // 2:
+        raise UnreadError("the parser has lost a name, and what stood around it, or has made one")
     return _QueryReader(aliases).statement(parsed[0])
+
+
+def _count_names(parsed: exp.Expr) -> int:
+    """How many quoted names the statement was parsed from; a quote within a name, which is doubled, counts as one."""
+    count = 0
+    for node in parsed.walk():
+        if isinstance(node, exp.Identifier):
+            count += 1 + node.name.count('"') if node.args.get("quoted") else 0
+        elif isinstance(node, (exp.Extract, exp.IntervalSpan, exp.Kwarg)):
+            count += 1  # EXTRACT's field, the second one of INTERVAL … DAY TO SECOND, and an argument's name
+        elif isinstance(node, exp.DataType) and isinstance(node.args.get("kind"), str):
+            count += node.args["kind"].count('"') // 2
+    return count
 
 
 _Ctes = dict[str, "list[TableReference] | None"]
@@ -464,8 +479,6 @@ class _QueryReader:
                 continue
             if isinstance(current, (*_MODIFYING, exp.Command, exp.Table, exp.Aliases)):
                 raise UnreadError(f"a {type(current).__name__} within an expression")
-            if isinstance(current, exp.Fetch) and current.arg_key != "limit":
-                raise UnreadError("FETCH in parentheses, for which the parser forgets what stands before it")
             if isinstance(current, exp.Anonymous):
                 parent = current.parent
                 schema = parent.this if isinstance(parent, exp.Dot) and parent.expression is current else None

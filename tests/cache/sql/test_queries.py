@@ -251,3 +251,21 @@ def test_relations_surface_through_the_grammar_around_them(text, effect):
 
 def test_recursive_query_that_refers_ahead_is_opaque():
     assert plan("WITH RECURSIVE a AS (SELECT * FROM b), b AS (SELECT * FROM users) SELECT * FROM a").opaque
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'SELECT id, name, "q""u""o", """te" FROM users',
+        'SELECT id, name, lower(a => name, b := email), EXTRACT(year FROM seen), \'x\'::"my ""type" FROM users',
+        "SELECT id, name, INTERVAL '1' DAY TO SECOND, INTERVAL '1' YEAR FROM users",
+        "SELECT id, name, CAST(n AS mine), n::s.mine(3), n::varchar(5)[] FROM users",
+    ],
+)
+def test_names_are_counted_as_the_parser_keeps_them(text):
+    assert plan(text).fills
+
+
+def test_statement_of_which_the_parser_loses_a_name_is_opaque():
+    assert plan("SELECT id, name, ARRAY((SELECT o) FETCH FIRST ROW ONLY) FROM users").reason is Reason.OPAQUE
+    assert plan("UPDATE users SET name = 'x' FROM o, ROWS FROM (lower('a'))").reason is Reason.OPAQUE
