@@ -83,6 +83,7 @@ def _query_that_runs(result: Statement, query: Sequence[Token]) -> Sequence[Toke
 def run_query(result: Statement, inner: Statement) -> None:
     """Add to the definition ``result`` what running its query does."""
     result.functions = inner.functions
+    result.settings = inner.settings
     result.opaque = result.opaque or inner.opaque
     result.writes = inner.writes
     if inner.unread:
