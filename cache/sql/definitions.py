@@ -84,6 +84,7 @@ def run_query(result: Statement, inner: Statement) -> None:
     """Add to the definition ``result`` what running its query does."""
     result.functions = inner.functions
     result.settings = inner.settings
+    result.parameters = inner.parameters
     result.opaque = result.opaque or inner.opaque
     result.writes = inner.writes
     if inner.unread:

@@ -453,7 +453,9 @@ class _QueryReader:
                 values = row_of(node.expression)
                 if len(values) != len(columns):
                     values = (None,) * len(columns)
-                found += [(assigned_column(column), value) for column, value in zip(columns, values, strict=True)]
+                for column, value in zip(columns, values, strict=True):
+                    is_whole = isinstance(column, exp.Column) and column.args.get("table") is None
+                    found.append((assigned_column(column), value if is_whole else None))
             elif isinstance(target, exp.Column) and target.args.get("table") is None:
                 found.append((assigned_column(target), operand_of(node.expression)))
             else:
