@@ -47,7 +47,9 @@ def test_literal_has_its_value_with_and_without_a_template(spelled, value):
         assert literals[target.key[0].index].value == b"7"
 
 
-@pytest.mark.parametrize("spelled", [r"E'\xe9'", r"E'\351'", r"E'\u00e9'", r"U&'\0061'", "N'x'", "B'1'", "X'1F'"])
+@pytest.mark.parametrize(
+    "spelled", [r"E'\xe9'", r"E'\351'", r"E'\u00e9'", r"E'\v'", r"U&'\0061'", "N'x'", "B'1'", "X'1F'"]
+)
 def test_constant_whose_text_is_not_certain_evicts(spelled):
     assert effects(f"UPDATE users SET name = {spelled} WHERE id = 7") == "evict 7"
 
