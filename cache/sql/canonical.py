@@ -381,7 +381,7 @@ def _is_key_word(word: str, before: Token | None, after: Token | None, *, typed:
         return before is not None and before.kind == STRING
     if word == "rows" and _is_word(after, "from"):
         return _is_word(before, "from") or _is_word(before, "join") or _is_word(before, "lateral")
-    if called and word in ("join", "like", "filter") and not _continues(word, before):
+    if called and before is not None and word in ("join", "like", "filter") and not _continues(word, before):
         return False
     if word == "current_schema":
         return not called
@@ -404,10 +404,8 @@ def _is_key_word(word: str, before: Token | None, after: Token | None, *, typed:
 _FOLLOWS_AS = word_set("materialized not select with values table")
 
 
-def _continues(word: str, before: Token | None) -> bool:
+def _continues(word: str, before: Token) -> bool:
     """``word`` belongs to what stands before it, so that it is not the name of a function."""
-    if before is None:
-        return False
     if word == "filter":
         return before.kind == MARK and before.text == ")"
     return _ends_operand(before) or (before.kind == WORD and before.text in _BEFORE_JOIN_OR_LIKE)

@@ -94,8 +94,6 @@ def _count_names(parsed: exp.Expr) -> int:
             count += 1 + node.name.count('"') if node.args.get("quoted") else 0
         elif isinstance(node, (exp.Extract, exp.IntervalSpan, exp.Kwarg)):
             count += 1  # EXTRACT's field, the second one of INTERVAL … DAY TO SECOND, and an argument's name
-        elif isinstance(node, exp.DataType) and isinstance(node.args.get("kind"), str):
-            count += node.args["kind"].count('"') // 2
     return count
 
 
@@ -196,8 +194,6 @@ class _QueryReader:
         source = node.args.get("from_")
         if source is not None:
             self._item(source.this, clause, ctes)
-        elif node.args.get("joins"):
-            raise UnreadError("a join of nothing: JOIN is a function's or a type's name")
         self._joins(node.args.get("joins"), clause, ctes, 0)
         where = node.args.get("where")
         if where is not None:
@@ -454,7 +450,8 @@ class _QueryReader:
                 if len(values) != len(columns):
                     values = (None,) * len(columns)
                 for column, value in zip(columns, values, strict=True):
-                    is_whole = isinstance(column, exp.Column) and column.args.get("table") is None
+                    plain = column.unnest()
+                    is_whole = isinstance(plain, exp.Column) and plain.args.get("table") is None
                     found.append((assigned_column(column), value if is_whole else None))
             elif isinstance(target, exp.Column) and target.args.get("table") is None:
                 found.append((assigned_column(target), operand_of(node.expression)))

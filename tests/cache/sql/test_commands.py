@@ -37,6 +37,7 @@ COMMANDS = [
     ("CLOSE c", Command.CLOSE, "c"),
     ("CLOSE ALL", Command.CLOSE, None),
     ("DISCARD ALL", Command.DISCARD_ALL, None),
+    ("DISCARD PLANS", Command.UTILITY, None),
     ("DISCARD TEMP", Command.DISCARD_TEMP, None),
     ("LISTEN x", Command.UTILITY, None),
     ("LOCK users", Command.UTILITY, None),

@@ -268,6 +268,11 @@ def test_names_are_counted_as_the_parser_keeps_them(text):
     assert plan(text).fills
 
 
+@pytest.mark.parametrize("text", ["SELECT FROM SELECT 1", "INSERT INTO users (VALUES (1))"])
+def test_tree_that_is_not_of_postgresqls_grammar_is_opaque(text):
+    assert plan(text).opaque
+
+
 def test_statement_of_which_the_parser_loses_a_name_is_opaque():
     assert plan("SELECT id, name, ARRAY((SELECT o) FETCH FIRST ROW ONLY) FROM users").reason is Reason.OPAQUE
     assert plan("UPDATE users SET name = 'x' FROM o, ROWS FROM (lower('a'))").reason is Reason.OPAQUE
