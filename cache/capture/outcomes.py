@@ -208,7 +208,7 @@ class Outcomes:
             return self.flush_all(stamp)
         changes: list[Change] = []
         if plan.command is Command.COMMIT_PREPARED:
-            prepared = self._database.prepared.get(plan.name or "")
+            prepared = None if plan.name is None else self._database.prepared.get(plan.name)
             changes += self.flush_all(stamp) if prepared is None else [replace(change) for change in prepared]
         for write in execution.plan.writes:
             changes += changes_of_write(write, execution.arguments, None, None, stamp, certain=False)
@@ -319,17 +319,20 @@ class Outcomes:
         self._settings.transaction_ended()
         self._add_unforeseen()
         changes = self.buffer.take()
-        if not self._database.prepare(execution.plan.name or "", changes):
+        gid = execution.plan.name
+        if gid is None or not self._database.prepare(gid, changes):
             self._backlog.put(without_values(changes))
 
     def _commit_prepared(self, execution: Execution, tag: bytes) -> None:
-        changes = self._database.prepared.pop(execution.plan.name or "", None)
+        gid = execution.plan.name
+        changes = None if gid is None else self._database.prepared.pop(gid, None)
         if changes is None:  # not prepared through this worker: what it wrote is not known
             changes = self.flush_all((execution.seq, execution.sent_ns))
         self._backlog.put(changes)
 
     def _rollback_prepared(self, execution: Execution, tag: bytes) -> None:
-        self._database.prepared.pop(execution.plan.name or "", None)
+        if execution.plan.name is not None:
+            self._database.prepared.pop(execution.plan.name, None)
 
     # -- ends
 

@@ -15,7 +15,7 @@ from cache.sql.operands import Operands
 from cache.sql.plans import Action, Command, FillPlan, OperandSource, Plan, Reason, WritePlan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from cache.catalog.tables import BoundRule, Catalog
     from cache.sql.statements import Name, Statement, TableReference, Write
@@ -30,12 +30,22 @@ def bind(statement: Statement, catalog: Catalog, scope: Scope, types: tuple[str,
     return _Binder(catalog, scope, types).plan(statement)
 
 
-def plan_of_whole_text(catalog: Catalog, names: Iterable[str] | None, *, ddl: bool) -> Plan:
+def plan_of_whole_text(catalog: Catalog, names: Collection[str] | None, *, ddl: bool, temporary: bool = False) -> Plan:
     """The plan of a text that cannot be divided into statements: it may write every relation in ``names``, or any
-    relation if that is None."""
+    relation if that is None. ``temporary``: it may also make temporary relations of these names."""
     rules = catalog.bound if names is None else _rules_reached(catalog, names)
     flushes = tuple(WritePlan(bound, Action.FLUSH, counted=False) for bound in rules)
-    return Plan(Reason.OPAQUE, Command.UTILITY, writes=flushes, opaque=True, ddl=ddl, modifies=True, whole=True)
+    shadows = tuple(catalog.names if names is None else names) if temporary else ()
+    return Plan(
+        Reason.OPAQUE,
+        Command.UTILITY,
+        writes=flushes,
+        opaque=True,
+        ddl=ddl,
+        shadows=shadows,
+        modifies=True,
+        whole=True,
+    )
 
 
 def _rules_reached(

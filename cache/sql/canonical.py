@@ -113,7 +113,6 @@ _INFIX = "<->"
 """Written for every infix operator but the known ones."""
 _PREFIX = "~"
 """Written for every prefix operator."""
-# A word that ends an operand: an operator after it has a left side.
 _ENDS_OPERAND = word_set("null true false end default current_date current_time current_timestamp current_user")
 
 
@@ -239,15 +238,16 @@ def simplified(tokens: Sequence[Token]) -> list[Token]:
         token = tokens[position]
         next_words = [other.text if other.kind == WORD else "" for other in tokens[position : position + 3]] + ["", ""]
         called = position + 1 < count and tokens[position + 1].kind == MARK and tokens[position + 1].text == "("
+        called = called and not (position and tokens[position - 1].text == ".")
         if (next_words[0] in ("with", "without") and next_words[1:3] == ["time", "zone"]) or (
             next_words[0] == "overriding" and next_words[1] in ("system", "user") and next_words[2] == "value"
         ):
             position += 3
-        elif next_words[0] == "tablesample":
-            position = closing(tokens, position + 1) + 1
+        elif next_words[0] == "tablesample" and (start := _arguments(tokens, position + 1)):
+            position = _after_constants(tokens, start)
             if position < count and tokens[position].text == "repeatable":
-                position = closing(tokens, position) + 1
-        elif next_words[0] == "operator" and called:
+                position = _after_constants(tokens, position + 1)
+        elif next_words[0] == "operator" and called and tokens[closing(tokens, position) - 1].kind == OPERATOR:
             position = closing(tokens, position) + 1
             result.append(Token(OPERATOR, _PREFIX))
         elif next_words[0] == "only" and called:
@@ -258,6 +258,27 @@ def simplified(tokens: Sequence[Token]) -> list[Token]:
             result.append(token)
             position += 1
     return result
+
+
+def _arguments(tokens: Sequence[Token], start: int) -> int:
+    """Where the parenthesis opens after a sampling method's name, which may be qualified; 0 if there is no such name,
+    because TABLESAMPLE is a label here."""
+    for position in range(start, len(tokens)):
+        token = tokens[position]
+        if token.kind == MARK and token.text == "(":
+            return position if position > start else 0
+        named = token.kind == NAME or (token.kind == WORD and token.text not in _KEY_WORDS)
+        if not named and (token.kind != MARK or token.text != "."):
+            break
+    return 0
+
+
+def _after_constants(tokens: Sequence[Token], start: int) -> int:
+    """What follows the parenthesis at ``start``, in which nothing may be called or selected."""
+    end = closing(tokens, start)
+    if any(token.kind == MARK and token.text == "(" for token in tokens[start + 1 : end]):
+        raise LexicalError("TABLESAMPLE of an expression")
+    return end + 1
 
 
 def closing(tokens: Sequence[Token], start: int) -> int:
@@ -304,7 +325,7 @@ def render_for_parser(tokens: Sequence[Token]) -> str:
                 continue
             out.append(_identifier(token, before, after, typed=typed))
         elif token.kind == OPERATOR:
-            out.append(_operator(token.text, before))
+            out.append(_operator(token.text, before, after))
         elif token.kind == PARAMETER:
             out.append("$" + token.text)
         elif token.kind == MARK:
@@ -360,6 +381,10 @@ def _is_key_word(word: str, before: Token | None, after: Token | None, *, typed:
         return before is not None and before.kind == STRING
     if word == "rows" and _is_word(after, "from"):
         return _is_word(before, "from") or _is_word(before, "join") or _is_word(before, "lateral")
+    if called and before is not None and word in ("join", "like", "filter") and not _continues(word, before):
+        return False
+    if word == "current_schema":
+        return not called
     if word in _TYPE_KEY_WORDS:
         return typed or (after is not None and after.kind == STRING) or (word == "time" and _is_word(before, "at"))
     if not typed and _is_word(before, "as") and word not in _FOLLOWS_AS:
@@ -379,16 +404,31 @@ def _is_key_word(word: str, before: Token | None, after: Token | None, *, typed:
 _FOLLOWS_AS = word_set("materialized not select with values table")
 
 
-def _operator(text: str, before: Token | None) -> str:
-    if text in _KNOWN_OPERATORS or text == "=>":
-        return text
-    if before is None:
-        return _PREFIX
-    infix = (
-        before.kind in (NAME, STRING, NUMBER, PARAMETER, BIT_STRING)
-        or (before.kind == MARK and before.text in ")]")
-        or (before.kind == WORD and (before.text not in _KEY_WORDS or before.text in _ENDS_OPERAND))
+def _continues(word: str, before: Token) -> bool:
+    """``word`` belongs to what stands before it, so that it is not the name of a function."""
+    if word == "filter":
+        return before.kind == MARK and before.text == ")"
+    return _ends_operand(before) or (before.kind == WORD and before.text in _BEFORE_JOIN_OR_LIKE)
+
+
+_BEFORE_JOIN_OR_LIKE = word_set("not left right full inner cross outer natural")
+
+
+def _ends_operand(token: Token) -> bool:
+    """An operator after it has a left side."""
+    return (
+        token.kind in (NAME, STRING, NUMBER, PARAMETER, BIT_STRING)
+        or (token.kind == MARK and token.text in ")]")
+        or (token.kind == WORD and (token.text not in _KEY_WORDS or token.text in _ENDS_OPERAND))
     )
+
+
+def _operator(text: str, before: Token | None, after: Token | None) -> str:
+    infix = before is not None and _ends_operand(before)
+    if text == "+" and not infix and (after is None or after.kind != NUMBER):
+        return _PREFIX  # the parser drops it, but of a type that has no such operator it may be the user's
+    if text in _KNOWN_OPERATORS:
+        return text
     return _INFIX if infix else _PREFIX
 
 

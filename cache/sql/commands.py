@@ -6,12 +6,13 @@ in PostgreSQL's grammar. A statement within one (PREPARE's, a cursor's query) is
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING
 
 from cache.sql import canonical, definitions, queries, set_commands
 from cache.sql.canonical import closing
-from cache.sql.lexer import MARK, OPERATOR, PARAMETER, STRING, WORD, LexicalError, Token
+from cache.sql.lexer import MARK, NAME, OPERATOR, PARAMETER, STRING, WORD, LexicalError, Token
 from cache.sql.plans import Command, Operand
 from cache.sql.statements import Name, ReturningAliases, Statement, UnreadError, Verb, Write
 from cache.sql.tokens import (
@@ -26,7 +27,7 @@ from cache.sql.tokens import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cache.counts import ErrorReport
 
@@ -39,6 +40,8 @@ _WITHOUT_EFFECT = canonical.word_set(
     "lock vacuum analyze analyse cluster reindex checkpoint listen unlisten notify load comment grant revoke security "
     "reassign wait"
 )
+_INTO_WORDS = ("temp", "temporary", "local", "global", "unlogged", "table")
+_AFTER_INTO = canonical.word_set("from where group having window union intersect except order limit offset fetch for")
 _SETTING_WORDS = re.compile(r"set_config|search_path|standard_conforming_strings|client_encoding", re.IGNORECASE)
 
 
@@ -93,6 +96,7 @@ class StatementReader:
         if canonical.depth(tokens) > canonical.MAX_DEPTH:
             raise UnreadError("nested too deeply")
         ignores_keys = any(is_at(tokens, position, "overriding", "user") for position in range(len(tokens)))
+        parameters = [int(token.text) - 1 for token in tokens if token.kind == PARAMETER]
         tokens = canonical.simplified(tokens)
         shorter = canonical.shortened(tokens) if tokens[0].text == "insert" else None
         tokens = tokens if shorter is None else shorter
@@ -104,13 +108,12 @@ class StatementReader:
             raise UnreadError("too many statements in one text")
         self._queries_left -= 1
         result = queries.read_query(tokens, aliases)
-        for token in tokens:
-            if token.kind == PARAMETER:
-                index = int(token.text) - 1
-                result.parameters[index] = result.parameters.get(index, 0) + 1
+        for index in parameters:
+            result.parameters[index] = result.parameters.get(index, 0) + 1
         if result.created:  # SELECT INTO
-            if temporary:
-                result.temporary = tuple(name.name for name in result.created)
+            result.temporary = tuple(
+                name.name for name in result.created if temporary or definitions.is_temporary(name)
+            )
             result.command = Command.UTILITY
             result.references = ()
         for write in result.writes:
@@ -208,7 +211,16 @@ def unread(tokens: Sequence[Token]) -> Statement:
         writing = any(_modifies(token, tokens[position - 1]) for position, token in enumerate(tokens) if position)
     else:
         writing = True
-    return Statement(Command.NONE, unread=True, opaque=True, writing=writing, identifiers=identifiers_in(tokens))
+    made = list(_made_by_into(tokens))
+    return Statement(
+        Command.NONE,
+        unread=True,
+        opaque=True,
+        writing=writing,
+        identifiers=identifiers_in(tokens),
+        created=tuple(name for name, _ in made),
+        temporary=tuple(name.name for name, temporary in made if temporary),
+    )
 
 
 def _modifies(token: Token, before: Token) -> bool:
@@ -217,17 +229,51 @@ def _modifies(token: Token, before: Token) -> bool:
 
 def _without_into_words(tokens: list[Token]) -> tuple[list[Token], bool]:
     """The tokens without TEMP, UNLOGGED and TABLE in SELECT INTO, and whether the table is temporary."""
-    for position, token in enumerate(tokens):
-        if token.kind != WORD or token.text != "into" or tokens[position - 1].text in ("insert", "merge"):
-            continue
-        end, temporary = position + 1, False
-        while tokens[end].kind == WORD and tokens[end].text in (
-            *("temp", "temporary", "local", "global", "unlogged", "table"),
-        ):
-            temporary = temporary or tokens[end].text in ("temp", "temporary")
-            end += 1
-        return [*tokens[: position + 1], *tokens[end:]], temporary
+    for position in range(len(tokens)):
+        if _is_into(tokens, position):
+            end, temporary = _into_target(tokens, position)
+            return [*tokens[: position + 1], *tokens[end:]], temporary
     return tokens, False
+
+
+def _is_into(tokens: Sequence[Token], position: int) -> bool:
+    """The INTO of a SELECT, not INSERT's or MERGE's, and no label or field."""
+    if not is_at(tokens, position, "into") or position == 0:
+        return False
+    before = tokens[position - 1]
+    if before.kind == WORD and before.text in ("insert", "merge"):
+        return not _begins_statement(tokens, position - 1)
+    return before.kind not in (WORD, MARK) or before.text not in ("as", ".")
+
+
+def _begins_statement(tokens: Sequence[Token], position: int) -> bool:
+    """INSERT or MERGE, and no column or label that is called so."""
+    if position == 0 or tokens[0].text not in ("select", "with", "("):
+        return True
+    before = tokens[position - 1]
+    return before.kind == MARK and (before.text == "(" or (before.text == ")" and tokens[0].text == "with"))
+
+
+def _into_target(tokens: Sequence[Token], position: int) -> tuple[int, bool]:
+    """Where the name after INTO begins, and whether the table is temporary."""
+    end, temporary = position + 1, False
+    while end + 1 < len(tokens) and any(is_at(tokens, end, word) for word in _INTO_WORDS):
+        after = tokens[end + 1]
+        if (after.kind == WORD and after.text in _AFTER_INTO) or after.kind not in (WORD, NAME):
+            break  # the table itself is called so
+        temporary = temporary or tokens[end].text in ("temp", "temporary")
+        end += 1
+    return end, temporary
+
+
+def _made_by_into(tokens: Sequence[Token]) -> Iterator[tuple[Name, bool]]:
+    """The tables that SELECT INTO may make, and whether each is temporary."""
+    for position in range(len(tokens)):
+        if _is_into(tokens, position):
+            start, temporary = _into_target(tokens, position)
+            with contextlib.suppress(UnreadError, IndexError):
+                name, _ = qualified_name(tokens, start)
+                yield name, temporary or definitions.is_temporary(name)
 
 
 def _without_returning_aliases(tokens: list[Token]) -> tuple[list[Token], ReturningAliases]:

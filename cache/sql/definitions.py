@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cache.sql.canonical import word_set
 from cache.sql.lexer import WORD
 from cache.sql.plans import Command
-from cache.sql.statements import Statement
+from cache.sql.statements import Name, Statement
 from cache.sql.tokens import identifier, identifiers_in, is_at, qualified_name
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def create(tokens: Sequence[Token]) -> tuple[Statement, Sequence[Token] | None]:
         position += 3
     name, position = qualified_name(tokens, position)
     result.created = (name,)
-    if temporary or (name.schema or "").startswith("pg_temp"):
+    if temporary or is_temporary(name):
         result.temporary = (name.name,)
         result.definition = False
     start = None
@@ -56,6 +56,11 @@ def create(tokens: Sequence[Token]) -> tuple[Statement, Sequence[Token] | None]:
         result.identifiers = frozenset([name.name])
         return result, _query_that_runs(result, tokens[start + 1 :])
     return result, None
+
+
+def is_temporary(name: Name) -> bool:
+    """It names a temporary relation by its schema."""
+    return (name.schema or "").startswith("pg_temp")
 
 
 def _starts_query(tokens: Sequence[Token], position: int) -> bool:
@@ -78,6 +83,8 @@ def _query_that_runs(result: Statement, query: Sequence[Token]) -> Sequence[Toke
 def run_query(result: Statement, inner: Statement) -> None:
     """Add to the definition ``result`` what running its query does."""
     result.functions = inner.functions
+    result.settings = inner.settings
+    result.parameters = inner.parameters
     result.opaque = result.opaque or inner.opaque
     result.writes = inner.writes
     if inner.unread:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlglot import exp
 
@@ -23,6 +23,15 @@ _GROUPING_SETS = (exp.Rollup, exp.Cube, exp.GroupingSets)
 _MAX_REFERENCES = 500
 
 
+class Condition(NamedTuple):
+    """A condition on the rows of a FROM clause, and the relations whose columns it can refer to without their name."""
+
+    node: exp.Expr
+    first: int = 0
+    end: int | None = None
+    """A part of ``FromClause.named``: for an ON, the two sides of its join."""
+
+
 class FromClause:
     """The FROM clause of a SELECT, UPDATE or DELETE, with the conditions on its rows."""
 
@@ -33,7 +42,7 @@ class FromClause:
         """Relations named in this FROM clause itself."""
         self.visible: list[TableReference] = []
         """The same, and the relations that its subqueries and CTEs show columns of."""
-        self.conditions: list[exp.Expr] = []
+        self.conditions: list[Condition] = []
         """What every row of the result meets: WHERE, and ON of inner joins."""
         self.constant_lists: dict[str, ConstantList] = {}
         """Lists of constants in this FROM clause, by alias."""
@@ -51,32 +60,33 @@ class FromClause:
 
     def attach_equalities(self) -> None:
         """Add to each relation the equalities of its columns with constants."""
-        for qualifier, schema, equality in self._equalities():
-            for reference in self.named:
-                if qualifier is None:
-                    matches = not self.has_merged_columns
-                elif schema is not None:
-                    matches = reference.name == Name(schema, qualifier) and reference.alias == qualifier
-                else:
-                    matches = reference.alias == qualifier
-                if matches and not reference.renamed:
-                    reference.equalities.append(equality)
+        for condition in self.conditions:
+            for qualifier, schema, equality in self._equalities(condition):
+                for reference in self.named[condition.first : condition.end]:
+                    if qualifier is None:
+                        matches = not self.has_merged_columns
+                    elif schema is not None:
+                        matches = reference.name == Name(schema, qualifier) and reference.alias == qualifier
+                    else:
+                        matches = reference.alias == qualifier
+                    if matches and not reference.renamed:
+                        reference.equalities.append(equality)
 
-    def _equalities(self) -> Iterator[tuple[str | None, str | None, Equality]]:
-        for condition in conjuncts(self.conditions):
-            found = equality_of(condition)
+    def _equalities(self, condition: Condition) -> Iterator[tuple[str | None, str | None, Equality]]:
+        for part in conjuncts([condition.node]):
+            found = equality_of(part)
             if found is not None:
                 yield found
         if self.constant_lists:
-            yield from self._equalities_with_lists()
+            yield from self._equalities_with_lists(condition)
 
-    def _equalities_with_lists(self) -> Iterator[tuple[str | None, str | None, Equality]]:
+    def _equalities_with_lists(self, condition: Condition) -> Iterator[tuple[str | None, str | None, Equality]]:
         """The equalities that ``u.id = v.id`` means where ``v`` is a list of constants."""
         pairs: dict[tuple[str, str | None, str | None], list[tuple[str, str]]] = {}
-        for condition in conjuncts(self.conditions):
-            if type(condition) is not exp.EQ:
+        for part in conjuncts([condition.node]):
+            if type(part) is not exp.EQ:
                 continue
-            left, right = _columns(condition.this), _columns(condition.expression)
+            left, right = _columns(part.this), _columns(part.expression)
             if left is None or right is None or len(left[2]) != len(right[2]):
                 continue
             for (qualifier, schema, names), (alias, _, constant_lists) in ((left, right), (right, left)):

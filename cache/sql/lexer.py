@@ -132,7 +132,7 @@ def tokenize(text: str, conforming_strings: bool = True) -> list[Token]:
         elif kind == "operator":
             spelled = _operator(spelled)
             position = match.start() + len(spelled)
-            tokens.append(Token(OPERATOR, spelled))
+            tokens.append(Token(MARK if spelled == "=>" else OPERATOR, spelled))
         elif kind == "comment":
             position = _after_comment(text, position)
         else:
@@ -147,10 +147,10 @@ def split_statements(tokens: Sequence[Token]) -> list[list[Token]]:
     """The tokens of each statement, without the semicolons; empty statements are left out, as PostgreSQL does."""
     result: list[list[Token]] = []
     current: list[Token] = []
-    depth = atomic = 0
+    depth = body = 0
     for token in tokens:
         if token.kind == MARK:
-            if token.text == ";" and depth <= 0 and atomic <= 0:
+            if token.text == ";" and depth <= 0 and not body:
                 if current:
                     result.append(current)
                 current = []
@@ -159,18 +159,26 @@ def split_statements(tokens: Sequence[Token]) -> list[list[Token]]:
                 depth += 1
             elif token.text == ")":
                 depth -= 1
-        elif token.kind == WORD and current and current[0].text == "create":
-            # The body of a routine in standard SQL may hold semicolons: CREATE FUNCTION … BEGIN ATOMIC … END.
-            if token.text == "atomic" and current[-1].text == "begin":
-                atomic = 1
-            elif atomic and token.text == "case":
-                atomic += 1
-            elif atomic and token.text == "end":
-                atomic -= 1
+        elif token.kind == WORD and depth <= 0 and current:
+            # The body of a routine in standard SQL holds semicolons: CREATE FUNCTION … BEGIN ATOMIC …; …; END. Anywhere
+            # else, also in the statements of the body, these words may be names.
+            before = current[-1]
+            if body:
+                if token.text == "end" and (len(current) == body or (before.kind == MARK and before.text == ";")):
+                    body = 0
+            elif token.text == "atomic" and before.kind == WORD and before.text == "begin" and _is_routine(current):
+                body = len(current) + 1
         current.append(token)
     if current:
         result.append(current)
     return result
+
+
+def _is_routine(tokens: Sequence[Token]) -> bool:
+    words = [token.text if token.kind == WORD else "" for token in tokens[:4]]
+    if words[1:3] == ["or", "replace"]:
+        del words[1:3]
+    return words[0] == "create" and words[1] in ("function", "procedure")
 
 
 def _constant(text: str, kind: str, spelled: str, position: int, conforming: bool) -> tuple[Token, int]:

@@ -188,13 +188,15 @@ def _opaque(text: bytes, catalog: Catalog) -> Plan:
     if _WRITING.search(text) is None:
         return binding.plan_of_whole_text(catalog, (), ddl=ddl)
     lower = text.lower()
-    if b"u&" in lower:  # a name may be spelled in escapes
-        return binding.plan_of_whole_text(catalog, None, ddl=ddl)
+    temporary = b"temp" in lower
+    if b"u&" in lower or b"prepared" in lower:  # a name may be spelled in escapes; COMMIT PREPARED names no table
+        return binding.plan_of_whole_text(catalog, None, ddl=ddl, temporary=temporary)
     readable = _is_utf8(text)
     return binding.plan_of_whole_text(
         catalog,
         [name for name in catalog.names if name.lower().encode() in lower or not (readable or name.isascii())],
         ddl=ddl,
+        temporary=temporary,
     )
 
 

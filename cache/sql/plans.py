@@ -246,7 +246,8 @@ class Plan:
     reason: Reason
     command: Command = Command.NONE
     name: str | None = None
-    """Savepoint, gid, prepared statement or cursor the command names; None for DEALLOCATE ALL and CLOSE ALL."""
+    """Savepoint, gid, prepared statement or cursor the command names; None for DEALLOCATE ALL and CLOSE ALL, and for a
+    gid whose value is not certain."""
     chain: bool = False
     inner: Plan | None = None
     """PREPARE, DECLARE (and EXPLAIN ANALYZE, whose rows are not the inner statement's): the statement within."""

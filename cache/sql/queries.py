@@ -16,6 +16,7 @@ from sqlglot.errors import SqlglotError
 from cache.sql import canonical
 from cache.sql.canonical import CALL_PREFIX, CURRENT_OF
 from cache.sql.expressions import (
+    Condition,
     FromClause,
     assigned_column,
     conflict_columns,
@@ -50,6 +51,16 @@ _SELECT_PARTS = frozenset(
 _SUBQUERY_PARTS = frozenset(("this", "alias", "joins", *_QUERY_PARTS))
 _TABLE_PARTS = frozenset(["this", "alias", "db", "catalog", "joins", "only", "ordinality", "rows_from"])
 _JOIN_PARTS = frozenset(["this", "side", "kind", "method", "on", "using"])
+_CALLED_BY_KEY_WORDS: dict[type[exp.Expr], str] = {
+    exp.Collation: "collation",
+    exp.Overlay: "overlay",
+    exp.Substring: "substring",
+}
+"""Nodes of their own that are calls of functions, which may be the user's."""
+_CONSTRUCTS = canonical.word_set(
+    "all any json_array json_arrayagg json_exists json_query json_scalar row some treat xmlconcat xmlforest"
+)
+"""What the parser takes for functions although PostgreSQL's grammar does not: no function is called by these words."""
 _INSERT_PARTS = frozenset(["with_", "this", "expression", "default", "conflict", "returning"])
 _UPDATE_PARTS = frozenset(["with_", "this", "expressions", "from_", "where", "returning"])
 _DELETE_PARTS = frozenset(["with_", "this", "using", "where", "returning"])
@@ -70,7 +81,20 @@ def read_query(tokens: Sequence[Token], aliases: ReturningAliases) -> Statement:
         raise UnreadError(str(error)) from error
     if len(parsed) != 1 or parsed[0] is None:
         raise UnreadError("not one statement")
+    if _count_names(parsed[0]) != text.count('"') // 2:
+        raise UnreadError("the parser has lost a name, and what stood around it, or has made one")
     return _QueryReader(aliases).statement(parsed[0])
+
+
+def _count_names(parsed: exp.Expr) -> int:
+    """How many quoted names the statement was parsed from; a quote within a name, which is doubled, counts as one."""
+    count = 0
+    for node in parsed.walk():
+        if isinstance(node, exp.Identifier):
+            count += 1 + node.name.count('"') if node.args.get("quoted") else 0
+        elif isinstance(node, (exp.Extract, exp.IntervalSpan, exp.Kwarg)):
+            count += 1  # EXTRACT's field, the second one of INTERVAL … DAY TO SECOND, and an argument's name
+    return count
 
 
 _Ctes = dict[str, "list[TableReference] | None"]
@@ -170,10 +194,10 @@ class _QueryReader:
         source = node.args.get("from_")
         if source is not None:
             self._item(source.this, clause, ctes)
-        self._joins(node.args.get("joins"), clause, ctes)
+        self._joins(node.args.get("joins"), clause, ctes, 0)
         where = node.args.get("where")
         if where is not None:
-            clause.conditions.append(where.this)
+            clause.conditions.append(Condition(where.this))
         self._expressions(
             node, ("expressions", "distinct", "where", "group", "having", "windows", "order", "limit", "offset"), ctes
         )
@@ -189,6 +213,7 @@ class _QueryReader:
 
     def _item(self, node: exp.Expr, clause: FromClause, ctes: _Ctes) -> None:
         """One item of a FROM clause, with the joins that hang on it."""
+        first = len(clause.named)
         if isinstance(node, (exp.Table, exp.Values)) and (found := constant_list_in(node)) is not None:
             clause.constant_lists[found[0]] = found[1]
         if isinstance(node, exp.Table):
@@ -206,7 +231,7 @@ class _QueryReader:
             self._query(node, ctes)
         else:
             raise UnreadError(f"FROM holds a {type(node).__name__}")
-        self._joins(node.args.get("joins"), clause, ctes)
+        self._joins(node.args.get("joins"), clause, ctes, first)
 
     def _table(self, node: exp.Table, clause: FromClause, ctes: _Ctes) -> None:
         if not isinstance(node.this, exp.Identifier):
@@ -245,7 +270,8 @@ class _QueryReader:
             for reference in clause.named[first:]:
                 reference.renamed = True
 
-    def _joins(self, joins: Sequence[exp.Join] | None, clause: FromClause, ctes: _Ctes) -> None:
+    def _joins(self, joins: Sequence[exp.Join] | None, clause: FromClause, ctes: _Ctes, first: int) -> None:
+        """Reads joins; ``clause.named[first:]`` are the relations of their left side."""
         for join in joins or ():
             self._only(join, _JOIN_PARTS)
             side, kind = str(join.args.get("side") or "").upper(), str(join.args.get("kind") or "").upper()
@@ -253,6 +279,12 @@ class _QueryReader:
             known = side in ("", "LEFT", "RIGHT", "FULL") and kind in ("", "INNER", "CROSS", "OUTER")
             if not known or method not in ("", "NATURAL"):  # pragma: no cover - a kind of join of another dialect
                 raise UnreadError(f"a {method} {side} {kind} join")
+            conditional = bool(join.args.get("on") or join.args.get("using"))
+            if not (conditional or side or kind or method):
+                first = len(clause.named)  # a comma: the conditions of the joins after it do not see what is before it
+            elif conditional is (kind == "CROSS" or method == "NATURAL"):
+                # a LEFT JOIN b CROSS JOIN c ON …: the parser gives the condition to the wrong join.
+                raise UnreadError("a condition of another join")
             before = len(clause.visible)
             if side in ("RIGHT", "FULL"):
                 for reference in clause.visible:
@@ -270,7 +302,7 @@ class _QueryReader:
             if condition is not None:
                 self._expression(condition, ctes)
                 if not side:
-                    clause.conditions.append(condition)
+                    clause.conditions.append(Condition(condition, first, len(clause.named)))
 
     # Data-modifying statements
 
@@ -374,7 +406,7 @@ class _QueryReader:
         where = node.args.get("where")
         if where is not None:
             self._expression(where.this, ctes)
-            clause.conditions.append(where.this)
+            clause.conditions.append(Condition(where.this))
         clause.attach_equalities()
         return other_references
 
@@ -417,7 +449,10 @@ class _QueryReader:
                 values = row_of(node.expression)
                 if len(values) != len(columns):
                     values = (None,) * len(columns)
-                found += [(assigned_column(column), value) for column, value in zip(columns, values, strict=True)]
+                for column, value in zip(columns, values, strict=True):
+                    plain = column.unnest()
+                    is_whole = isinstance(plain, exp.Column) and plain.args.get("table") is None
+                    found.append((assigned_column(column), value if is_whole else None))
             elif isinstance(target, exp.Column) and target.args.get("table") is None:
                 found.append((assigned_column(target), operand_of(node.expression)))
             else:
@@ -441,13 +476,15 @@ class _QueryReader:
             if isinstance(current, _QUERY):
                 self._query(current, ctes)
                 continue
-            if isinstance(current, (*_MODIFYING, exp.Command, exp.Table)):
+            if isinstance(current, (*_MODIFYING, exp.Command, exp.Table, exp.Aliases)):
                 raise UnreadError(f"a {type(current).__name__} within an expression")
             if isinstance(current, exp.Anonymous):
                 parent = current.parent
                 schema = parent.this if isinstance(parent, exp.Dot) and parent.expression is current else None
                 self._function(current, schema, ctes)
                 continue
+            if (called := _CALLED_BY_KEY_WORDS.get(type(current))) is not None:
+                self._functions.add(Name(None, called))
             waiting.extend(current.iter_expressions())
 
     def _function(self, node: exp.Anonymous, schema: Any, ctes: _Ctes) -> None:
@@ -458,6 +495,8 @@ class _QueryReader:
             name = node.this.this.removeprefix(CALL_PREFIX)
             if CALL_PREFIX + name != CURRENT_OF:
                 self._functions.add(Name(qualifier, name))
+        elif node.name.lower() not in _CONSTRUCTS:
+            self._functions.add(Name(None, node.name.lower()))  # a key word that may name a function
         self._expressions(node, ("expressions",), ctes)
 
     def _only(self, node: exp.Expr, known: frozenset[str]) -> None:

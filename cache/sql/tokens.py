@@ -27,11 +27,12 @@ def identifier(token: Token) -> str:
     return token.text
 
 
-def string(tokens: Sequence[Token], position: int) -> str:
+def string(tokens: Sequence[Token], position: int) -> str | None:
+    """The value of the string constant at ``position``; None if it is not certain."""
     token = tokens[position]
-    if token.kind != STRING or not token.certain:
+    if token.kind != STRING:
         raise UnreadError("a string was expected")
-    return token.text
+    return token.text if token.certain else None
 
 
 def identifiers_in(tokens: Sequence[Token]) -> frozenset[str]:
@@ -86,7 +87,7 @@ _DECLARED = {name: row.name for name, row in CONSTANT_TYPES.items()} | {UNKNOWN:
 
 def type_names(tokens: Sequence[Token]) -> tuple[str, ...]:
     """Declared parameter types by ``Operand.cast``'s names; empty strings for those it has none for."""
-    types, current, level = [], "", 0
+    types, current, level, quoted = [], "", 0, False
     for token in (*tokens, Token(MARK, ",")):
         if token.kind == MARK and token.text in "([":
             level += 1
@@ -94,9 +95,11 @@ def type_names(tokens: Sequence[Token]) -> tuple[str, ...]:
             level -= 1
         if token.kind == MARK and token.text == "," and level == 0:
             name, array = current.removesuffix("[]"), current.endswith("[]")
-            known = _DECLARED.get(name, "")
+            # A key word in quotes is another type's name: "int" is not integer.
+            known = "" if quoted and _DECLARED.get(name, "") != name else _DECLARED.get(name, "")
             types.append(known + "[]" if array and known else known)
-            current = ""
+            current, quoted = "", False
         else:
             current += (" " if current and token.kind == WORD else "") + token.text
+            quoted = quoted or token.kind == NAME
     return tuple(types)

@@ -197,6 +197,22 @@ def test_prepared_transaction_is_released_by_commit_prepared_elsewhere_and_flush
     assert there.run("COMMIT PREPARED 'g'", "COMMIT PREPARED", status=IDLE) == ["FLUSH @2"], "now it is unknown"
 
 
+@pytest.mark.parametrize("gid", ["U&'\\0067'", "E'\\u00e9'", "E'\\v'"])
+def test_prepared_transaction_whose_gid_is_not_certain_evicts_at_once_and_flushes_when_committed(gid):
+    server = Server()
+    server.begin()
+    server.update(status=IN_TRANSACTION)
+    assert server.run(f"PREPARE TRANSACTION {gid}", "PREPARE TRANSACTION", status=IDLE) == ["EVICT users:1@2"]
+    assert server.database.prepared == {}
+    assert server.run(f"ROLLBACK PREPARED {gid}", "ROLLBACK PREPARED", status=IDLE) == []
+    assert server.run(f"COMMIT PREPARED {gid}", "COMMIT PREPARED", status=IDLE) == ["FLUSH @5"]
+
+
+def test_commit_of_a_prepared_transaction_whose_gid_cannot_be_read_flushes():
+    server = Server()
+    assert server.run("COMMIT PREPARED 'g'; SELECT B'1'\n'0'", "COMMIT PREPARED", status=IDLE) == ["FLUSH @1"]
+
+
 def test_prepared_transaction_is_forgotten_if_it_is_rolled_back_or_had_failed():
     server = Server()
     server.begin()

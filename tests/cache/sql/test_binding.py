@@ -3,6 +3,7 @@
 import pytest
 
 from cache.catalog.tables import Link, LinkType, Scope
+from cache.sql.canonical import word_set
 from cache.sql.plans import Reason
 from tests.cache.catalogs import PUBLIC, USERS, USERS_COLUMNS, bound, catalog, effects, plan, relation
 
@@ -89,6 +90,36 @@ READS = [
     ("SELECT * FROM other.users", "", "unrelated"),
     ("SELECT users FROM o", "", "unrelated"),
     ("SELECT id, name FROM users TABLESAMPLE SYSTEM (10) REPEATABLE (3) WHERE id = 4", "fill 4", "fill-fixed-key"),
+    ("SELECT id, name FROM users TABLESAMPLE s.mine (10), mine() m", "", "volatile-function"),
+    ("SELECT id, name FROM users TABLESAMPLE SYSTEM (mine())", "", "opaque"),
+    ("SELECT id, name FROM users TABLESAMPLE SYSTEM (10) REPEATABLE ((SELECT mine()))", "", "opaque"),
+    ("SELECT name FROM users TABLESAMPLE SYSTEM ($1) WHERE id = $1", "fill", "fill"),
+    ("SELECT id tablesample, mine(), name FROM users", "", "opaque"),
+    ("SELECT id AS tablesample, mine(), name FROM users", "", "volatile-function"),
+    ("SELECT name FROM users AS operator (name, id) WHERE id = 4", "fill", "fill"),
+    ("SELECT id, name, o.operator (mine()) FROM users", "", "volatile-function"),
+    ("SELECT id, name, ARRAY((SELECT mine()) FETCH FIRST ROW ONLY) FROM users", "", "opaque"),
+    ("SELECT id, name, EXISTS ((SELECT 1 FROM mine()) FETCH FIRST 2 ROWS ONLY) FROM users", "", "opaque"),
+    ("SELECT id, name FROM users WHERE ((SELECT calm()) FETCH FIRST ROW ONLY) = 4", "fill", "fill"),
+    ("SELECT name FROM users WHERE id = +4", "fill 4", "fill-fixed-key"),
+    ("SELECT name FROM users WHERE +id = 4", "fill", "fill"),
+    *[
+        (f"SELECT id, name, {word}(1, id) FROM users", "", "volatile-function")
+        for word in sorted(
+            word_set("by conflict filter ilike isnull like matched merge similar skip substring without")
+        )
+    ],
+    ("SELECT id, name, collation(id) FROM users", "", "volatile-function"),
+    ("SELECT id, name, cube(id) FROM users", "", "opaque"),
+    ("SELECT id, name, s.only(id), s.operator(*) FROM users", "", "volatile-function"),
+    ("SELECT id, name FROM users, join(1) j", "", "volatile-function"),
+    ("SELECT id, name FROM users GROUP BY join(id), id", "", "volatile-function"),
+    ("SELECT join(id), id, name FROM users", "", "volatile-function"),
+    ("SELECT join 'x', id, name FROM users", "", "opaque"),
+    ("SELECT id, name, overlay(name PLACING 'x' FROM 1) FROM users", "", "volatile-function"),
+    ("SELECT name FROM users WHERE current_schema = 4", "fill", "fill"),
+    ("SELECT id, name FROM users LEFT JOIN (SELECT 1) j ON name LIKE ('x') AND id NOT LIKE (name)", "fill", "fill"),
+    ("SELECT id, count(*) FILTER (WHERE id > 1) OVER (), name FROM users", "fill", "fill"),
     ("SELECT id, name FROM ONLY (users) WHERE id = 4 AND n OPERATOR(pg_catalog.=) 4", "fill 4", "fill-fixed-key"),
     ("SELECT id, name FROM users WHERE id = 4 AND data->'a'->>'b' = 'x' AND tags @> '{a}' AND d ? 'k'", "fill 4", None),
 ]
@@ -96,7 +127,9 @@ READS = [
 
 @pytest.mark.parametrize(("text", "effect", "reason"), READS)
 def test_read_has_the_effect_and_the_reason_of_the_manual(text, effect, reason):
-    where = catalog(harmless=frozenset(["calm"]), volatile=frozenset(["random", "query_to_xml"]))
+    where = catalog(
+        harmless=frozenset(["calm"]), volatile=frozenset(["random", "query_to_xml", "like", "substring", "overlay"])
+    )
     assert effects(text, where) == effect
     assert reason is None or plan(text, where).reason.value == reason
 
@@ -160,6 +193,9 @@ def test_names_are_folded_and_unquoted_as_the_server_does():
         ("CREATE MATERIALIZED VIEW m AS SELECT mine()", True, False, False),
         ("VACUUM", False, False, False),
         ("SELECT * FROM o CROSS APPLY f()", True, False, False),
+        ("SELECT * INTO users FROM o", False, False, True),
+        ("SELECT * INTO temp FROM o", False, False, False),
+        ("SELECT * INTO users FROM o CROSS APPLY f()", True, False, True),
     ],
 )
 def test_plan_says_whether_it_is_opaque_modifies_or_defines(text, opaque, modifies, ddl):
@@ -179,6 +215,22 @@ def test_write_elsewhere_is_not_trivial():
         ("CREATE LOCAL TEMPORARY TABLE IF NOT EXISTS users AS SELECT 1", ("users",)),
         ("CREATE TABLE pg_temp.users (id int)", ("users",)),
         ("SELECT * INTO TEMP TABLE users FROM o", ("users",)),
+        ("SELECT * INTO pg_temp.users FROM o", ("users",)),
+        ("SELECT o.into, 1 AS into INTO TEMP users FROM o", ("users",)),
+        ("SELECT * INTO TEMP TABLE users FROM o TABLESAMPLE SYSTEM (f())", ("users",)),
+        ("(SELECT * INTO TEMP users FROM o CROSS APPLY f())", ("users",)),
+        ("EXPLAIN ANALYZE SELECT * INTO LOCAL TEMP users FROM o CROSS APPLY f()", ("users",)),
+        ("SELECT * INTO TEMP temp FROM o", ()),
+        ("SELECT o.a insert INTO TEMP users FROM o", ("users",)),
+        ("SELECT merge INTO TEMP users FROM o CROSS APPLY f()", ("users",)),
+        ("WITH d AS (INSERT INTO temp VALUES (1)) SELECT insert INTO TEMP users FROM o CROSS APPLY f()", ("users",)),
+        ("WITH d AS (SELECT 1) INSERT INTO users SELECT * FROM o CROSS APPLY f()", ()),
+        ("CREATE TEMP TABLE materialized (id int)", ()),
+        ("CREATE TEMP TABLE users AS SELECT B'1'\n'0'", ("users",)),
+        ("SELECT U&'\\D83D\\DE00' INTO TEMPORARY TABLE users", ("users",)),
+        ("SELECT B'1'\n'0' INTO o FROM users", ()),
+        ("SELECT * INTO", ()),
+        ("SELECT * INTO 5 FROM users", ()),
         ("CREATE TEMP VIEW users AS SELECT 1", ("users",)),
         ("CREATE TEMP TABLE o (id int)", ()),
         ("CREATE TABLE users (id int)", ()),

@@ -29,6 +29,8 @@ def read(text, conforming=True):
         ("a+/*x*/b", [(WORD, "a"), (OPERATOR, "+"), (WORD, "b")]),
         ("a!=b", [(WORD, "a"), (OPERATOR, "<>"), (WORD, "b")]),
         ("a=>b", [(WORD, "a"), (MARK, "=>"), (WORD, "b")]),
+        ("a=>/*c*/b", [(WORD, "a"), (MARK, "=>"), (WORD, "b")]),
+        ("a=>--c\nb", [(WORD, "a"), (MARK, "=>"), (WORD, "b")]),
         ("a=>>b", [(WORD, "a"), (OPERATOR, "=>>"), (WORD, "b")]),
         ("/* a /* b */ ' */ c", [(WORD, "c")]),
         ("B'01' X'fF'", [(BIT_STRING, "01"), (BIT_STRING, "fF")]),
@@ -96,3 +98,28 @@ def test_backslashes_escape_while_strings_do_not_conform():
 def test_text_with_too_many_lexemes_is_refused():
     with pytest.raises(LexicalError):
         lexer.tokenize("a " * (lexer.MAX_TOKENS + 1))
+
+
+ROUTINE = "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{ROUTINE} SELECT 1; DELETE FROM other; END",
+        f"{ROUTINE} SELECT CASE WHEN true THEN 1 END; END",
+        f"{ROUTINE} SELECT 1 AS case; END",
+        f"{ROUTINE} SELECT 1 AS end; SELECT o.end FROM other o; SELECT o.atomic end FROM other o; END",
+        f"{ROUTINE} ; END",
+        f"{ROUTINE} END",
+        "CREATE OR REPLACE PROCEDURE p() LANGUAGE sql BEGIN ATOMIC DELETE FROM other; END",
+        "CREATE TABLE t (begin atomic)",
+        "CREATE VIEW v AS SELECT begin atomic FROM other",
+        "CREATE FUNCTION f(begin atomic) RETURNS int LANGUAGE sql AS 'SELECT 1; SELECT 2'",
+        "CREATE RULE r AS ON UPDATE TO t DO (DELETE FROM a; DELETE FROM b)",
+    ],
+)
+def test_semicolons_in_a_routine_end_no_statement_and_all_others_do(text):
+    found = lexer.split_statements(lexer.tokenize(f"SELECT 1; {text}; DELETE FROM users"))
+    assert found[1] == lexer.tokenize(text)
+    assert [statement[0].text for statement in found] == ["select", "create", "delete"]

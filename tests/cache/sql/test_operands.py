@@ -3,7 +3,7 @@
 import pytest
 
 from cache.sql import operands
-from cache.sql.plans import Reason
+from cache.sql.plans import Action, Reason
 from tests.cache.catalogs import bound, catalog, column, effects, plan, relation
 
 
@@ -50,6 +50,8 @@ def test_declared_type_of_a_parameter_counts_as_its_cast():
     assert exact.writes[0].targets[0].key[0].cast == "int4"
     changed = plan("PREPARE q (int, numeric) AS UPDATE users SET name = $2 WHERE id = $1").inner
     assert changed.reason is Reason.EVICT_TYPE
+    quoted = plan('PREPARE q ("int", text) AS UPDATE users SET name = $2 WHERE id = $1').inner
+    assert quoted.writes[0].action is Action.FLUSH
     unknown = plan("PREPARE q (numeric(4, 2), text) AS UPDATE users SET name = $2 WHERE id = $1").inner
     assert unknown.reason is Reason.FLUSH_UNKNOWN_KEY
     several = plan("PREPARE q (int, text) AS SELECT name FROM users WHERE id = $1 AND n = $1").inner

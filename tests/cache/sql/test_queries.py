@@ -47,7 +47,9 @@ def test_literal_has_its_value_with_and_without_a_template(spelled, value):
         assert literals[target.key[0].index].value == b"7"
 
 
-@pytest.mark.parametrize("spelled", [r"E'\xe9'", r"E'\351'", r"E'\u00e9'", r"U&'\0061'", "N'x'", "B'1'", "X'1F'"])
+@pytest.mark.parametrize(
+    "spelled", [r"E'\xe9'", r"E'\351'", r"E'\u00e9'", r"E'\v'", r"U&'\0061'", "N'x'", "B'1'", "X'1F'"]
+)
 def test_constant_whose_text_is_not_certain_evicts(spelled):
     assert effects(f"UPDATE users SET name = {spelled} WHERE id = 7") == "evict 7"
 
@@ -173,6 +175,7 @@ def test_hostile_text_is_planned_within_five_seconds(text, writes):
 def test_random_words_never_raise():
     pieces = ["SELECT", "users", "(", ")", "'", '"', "$1", "$$", "E'", ";", "--", "/*", "*/", "UPDATE", "SET", "=", ","]
     pieces += ["WITH", "AS", "FROM", "WHERE", "id", "1", "RETURNING", "INTO", "VALUES", "CREATE", "PREPARE", "EXPLAIN"]
+    pieces += ["DECLARE", "MATERIALIZED", "TABLE", "TEMP", "ROWS", "TABLESAMPLE", "COMMIT PREPARED"]
     state = 12345
     for _ in range(3000):
         chosen = []
@@ -250,3 +253,26 @@ def test_relations_surface_through_the_grammar_around_them(text, effect):
 
 def test_recursive_query_that_refers_ahead_is_opaque():
     assert plan("WITH RECURSIVE a AS (SELECT * FROM b), b AS (SELECT * FROM users) SELECT * FROM a").opaque
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'SELECT id, name, "q""u""o", """te" FROM users',
+        'SELECT id, name, lower(a => name, b := email), EXTRACT(year FROM seen), \'x\'::"my ""type" FROM users',
+        "SELECT id, name, INTERVAL '1' DAY TO SECOND, INTERVAL '1' YEAR FROM users",
+        "SELECT id, name, CAST(n AS mine), n::s.mine(3), n::varchar(5)[] FROM users",
+    ],
+)
+def test_names_are_counted_as_the_parser_keeps_them(text):
+    assert plan(text).fills
+
+
+@pytest.mark.parametrize("text", ["SELECT FROM SELECT 1", "INSERT INTO users (VALUES (1))"])
+def test_tree_that_is_not_of_postgresqls_grammar_is_opaque(text):
+    assert plan(text).opaque
+
+
+def test_statement_of_which_the_parser_loses_a_name_is_opaque():
+    assert plan("SELECT id, name, ARRAY((SELECT o) FETCH FIRST ROW ONLY) FROM users").reason is Reason.OPAQUE
+    assert plan("UPDATE users SET name = 'x' FROM o, ROWS FROM (lower('a'))").reason is Reason.OPAQUE

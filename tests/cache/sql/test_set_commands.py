@@ -36,6 +36,8 @@ from tests.cache.catalogs import plan
         ("SELECT set_config('role', $1, false)", (("role", None, False),)),
         ("SELECT set_config('role', x, y) FROM t", (("*", None, False),)),
         ("UPDATE pg_settings SET setting = 'x' WHERE name = 'search_path'", (("*", None, False),)),
+        ("CREATE TABLE o AS SELECT set_config('role', 'x', false)", (("role", "x", False),)),
+        ("CREATE TABLE o AS SELECT set_config('role', 'x', false) WITH NO DATA", ()),
         ("DO $$ BEGIN PERFORM set_config('search_path', 'x', false); END $$", (("*", None, False),)),
         ("SELECT 1", ()),
     ],

@@ -33,9 +33,13 @@ def test_qualified_name_ends_where_its_dots_do(text, name, end):
 def test_name_or_string_that_is_another_token_is_unread():
     with pytest.raises(UnreadError):
         tokens.identifier(tokenize("1")[0])
-    for text in ("x", r"E'\xe9'"):
-        with pytest.raises(UnreadError):
-            tokens.string(tokenize(text), 0)
+    with pytest.raises(UnreadError):
+        tokens.string(tokenize("x"), 0)
+
+
+def test_string_whose_value_is_not_certain_is_none():
+    assert tokens.string(tokenize("'x'"), 0) == "x"
+    assert tokens.string(tokenize(r"E'\xe9'"), 0) is None
 
 
 def test_lists_are_split_at_commas_outside_of_parentheses_and_brackets():
