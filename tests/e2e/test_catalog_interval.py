@@ -73,7 +73,7 @@ def wait_for_keys(proxies, session, redis_client):
 
 def keys(redis_client):
     """What Redis holds of the tables, by key."""
-    found = [key for key in redis_client.keys() if key.startswith((b"users:", b"orders:"))]
+    found = [key for key in redis_client.scan_iter() if key.startswith((b"users:", b"orders:"))]
     return {key.decode(): redis_client.get(key).decode() for key in found}
 
 

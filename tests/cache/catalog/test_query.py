@@ -13,7 +13,7 @@ from cache.catalog.facts import changed_rules
 from cache.catalog.tables import Catalog, LinkType, Scope
 from cache.keys import KeyTemplate
 from cache.rules import TableRule
-from proxy.net.exchange import _SETTINGS
+from proxy.net.relay.injected_query import _SETTINGS
 
 
 def rule(
