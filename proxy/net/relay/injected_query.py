@@ -45,7 +45,7 @@ _LOCAL = {
     "plan_cache_mode": "auto",
 }
 """What the client may have set otherwise, by names that PostgreSQL 12 to 18 know. With some of these settings the
-catalog query takes minutes."""
+catalog query would take seconds, or compile for as long."""
 _SETTINGS = (
     b"SELECT pg_catalog.set_config(name, value, true) FROM (VALUES %s) AS local (name, value)"
     % ", ".join(f"('{name}', '{value}')" for name, value in _LOCAL.items()).encode()
