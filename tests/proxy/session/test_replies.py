@@ -198,7 +198,7 @@ def test_other_message_too_long_to_look_at_blinds_the_session():
 def test_query_that_was_sent_before_texts_were_read_otherwise_is_read_again():
     """A function may set a parameter unseen, so what is reported before the next Query is what counts."""
     d = Dialogue()
-    d.client(q("SELECT unknown_function()"), q(r"UPDATE users SET name = 'a\\b' WHERE id = 1"))
+    d.client(q("SELECT unknown_function()"), q(r"UPDATE public.users SET name = 'a\\b' WHERE id = 1"))
     d.server(*rows(), done("SELECT 1"), backend.ParameterStatus(b"standard_conforming_strings", b"off"), ready())
     d.server(done("UPDATE 1"), ready())
     assert d.got() == [r"STORE users:1=a\b"]
