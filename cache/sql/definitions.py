@@ -103,6 +103,7 @@ def _definition(tokens: Sequence[Token], kind: str) -> Statement:
 
 
 def alter_or_drop(tokens: Sequence[Token]) -> Statement:
+    """ALTER or DROP of anything: what it names, and whether it may reach tables that it does not name."""
     if tokens[1].text in _WITH_SETTINGS and any(token.text in ("set", "reset") for token in tokens[2:]):
         # The catalog query asks whether sessions begin with another extra_float_digits.
         return Statement(Command.UTILITY, definition=True, ddl=True, keeps_rows=True)
@@ -127,4 +128,5 @@ def refresh(tokens: Sequence[Token]) -> Statement:
 
 
 def import_schema(tokens: Sequence[Token]) -> Statement:
+    """IMPORT FOREIGN SCHEMA creates foreign tables."""
     return Statement(Command.UTILITY, ddl=True, definition=True, identifiers=identifiers_in(tokens))

@@ -138,12 +138,14 @@ def constant_list_in(node: exp.Expr) -> tuple[str, ConstantList] | None:
 
 
 def identifier_text(identifier: exp.Expr) -> str:
+    """The name as PostgreSQL stores it. Raises UnreadError if the node is no identifier."""
     if not isinstance(identifier, exp.Identifier):
         raise UnreadError("a name that is not an identifier")
     return str(identifier.this).removeprefix(CALL_PREFIX)
 
 
 def relation_name(table: exp.Expr) -> Name:
+    """The name of a table or view, with its schema if that is written."""
     schema = table.args.get("db")
     return Name(None if schema is None else identifier_text(schema), identifier_text(table.this))
 
@@ -273,6 +275,7 @@ def _entries(node: exp.Expr) -> list[exp.Expr] | None:
 
 
 def row_of(node: exp.Expr) -> tuple[Operand | None, ...]:
+    """The operands of ``(a, b)`` or ``ROW(a, b)``; any other expression is a row of one. See ``operand_of``."""
     entries = _entries(node)
     if entries is None and isinstance(node, exp.Paren):
         entries = [node.this]

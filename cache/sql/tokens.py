@@ -22,6 +22,7 @@ def is_at(tokens: Sequence[Token], position: int, *texts: str) -> bool:
 
 
 def identifier(token: Token) -> str:
+    """The name a token is. Raises UnreadError if it is none."""
     if token.kind not in (WORD, NAME):
         raise UnreadError("an identifier was expected")
     return token.text
@@ -36,6 +37,7 @@ def string(tokens: Sequence[Token], position: int) -> str | None:
 
 
 def identifiers_in(tokens: Sequence[Token]) -> frozenset[str]:
+    """Every word and quoted name, whatever it is used for."""
     return frozenset(token.text for token in tokens if token.kind in (WORD, NAME))
 
 
