@@ -152,12 +152,12 @@ class Server:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _quiet_within(self, seconds: float) -> bool:
+        waiting = asyncio.ensure_future(self._quiet.wait())
         try:
-            async with asyncio.timeout(seconds):
-                await self._quiet.wait()
-        except TimeoutError:
-            return False
-        return True
+            await asyncio.wait((waiting,), timeout=seconds)
+        finally:
+            waiting.cancel()
+        return self._quiet.is_set()
 
     # Accepting.
 

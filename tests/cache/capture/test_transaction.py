@@ -329,3 +329,13 @@ def test_flushes_and_evicts_stay_as_they_are_if_values_are_too_large():
     for key in "abcde":
         buffer.add([large(key)])
     assert sorted(keys(buffer.commit())) == [*(f"EVICT {key}" for key in "abcdez"), "FLUSH "]
+
+
+def test_changes_a_rollback_undoes_are_evicts_after_the_release_of_a_savepoint_set_unseen():
+    buffer = TransactionBuffer()
+    buffer.ready(IN_TRANSACTION)
+    buffer.savepoint("s")
+    buffer.add([store("a")])
+    buffer.release("unseen")
+    buffer.rollback_to("s")
+    assert keys(buffer.pending) == ["EVICT a"]

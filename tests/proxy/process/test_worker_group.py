@@ -61,7 +61,7 @@ async def test_not_ready_while_postgresql_cannot_be_reached(reports):
     port = free_port()
     found = reports(Workers(True, True), port)
     (reason,) = await found.not_ready()
-    assert reason.startswith(f"PostgreSQL at {HOST}:{port} cannot be reached")
+    assert reason == f"could not connect to PostgreSQL at {HOST}:{port}: connection refused"
     assert (await found.status())["postgres"] == "down"
 
 

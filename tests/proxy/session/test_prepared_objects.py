@@ -168,6 +168,11 @@ def test_statement_prepared_by_a_portal_is_known():
     assert d.got() == ["STORE users:5=new"]
 
 
+def test_statement_prepared_by_an_unknown_portal_is_unknown():
+    d = Dialogue()
+    assert d.session._objects.prepared_by_portal(b"made unseen").text is None
+
+
 def test_statement_of_a_query_string_is_prepared_by_its_own_text():
     d = Dialogue()
     d.client(q("SELECT 1; PREPARE p AS DELETE FROM users WHERE id = $1; SELECT 2"))

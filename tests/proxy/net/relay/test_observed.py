@@ -68,6 +68,13 @@ def test_client_over_its_limit_waits_after_a_chunk_that_had_to_wait(serve, datab
     assert order[:3] == [("frontend", False), ("backend", False), ("frontend", True)]
 
 
+def test_early_chunks_for_which_nothing_is_awaited_are_answered(serve, database):
+    server = serve(lambda *_facts: Awaiting())
+    with server.dial() as connection:
+        connection.sendall(startup_packet(database) + query("SELECT 'early'"))
+        assert b"early" in read_until_ready(connection, 2)
+
+
 @pytest.mark.parametrize("fault", ["", "awaited"])
 def test_what_is_awaited_for_early_chunks_holds_nothing_up_and_is_awaited_all_the_same(serve, database, fault):
     class Early(Awaiting):
