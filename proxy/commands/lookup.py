@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from cache.builtin_types import TEXT
-from cache.catalog import query as catalog_query
+from cache.catalog import query
 from cache.catalog.links import links_to
 from cache.catalog.tables import BoundRule, Catalog, Column, Relation
 
@@ -49,11 +49,11 @@ def fetch_catalog(settings: PostgresSection, dsn: str | None, database: str, rul
     try:
         with psycopg.connect(**connection_parameters(settings, dsn, database)) as connection:
             connection.read_only = True
-            row = connection.execute(catalog_query.text(rules).encode()).fetchone()
+            row = connection.execute(query.text(rules).encode()).fetchone()
     except psycopg.Error as error:
         raise LookupFailure(" ".join(str(error).split())) from None
     assert row is not None, "the catalog query always returns one row"
-    return catalog_query.parse(str(row[0]).encode(), database, rules)
+    return query.parse(str(row[0]).encode(), database, rules)
 
 
 def connection_parameters(settings: PostgresSection, dsn: str | None, database: str) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def assume_catalog(database: str, rules: Sequence[TableRule]) -> Catalog:
         name = (rule.schema, rule.table)
         if name not in relations:
             relations[name] = _relation(next(oids), [other for other in rules if (other.schema, other.table) == name])
-    bound = [catalog_query.bind(rule, relations[rule.schema, rule.table]) for rule in rules]
+    bound = [query.bind(rule, relations[rule.schema, rule.table]) for rule in rules]
     certain = tuple(rule for rule in bound if isinstance(rule, BoundRule))
     names: dict[str, tuple[int, ...]] = {}
     for relation in relations.values():
