@@ -146,11 +146,11 @@ class Database:
         """The answer to a catalog query that was made in ``generation``. It is not taken if DDL has begun or ended, or
         the rules have changed, since then."""
         self._asking = False
+        if payload is not None and generation != self._generation:
+            return
         catalog = None if payload is None else self._read(payload)
         if catalog is None:
             self._retry_at = time.monotonic_ns() + RETRY_NS
-            return
-        if generation != self._generation:
             return
         now, asked_after_ddl = time.monotonic_ns(), self.due_at == 0
         self.learned = True

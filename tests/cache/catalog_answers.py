@@ -10,13 +10,13 @@ def payload(*tables, oid=16384, key_type="int8", other=None):
     """The answer of a database with these tables: ``id`` primary key, ``name`` text. ``other`` are facts that
     replace those."""
     columns = [
-        {"name": name, "number": number, "type": TYPES[kind], "modifier": -1, "not_null": number == 1,
-         "generated": False, "deterministic": True}
+        {"name": name, "number": number, "type": TYPES[kind], "modifier": -1, "generated": False,
+         "deterministic": True}
         for number, (name, kind) in enumerate((("id", key_type), ("name", "text")), 1)
     ]  # fmt: skip
     relations = [
         {"oid": oid + position, "schema": "public", "name": table, "kind": "r", "rewritten": False, "partition": False,
-         "inherited": False, "row_security": False, "triggers": [], "rules": [], "unique": [["id"]], "columns": columns}
+         "inherited": False, "triggers": [], "rules": [], "unique": [["id"]], "columns": columns}
         for position, table in enumerate(tables)
     ]  # fmt: skip
     types: list[object] = [

@@ -419,6 +419,18 @@ def test_other_rules_make_another_question_and_refuse_the_answer_to_the_old_one(
     assert learned.certain
 
 
+def test_short_answer_to_the_question_before_other_rules_causes_no_pause(make):
+    database = make(rule())
+    answer = payload("users")
+    database.question().answer(answer)
+    database.due_at = 0
+    question = database.question()
+    database.configure([rule("other")])
+    question.answer(short(answer))
+    assert not database.learned
+    assert database.question() is not None
+
+
 def test_other_rules_are_asked_for_without_a_pause(make):
     found = make(rule())
     found.question().answer(None)
